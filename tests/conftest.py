@@ -1,0 +1,25 @@
+"""Fixtures that more than one test file needs: a tiny base checkpoint and a tiny person."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from tiny_model import make_tiny_base  # noqa: E402
+from tiny_person import make_tiny_person  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder with random weights. Read it; a test that changes it copies it first."""
+    return make_tiny_base(tmp_path_factory.mktemp("tiny-base"))
+
+
+@pytest.fixture(scope="session")
+def tiny_person(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kohya data folder: train/ with 6 images, held_out/ with 3, 32 px, captions beside them."""
+    return make_tiny_person(tmp_path_factory.mktemp("tiny-person"))
