@@ -1,0 +1,60 @@
+# `make` alone prints this file's help. PYTHON picks the interpreter that makes the environment,
+# VENV says where the environment lies, ARGS is added to the command that a target runs.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_DIR ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint format bench pocket docs lock clean
+
+help:  ## Show what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+setup: $(STAMP)  ## Make .venv and install the project into it (quick when nothing changed)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## Train, sweep and compare on the embedded model; prints the report's path
+	$(BIN)/python train.py -m network.dim=2,8,32 hydra.sweep.dir=$(DEMO_DIR) $(ARGS)
+	@echo "Report: $(abspath $(DEMO_DIR))/report/index.html"
+
+test: $(STAMP)  ## Run the fast tests
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(STAMP)  ## Run the tests that train and sample on the embedded model for longer
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(STAMP)  ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## Mend style and formatting where a tool can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP)  ## Measure training, start-up and sampling against bare PyTorch loops
+	$(BIN)/python -m benchmarks $(ARGS)
+
+pocket: $(STAMP)  ## Draw the data of the embedded model, pretrain and evaluate it (hours; resumes)
+	$(BIN)/python -m lora_lab.pocket $(ARGS)
+
+docs: $(STAMP)  ## Write docs/settings.md from the config and check every link in the docs
+	$(BIN)/python docs/build.py $(ARGS)
+
+lock: $(STAMP)  ## Write constraints.txt from what .venv has installed
+	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format=freeze --exclude-editable \
+	  | sed 's/+.*//' | grep -vE '^(pip|wheel)=' | sort -f; } > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+
+clean:  ## Remove the environment, caches and builds; runs/ stays
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
