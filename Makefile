@@ -6,6 +6,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?= runs/demo
+SWEEP ?= network.dim=2,8,32
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format bench pocket docs lock clean
@@ -23,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)  ## Train, sweep and compare on the embedded model; prints the report's path
-	$(BIN)/python train.py -m network.dim=2,8,32 hydra.sweep.dir=$(DEMO_DIR) $(ARGS)
+	$(BIN)/python train.py -m $(SWEEP) hydra.sweep.dir=$(DEMO_DIR) $(ARGS)
 	@echo "Report: $(abspath $(DEMO_DIR))/report/index.html"
 
 test: $(STAMP)  ## Run the fast tests
