@@ -1,0 +1,128 @@
+"""Rules of CONTRIBUTING.md that a machine can hold: sizes, names, prints, paths, weights."""
+
+import ast
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 40
+MAX_EMBEDDED_BYTES = 64 * 2**20
+WEIGHTS_FOLDER = "src/lora_lab/pocket/models/"
+VAGUE_NAMES = {"utils.py", "util.py", "helpers.py", "helper.py", "common.py", "misc.py"}
+PICKLES = {".ckpt", ".pt", ".pth", ".bin", ".pkl", ".pickle"}
+WEIGHTS = PICKLES | {".safetensors", ".npz", ".npy", ".onnx"}
+# A home folder or a work folder of one machine; /tmp and /usr/bin exist on every machine.
+MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|Users|root|work|opt|mnt|srv)/[\w.-]+")
+
+
+@cache
+def tracked() -> tuple[Path, ...]:
+    """Files under version control that exist; every file on disk where git can't tell."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout: there is no list of the project's files")
+    return tuple(path for name in listing.stdout.split("\0") if (path := ROOT / name).is_file())
+
+
+def python_files() -> list[Path]:
+    return [path for path in tracked() if path.suffix == ".py"]
+
+
+def text_of(path: Path) -> str | None:
+    """The file's text; None for a binary file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_python_files_are_short():
+    long = {
+        name_of(path): lines
+        for path in python_files()
+        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > MAX_FILE_LINES
+    }
+    assert not long, f"over {MAX_FILE_LINES} lines: {long}"
+
+
+def test_functions_are_short():
+    long = {}
+    for path in python_files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > MAX_FUNCTION_LINES:
+                    long[f"{name_of(path)}:{node.lineno} {node.name}"] = lines
+    assert not long, f"over {MAX_FUNCTION_LINES} lines: {long}"
+
+
+def test_commands_are_thin():
+    for command in ("train.py", "sample.py"):
+        assert len((ROOT / command).read_text(encoding="utf-8").splitlines()) <= 100, command
+
+
+def test_no_file_has_a_name_that_says_nothing():
+    assert not [name_of(path) for path in tracked() if path.name in VAGUE_NAMES]
+
+
+def test_only_commands_print():
+    allowed = ("src/lora_lab/cli/", "src/lora_lab/study/__main__.py", "src/lora_lab/pocket/")
+    printing = [
+        f"{name}:{node.lineno}"
+        for path in python_files()
+        if (name := name_of(path)).startswith("src/") and not name.startswith(allowed)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "print"
+    ]
+    assert not printing, f"use logging: {printing}"
+
+
+def test_no_tracked_file_names_a_folder_of_one_machine():
+    found = [
+        f"{name_of(path)}: {match.group()}"
+        for path in tracked()
+        if (text := text_of(path)) is not None
+        for match in MACHINE_PATH.finditer(text)
+    ]
+    assert not found, found
+
+
+def test_weights_lie_only_in_the_embedded_models():
+    strays = [
+        name
+        for path in tracked()
+        if path.suffix in WEIGHTS and not (name := name_of(path)).startswith(WEIGHTS_FOLDER)
+    ]
+    assert not strays
+
+
+def test_no_pickle_is_tracked():
+    assert not [name_of(path) for path in tracked() if path.suffix in PICKLES]
+
+
+def test_embedded_models_stay_small():
+    size = sum(p.stat().st_size for p in tracked() if name_of(p).startswith(WEIGHTS_FOLDER))
+    assert size <= MAX_EMBEDDED_BYTES
+
+
+def test_constraints_pin_exact_versions_and_no_sources():
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
+    loose = [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)]
+    assert lines and not loose, loose
