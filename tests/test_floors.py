@@ -15,7 +15,7 @@ FLOORS = {
     0: "config errors files assets",
     1: "captions buckets objective optimizers schedules prompts png_info kohya statistics "
     "randomness samplers",
-    2: "base_model network latents merge metrics",
+    2: "base_model checkpoint_files network latents merge metrics",
     3: "data module generate grid",
     4: "callbacks run training study",
     5: "cli pocket",
