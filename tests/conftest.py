@@ -5,12 +5,12 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
-from pathlib import Path  # noqa: E402
+from pathlib import Path
 
-import pytest  # noqa: E402
+import pytest
 
-from tiny_model import make_tiny_base  # noqa: E402
-from tiny_person import make_tiny_person  # noqa: E402
+from tiny_model import make_tiny_base
+from tiny_person import make_tiny_person
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A complete Stable Diffusion in the diffusers layout, with random weights, a few hundred kB in size.
+"""A complete Stable Diffusion in the diffusers layout, with random weights, 1.5 MB in size.
 
 Everything that reads a base checkpoint reads this one too. Its pictures mean nothing.
 """
@@ -13,7 +13,18 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 TEXT_WIDTH = 32
-MERGES = ["t h", "th e</w>", "i n", "a n", "an d</w>", "p e", "r s", "o n</w>", "pe rs", "pers on</w>"]
+MERGES = [
+    "t h",
+    "th e</w>",
+    "i n",
+    "a n",
+    "an d</w>",
+    "p e",
+    "r s",
+    "o n</w>",
+    "pe rs",
+    "pers on</w>",
+]
 """Byte pairs that become one token, in the order in which they are merged."""
 
 

@@ -52,7 +52,7 @@ class BaseModel:
     @property
     def latent_factor(self) -> int:
         """Pixels a latent, per side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
 
 def load_base(
@@ -180,7 +180,7 @@ def fingerprint(*parts: dict[str, Tensor]) -> str:
         for key in sorted(tensors):
             tensor = tensors[key].contiguous()
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-            digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
