@@ -1,0 +1,1 @@
+"""The comparison of a sweep: load, pair, decide, draw, report."""
