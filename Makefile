@@ -5,7 +5,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DEMO_DIR ?= runs/demo
+DEMO_DIR ?= runs/network.dim
 SWEEP ?= network.dim=2,8,32
 
 .DEFAULT_GOAL := help
@@ -51,7 +51,8 @@ pocket: $(STAMP)  ## Draw the data of the embedded model, pretrain and evaluate 
 docs: $(STAMP)  ## Write docs/settings.md from the config and check every link in the docs
 	$(BIN)/python docs/build.py $(ARGS)
 
-lock: $(STAMP)  ## Write constraints.txt from what .venv has installed
+lock: $(STAMP)  ## Write constraints.txt from what .venv has installed, all extras included
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,scale]'
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format=freeze --exclude-editable \
 	  | sed 's/+.*//' | grep -vE '^(pip|wheel)=' | sort -f; } > constraints.txt.new
 	mv constraints.txt.new constraints.txt
