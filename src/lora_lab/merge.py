@@ -75,7 +75,7 @@ class LoRAMerger:
 
 
 def weight_change(down: Tensor, up: Tensor) -> Tensor:
-    """up @ down in fp32.
+    """Up @ down in fp32.
 
     Args:
         down: (dim, in) or (dim, in, kh, kw).

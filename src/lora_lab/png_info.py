@@ -1,0 +1,140 @@
+"""What a PNG file tells about the image: A1111's `parameters` and a chunk of our own.
+
+Web UIs, Civitai and image viewers read `parameters`. `lora_lab` holds the same as JSON, exact and
+complete, for our own programs.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from lora_lab.errors import LabError
+from lora_lab.files import atomic_path
+
+CHUNK = "lora_lab"
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """All that an image was made from: equal recipes make equal images."""
+
+    prompt: str
+    negative: str
+    steps: int
+    sampler: str
+    guidance: float
+    seed: int
+    width: int
+    height: int
+    clip_skip: int
+    model: str
+    model_hash: str
+    """First 10 hex digits of the base's fingerprint."""
+    lora: str | None
+    """File name without its ending; None for the bare base."""
+    lora_hash: str | None
+    """First 12 hex digits of its sshs_model_hash."""
+    lora_weight: float
+    batch: str
+    """Which images were drawn together: their number and a digest of their recipes."""
+
+
+def parameters_text(recipe: ImageRecipe) -> str:
+    """The text of the `parameters` chunk, as A1111 writes and parses it."""
+    lora = f"<lora:{recipe.lora}:{recipe.lora_weight:g}>" if recipe.lora else ""
+    fields: dict[str, str] = {
+        "Steps": str(recipe.steps),
+        "Sampler": recipe.sampler,
+        "CFG scale": f"{recipe.guidance:g}",
+        "Seed": str(recipe.seed),
+        "Size": f"{recipe.width}x{recipe.height}",
+        "Model hash": recipe.model_hash,
+        "Model": recipe.model,
+        "Clip skip": str(recipe.clip_skip),
+        "RNG": "CPU",
+    }
+    if recipe.lora and recipe.lora_hash:
+        fields["Lora hashes"] = f"{recipe.lora}: {recipe.lora_hash}"
+    last = ", ".join(f"{name}: {_quoted(value)}" for name, value in fields.items())
+    negative = [f"Negative prompt: {recipe.negative}"] if recipe.negative else []
+    return "\n".join([" ".join(filter(None, [recipe.prompt, lora])), *negative, last])
+
+
+def _quoted(value: str) -> str:
+    """Values with a comma, colon or line break are written as JSON strings."""
+    return json.dumps(value, ensure_ascii=False) if re.search(r"[,:\n]", value) else value
+
+
+def parse_parameters(text: str) -> dict[str, str]:
+    """Read a `parameters` chunk, ours or A1111's.
+
+    Returns:
+        "Prompt", "Negative prompt" and the fields of the last line; empty strings where missing.
+    """
+    lines = text.strip().split("\n")
+    fields = dict(re.findall(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)', lines[-1]))
+    if len(fields) < 3:
+        fields = {}
+    else:
+        lines = lines[:-1]
+    prompt, _, negative = "\n".join(lines).partition("Negative prompt:")
+    values = {name: _unquoted(value.strip()) for name, value in fields.items()}
+    return {"Prompt": prompt.strip(), "Negative prompt": negative.strip(), **values}
+
+
+def _unquoted(value: str) -> str:
+    if not (value.startswith('"') and value.endswith('"')):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
+
+
+def write_image(path: Path, image: Image.Image, recipe: ImageRecipe) -> None:
+    """Write a PNG with both chunks, whole or not at all.
+
+    Text outside Latin-1 goes into iTXt chunks, which the same programs read.
+
+    Raises:
+        LabError: The folder is not writable or the disk is full.
+    """
+    info = PngInfo()
+    info.add_text("parameters", parameters_text(recipe))
+    info.add_text(CHUNK, json.dumps(asdict(recipe), ensure_ascii=True, sort_keys=True))
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG", pnginfo=info)
+
+
+def read_recipe(path: Path) -> ImageRecipe | None:
+    """The recipe of an image that we wrote; None if it is missing, damaged or another's."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            text = image.info.get(CHUNK)
+        return ImageRecipe(**json.loads(text)) if isinstance(text, str) else None
+    except (OSError, UnidentifiedImageError, ValueError, TypeError, SyntaxError):
+        return None
+
+
+def read_parameters(path: Path) -> dict[str, str]:
+    """The fields of a PNG's `parameters` chunk.
+
+    Raises:
+        LabError: The file cannot be read or has no such chunk.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            text = image.info.get("parameters")
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise LabError(f"{path} cannot be read as an image ({error})") from None
+    if not isinstance(text, str):
+        raise LabError(
+            f"{path} has no `parameters` chunk: it is not made by a web UI"
+        )
+    return parse_parameters(text)

@@ -1,0 +1,150 @@
+"""The samplers that users of A1111 know, as diffusers' schedulers.
+
+Stable Diffusion 1.5 comes with "leading" spacing; every sampler here states its own.
+Steps come out as with k-diffusion, which A1111 uses: Euler a to 1e-6, DPM++ 2M Karras to 1.2e-4.
+
+Shapes: B images, h and w the sides of the latents.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
+from torch import Tensor
+
+from lora_lab.errors import LabError
+
+
+@dataclass
+class Sampler:
+    """A scheduler with its steps set, ready for one batch of images."""
+
+    scheduler: Any
+    initial_scale: float
+    """What standard normal noise is multiplied by to start from."""
+    draws_noise: bool
+    """Whether each step draws noise from the images' generators."""
+
+    @property
+    def timesteps(self) -> Tensor:
+        """(calls of the UNet,), from noisy to clean."""
+        return self.scheduler.timesteps
+
+    def model_input(self, latents: Tensor, timestep: Tensor) -> Tensor:
+        """The latents as the UNet takes them, (B, 4, h, w)."""
+        return self.scheduler.scale_model_input(latents, timestep)
+
+    def step(
+        self,
+        noise_pred: Tensor,
+        timestep: Tensor,
+        latents: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
+        """The latents after one step, (B, 4, h, w)."""
+        noise = {"generator": list(generators)} if self.draws_noise else {}
+        return self.scheduler.step(noise_pred, timestep, latents, return_dict=False, **noise)[0]
+
+
+def _euler_ancestral(config: dict[str, Any], seeds: Sequence[int]) -> Any:
+    return EulerAncestralDiscreteScheduler.from_config(config, timestep_spacing="linspace")
+
+
+def _euler(config: dict[str, Any], seeds: Sequence[int]) -> Any:
+    return EulerDiscreteScheduler.from_config(config, timestep_spacing="linspace")
+
+
+def _ddim(config: dict[str, Any], seeds: Sequence[int]) -> Any:
+    # A1111's DDIM steps through 1, 1 + 1000 // steps, ...
+    return DDIMScheduler.from_config(
+        config,
+        timestep_spacing="leading",
+        steps_offset=1,
+        clip_sample=False,
+        set_alpha_to_one=False,
+    )
+
+
+def _dpm_2m_karras(config: dict[str, Any], seeds: Sequence[int]) -> Any:
+    return DPMSolverMultistepScheduler.from_config(
+        config,
+        algorithm_type="dpmsolver++",
+        use_karras_sigmas=True,
+        timestep_spacing="linspace",
+    )
+
+
+def _dpm_sde_karras(config: dict[str, Any], seeds: Sequence[int]) -> Any:
+    try:
+        from diffusers.schedulers.scheduling_dpmsolver_sde import DPMSolverSDEScheduler
+    except ImportError:
+        raise LabError(
+            "sampling.sampler=DPM++ SDE Karras needs torchsde: pip install torchsde, "
+            "or choose DPM++ 2M Karras"
+        ) from None
+    return DPMSolverSDEScheduler.from_config(
+        config,
+        use_karras_sigmas=True,
+        timestep_spacing="linspace",
+        noise_sampler_seed=list(seeds),
+    )
+
+
+def _unipc(config: dict[str, Any], seeds: Sequence[int]) -> Any:
+    return UniPCMultistepScheduler.from_config(config, timestep_spacing="linspace")
+
+
+SAMPLERS: dict[str, Callable[[dict[str, Any], Sequence[int]], Any]] = {
+    "Euler a": _euler_ancestral,
+    "Euler": _euler,
+    "DDIM": _ddim,
+    "DPM++ 2M Karras": _dpm_2m_karras,
+    "DPM++ SDE Karras": _dpm_sde_karras,
+    "UniPC": _unipc,
+}
+"""A1111's name -> scheduler from a training schedule's config and one seed an image."""
+
+
+def make_sampler(
+    name: str, noise_scheduler: DDPMScheduler, steps: int, seeds: Sequence[int]
+) -> Sampler:
+    """Make a sampler for one batch of images.
+
+    Args:
+        name: A1111's name of it.
+        noise_scheduler: The schedule that the base was trained with.
+        steps: Sampling steps.
+        seeds: One an image; only DPM++ SDE Karras uses them.
+
+    Raises:
+        LabError: The name is unknown, or the sampler needs a package that is missing.
+    """
+    if name not in SAMPLERS:
+        raise LabError(f"sampling.sampler must be one of {', '.join(SAMPLERS)}, got {name}")
+    scheduler = SAMPLERS[name](_plain_config(noise_scheduler), seeds)
+    scheduler.set_timesteps(steps)
+    scale = float(scheduler.init_noise_sigma)
+    if name == "DPM++ 2M Karras":
+        # k-diffusion starts from noise of size sigma; this scheduler works on x / sqrt(1 + sigma²).
+        sigma = float(scheduler.sigmas[0])
+        scale = sigma / (1 + sigma**2) ** 0.5
+    return Sampler(scheduler, scale, draws_noise=name == "Euler a")
+
+
+def _plain_config(noise_scheduler: DDPMScheduler) -> dict[str, Any]:
+    """The betas and the prediction type: what belongs to the model and not to a sampler."""
+    names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+    config = {name: noise_scheduler.config[name] for name in names}
+    return {**config, "trained_betas": noise_scheduler.config["trained_betas"]}
+
+
+def image_noise(generator: torch.Generator, channels: int, height: int, width: int) -> Tensor:
+    """The noise that an image starts from, fp32, (channels, h, w); A1111's with RNG: CPU."""
+    return torch.randn((channels, height, width), generator=generator)
