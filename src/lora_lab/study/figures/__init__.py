@@ -1,0 +1,81 @@
+"""The report's figures, drawn with matplotlib without a display."""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from lora_lab.files import atomic_path
+from lora_lab.study.figures import cost, dlr, held_out, loss
+from lora_lab.study.figures.curves import Pen, pen_for
+from lora_lab.study.figures.style import DARK, LIGHT, NARROW, WIDE, Layout, Theme, drawing
+from lora_lab.study.verdict import Study
+
+DRAW: dict[str, Callable[[Pen], Figure]] = {
+    "dlr": dlr.draw,
+    "loss": loss.draw_loss,
+    "loss_paired": loss.draw_paired,
+    "val_loss": held_out.draw,
+    "cost": cost.draw,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure for one kind of paper and page."""
+
+    png: bytes
+    width: int
+    """Pixels."""
+    height: int
+
+
+@dataclass(frozen=True)
+class FigureSet:
+    """One figure in all its forms."""
+
+    name: str
+    light: Picture
+    dark: Picture
+    light_narrow: Picture
+    dark_narrow: Picture
+
+
+def draw_figures(study: Study, folder: Path) -> list[FigureSet]:
+    """Draws every figure and writes <name>.png of each, on light paper, into the report folder.
+
+    Args:
+        study: the judged sweep.
+        folder: the report folder.
+
+    Returns:
+        The figures in all forms that the page embeds, in the order of DRAW.
+
+    Raises:
+        LabError: a file can't be written.
+    """
+    figures = []
+    for name in DRAW:
+        light = render(study, name, LIGHT, WIDE)
+        with atomic_path(folder / f"{name}.png") as path:
+            path.write_bytes(light.png)
+        dark = render(study, name, DARK, WIDE)
+        light_narrow = render(study, name, LIGHT, NARROW)
+        dark_narrow = render(study, name, DARK, NARROW)
+        figures.append(FigureSet(name, light, dark, light_narrow, dark_narrow))
+    return figures
+
+
+def render(study: Study, name: str, theme: Theme, layout: Layout) -> Picture:
+    """Draws one figure in one form."""
+    with drawing(theme, layout), warnings.catch_warnings():
+        # A label may hold a sign that the font lacks: it is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure = DRAW[name](pen_for(study, theme, layout))
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    width, height = (round(inches * layout.dpi) for inches in figure.get_size_inches())
+    return Picture(buffer.getvalue(), width, height)

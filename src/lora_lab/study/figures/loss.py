@@ -1,0 +1,110 @@
+"""loss.png and loss_paired.png: training loss by epoch, and paired against the base."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lora_lab.study.figures.colours import draw_scale, label_margin
+from lora_lab.study.figures.curves import (
+    XY,
+    Curve,
+    Pen,
+    curves,
+    draw_curves,
+    fit_limits,
+    label_curves,
+    thin,
+)
+from lora_lab.study.figures.style import nothing_measured, panels, plain_axis, tidy
+from lora_lab.study.pair import epoch_curve
+from lora_lab.study.verdict import FACTOR, Judged
+
+HEIGHT = 4.3  # inches
+FULL_BAND = 3.0
+"""The band of another seed is drawn whole up to so many times the largest paired difference."""
+
+
+def draw_loss(pen: Pen) -> Figure:
+    """Draws the mean training loss of each epoch."""
+    figure, axes, margin = _one_panel(pen)
+    values = curves(pen.values, lambda one: epoch_curve(one.run))
+    base = curves(pen.base, lambda one: epoch_curve(one.run))
+    tidy(axes, pen.theme, "Training loss, mean of each epoch", "epoch")
+    if not values and not base:
+        nothing_measured(axes, pen.theme)
+        return figure
+    draw_curves(axes, pen, values, base)
+    fit_limits(axes, [*values, *base])
+    plain_axis(axes)
+    label_curves(axes, pen, values, base)
+    if not pen.colours.few:
+        draw_scale(figure, pen.colours, pen.layout, margin, pen.study.sweep.parameter)
+    return figure
+
+
+def draw_paired(pen: Pen) -> Figure:
+    """Draws value - base, smoothed, with what another seed of the base does as a band."""
+    figure, axes, margin = _one_panel(pen)
+    paired = [one for one in (*pen.values, *pen.base[1:]) if one.paired is not None]
+    units = sorted({one.paired.unit for one in paired if one.paired is not None})
+    take = _smoothed if len(units) < 2 else _smoothed_by_share
+    values, seeds = curves(pen.values, take), curves(pen.base[1:], take)
+    title = "Training loss: value − base, same noise, smoothed"
+    tidy(axes, pen.theme, title, units[0] if len(units) == 1 else "% of the training")
+    if not values and not seeds:
+        nothing_measured(axes, pen.theme, "nothing could be paired")
+        return figure
+    axes.axhline(0, color=pen.theme.base, linewidth=2.6, zorder=2.8)
+    for curve in seeds:
+        axes.plot(*thin(curve), color=pen.theme.base, linewidth=0.8, alpha=0.45)
+    draw_curves(axes, pen, values, [])
+    fit_limits(axes, values or seeds, include=(0.0, *_draw_band(axes, pen, values)))
+    plain_axis(axes)
+    end = max([*values, *seeds], key=lambda curve: curve.x[-1])
+    label_curves(axes, pen, values, [Curve("base", end.x[-1:], 0.0 * end.y[-1:])])
+    if not pen.colours.few:
+        draw_scale(figure, pen.colours, pen.layout, margin, pen.study.sweep.parameter)
+    return figure
+
+
+def _draw_band(axes: Axes, pen: Pen, values: list[Curve]) -> tuple[float, ...]:
+    """Draws what another seed does as a band; returns its edges where they are to be seen.
+
+    Another seed draws other noise, which pairing takes out of the values: where the band is so
+    wide that the values would look alike inside it, its width is said instead.
+    """
+    reach = FACTOR * pen.study.floor.training_sd
+    if not reach > 0:
+        return ()
+    axes.axhspan(-reach, reach, color=pen.theme.base, alpha=0.13, linewidth=0)
+    largest = max((float(np.abs(curve.y).max()) for curve in values), default=reach)
+    if reach <= FULL_BAND * largest:
+        return -reach, reach
+    axes.text(
+        0.01,
+        0.02,
+        f"another seed's noise: ±{reach:.2g}, wider than this panel",
+        transform=axes.transAxes,
+        color=pen.theme.base,
+        fontsize=pen.layout.font - 1,
+    )
+    return ()
+
+
+def _smoothed(one: Judged) -> XY:
+    if one.paired is None:
+        return np.zeros(0), np.zeros(0)
+    return one.paired.points.astype(np.float64), one.paired.smoothed
+
+
+def _smoothed_by_share(one: Judged) -> XY:
+    points, smoothed = _smoothed(one)
+    return (points / points[-1] * 100 if len(points) else points), smoothed
+
+
+def _one_panel(pen: Pen) -> tuple[Figure, Axes, float]:
+    labels = ["base", *(one.label for one in pen.values)]
+    margin = label_margin(labels, pen.colours, pen.layout)
+    height = HEIGHT if pen.layout.columns > 1 else 3.4
+    figure, (axes,) = panels(pen.layout, 1, margin, height)
+    return figure, axes, margin
