@@ -14,10 +14,10 @@ PACKAGE = "lora_lab"
 FLOORS = {
     0: "config errors files assets",
     1: "captions buckets objective optimizers schedules prompts png_info kohya statistics "
-    "randomness samplers",
+    "randomness samplers clock",
     2: "base_model checkpoint_files network latents merge metrics",
-    3: "data module generate grid",
-    4: "callbacks run training study",
+    3: "data loader module generate grid",
+    4: "callbacks clock loggers run training study",
     5: "cli pocket",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -49,7 +49,5 @@ def build_schedule(optimizer: Optimizer, config: ScheduleConfig, total_steps: in
     """A LambdaLR over all parameter groups that applies ``factor`` after each optimizer step."""
     return LambdaLR(
         optimizer,
-        lambda step: factor(
-            config.name, step, total_steps, config.warmup_steps, config.power
-        ),
+        lambda step: factor(config.name, step, total_steps, config.warmup_steps, config.power),
     )

@@ -1,0 +1,171 @@
+"""A run folder: what was asked for, what went in, how it ended, and whether it can be reused."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lora_lab.config import TrainConfig
+from lora_lab.errors import LabError
+from lora_lab.files import make_folder, write_json, write_text
+
+RUNNING, COMPLETE, FAILED = "running", "complete", "failed"
+LIBRARIES = (
+    *("torch", "lightning", "diffusers", "transformers", "peft", "dadaptation", "numpy"),
+    *("safetensors", "pillow"),
+)
+"""Whose versions are recorded; another version of one of them is another run."""
+WITHOUT_INFLUENCE = (
+    *("logger", "sampling", "study", "resume", "debug"),
+    *("callbacks.progress", "callbacks.keep_last_checkpoint"),
+    *("data.dir", "data.held_out_dir", "data.cache_dir", "model.checkpoint", "model.allow_pickle"),
+)
+"""Settings that don't change a LoRA; what lies at a path counts by its fingerprint instead."""
+TRAINING_SOURCES = (
+    *("assets", "base_model", "buckets", "captions", "checkpoint_files", "data", "kohya"),
+    *("latents", "loader", "module", "network", "objective", "optimizers", "randomness"),
+    *("schedules", "training", "callbacks/held_out_loss", "callbacks/lora_export"),
+    *("callbacks/dlr", "callbacks/metrics_csv"),
+)
+"""Files of this package on which the bytes of a LoRA or its metrics depend."""
+
+
+class RunFolder:
+    """Writes run.json and config.yaml; run.json is whole at any time.
+
+    Args:
+        path: The folder; made if there is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = make_folder(path)
+        self.facts: dict[str, Any] = {}
+
+    def begin(self, config: TrainConfig, earlier: dict[str, Any] | None) -> None:
+        """Record what is asked for and that it has begun.
+
+        Args:
+            config: The run's settings.
+            earlier: What run.json said before; its reuse key stays until this run has its own,
+                because it tells what a checkpoint in the folder belongs to.
+
+        Raises:
+            LabError: The folder isn't writable.
+        """
+        write_text(self.path / "config.yaml", config_text(config))
+        self.facts = {
+            "status": RUNNING,
+            "error": None,
+            "seed": config.seed,
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "config_key": config_key(config),
+            "reuse_key": earlier.get("reuse_key") if earlier else None,
+        }
+        self.write()
+
+    def write(self, **facts: Any) -> None:
+        """Add facts to run.json."""
+        self.facts |= facts
+        write_json(self.path / "run.json", self.facts)
+
+    def fail(self, error: BaseException) -> None:
+        """Record why the run ended; what can't be recorded doesn't hide the error itself."""
+        text = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        try:
+            self.write(status=FAILED, error=" ".join(text.split()))
+        except LabError:
+            return  # the disk is full or the folder gone: that is the error that is being told
+
+
+def read_facts(run_dir: Path) -> dict[str, Any] | None:
+    """What run.json says; None when there is none that can be read."""
+    try:
+        facts = json.loads((run_dir / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def config_text(config: TrainConfig) -> str:
+    """The resolved config as YAML."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False, allow_unicode=True)
+
+
+def config_key(config: TrainConfig) -> str:
+    """64 hex digits over the settings that have an influence on the LoRA or its metrics."""
+    values = dataclasses.asdict(config)
+    for name in WITHOUT_INFLUENCE:
+        *sections, key = name.split(".")
+        node = values
+        for section in sections:
+            node = node[section]
+        del node[key]
+    return _digest(values)
+
+
+def reuse_key(config: TrainConfig, fingerprints: dict[str, str]) -> str:
+    """64 hex digits that two runs share if they must give the same LoRA.
+
+    Args:
+        config: The run's settings.
+        fingerprints: Of images, captions, checkpoint and vae.
+    """
+    inputs = {name: fingerprints[name] for name in ("images", "captions", "checkpoint", "vae")}
+    return _digest([config_key(config), inputs, code_version(), versions()])
+
+
+@cache
+def code_version() -> str:
+    """64 hex digits over the sources that training depends on."""
+    digest = hashlib.sha256()
+    for name in TRAINING_SOURCES:
+        digest.update(name.encode() + b"\0")
+        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that take part in training."""
+    found = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "unknown"
+    return found
+
+
+@cache
+def git_commit() -> str | None:
+    """The commit of this project's checkout, with ``+`` if files differ; None outside of one."""
+    folder = Path(__file__).parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", str(folder))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    answer = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=5,
+    )
+    return answer.stdout.strip()
+
+
+def _digest(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

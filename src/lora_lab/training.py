@@ -1,0 +1,318 @@
+"""One training run, from a config to a run folder."""
+
+import logging
+import signal
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from lora_lab.base_model import BaseModel, load_base
+from lora_lab.callbacks import (
+    DLR,
+    Cost,
+    HeldOutLoss,
+    LoRAExport,
+    MetricsCSV,
+    NaNGuard,
+    Progress,
+)
+from lora_lab.callbacks.cost import peak_memory, reset_peak_memory
+from lora_lab.callbacks.lora_export import CHECKPOINT, FileFacts, save_steps
+from lora_lab.clock import Clock
+from lora_lab.config import ModelConfig, TrainConfig
+from lora_lab.data import Examples, Item, find_examples, latents_fingerprint, prepare
+from lora_lab.errors import ConfigError
+from lora_lab.latents import LatentCache
+from lora_lab.loader import PairedLoader
+from lora_lab.loggers import build_loggers, finish
+from lora_lab.module import LoRAModule
+from lora_lab.network import inject_lora
+from lora_lab.run import COMPLETE, RunFolder, config_key, read_facts, reuse_key
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class SharedInputs:
+    """What the runs of one process need not load twice."""
+
+    bases: dict[tuple[str, bool], BaseModel] = field(default_factory=dict)
+    """(checkpoint, allow_pickle) -> base model."""
+    latents: dict[str | None, LatentCache] = field(default_factory=dict)
+    """Cache folder -> latents."""
+
+    def base(self, config: ModelConfig) -> BaseModel:
+        """The base model that a config names."""
+        key = (config.checkpoint, config.allow_pickle)
+        if key not in self.bases:
+            self.bases[key] = load_base(config.checkpoint, allow_pickle=config.allow_pickle)
+        return self.bases[key]
+
+    def cache(self, folder: str | None) -> LatentCache:
+        """The latents kept in a folder, or in memory."""
+        if folder not in self.latents:
+            self.latents[folder] = LatentCache(None if folder is None else Path(folder))
+        return self.latents[folder]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves."""
+
+    run_dir: Path
+    lora: Path
+    """The final LoRA file."""
+    steps: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a run reads, ready for training."""
+
+    base: BaseModel
+    examples: Examples
+    items: list[Item]
+    held_out: list[Item]
+
+    def fingerprints(self) -> dict[str, str]:
+        """sha256 of images, captions, checkpoint, VAE, and the latents they gave."""
+        latents = latents_fingerprint(self.items, self.held_out)
+        return {**input_fingerprints(self.examples, self.base), "latents": latents}
+
+
+def train(config: TrainConfig, run_dir: Path, shared: SharedInputs | None = None) -> RunResult:
+    """Train one LoRA and leave a run folder.
+
+    Args:
+        config: Checked settings.
+        run_dir: The run folder. An interrupted run of the same settings, inputs and code in it is
+            gone on with if ``config.resume``; the LoRA files of any other run are replaced.
+        shared: What earlier runs of the same process have loaded.
+
+    Raises:
+        LabError: The run failed; run.json says so, too.
+    """
+    clock = Clock()
+    reset_peak_memory()
+    earlier = read_facts(run_dir)
+    folder = RunFolder(run_dir)
+    folder.begin(config, earlier)
+    try:
+        return _train(config, folder, shared or SharedInputs(), clock, earlier)
+    except BaseException as error:
+        folder.fail(error)
+        raise
+
+
+def _train(
+    config: TrainConfig,
+    folder: RunFolder,
+    shared: SharedInputs,
+    clock: Clock,
+    earlier: dict[str, Any] | None,
+) -> RunResult:
+    """The order of a run: data, base model, latents, LoRA, module, callbacks, loggers, trainer."""
+    _set_hardware(config)
+    inputs = load_inputs(config, shared, clock)
+    fingerprints = inputs.fingerprints()
+    key = reuse_key(config, fingerprints)
+    checkpoint = _resume_from(config, folder.path, earlier, key)
+    folder.write(fingerprints=fingerprints, reuse_key=key)
+
+    base = inputs.base
+    loader = PairedLoader(
+        items=inputs.items,
+        tokenizer=base.tokenizer,
+        config=config.data,
+        seed=config.seed,
+        timesteps=base.noise_scheduler.config.num_train_timesteps,
+        accumulate=config.trainer.accumulate_grad_batches,
+    )
+    loggers = build_loggers(config, folder.path)
+    network = inject_lora(base, config.network, config.seed)
+    trained = False
+    try:
+        module = LoRAModule(base, network, config, config.epochs * loader.steps_per_epoch)
+        callbacks = build_callbacks(config, folder.path, inputs, loader, module, clock)
+        trainer = build_trainer(config, folder.path, callbacks, loggers)
+        _fit(trainer, module, loader, checkpoint)
+        trained = True
+    finally:
+        network.remove()
+        finish(loggers, trained)
+    return _complete(config, folder, clock, module, trainer)
+
+
+def load_inputs(config: TrainConfig, shared: SharedInputs, clock: Clock) -> Inputs:
+    """Read the images, then the base model, and encode the images.
+
+    Raises:
+        LabError: One of them can't be read.
+    """
+    examples = find_examples(config.data)
+    base = shared.base(config.model)
+    with clock.phase("caching"):
+        cache, resolution = shared.cache(config.data.cache_dir), config.data.resolution
+        items = prepare(examples.train, base, cache, resolution, config.data.flip)
+        held_out = prepare(examples.held_out, base, cache, resolution, flip=False)
+    return Inputs(base, examples, items, held_out)
+
+
+def input_fingerprints(examples: Examples, base: BaseModel) -> dict[str, str]:
+    """sha256 of images, captions, checkpoint and VAE."""
+    return {
+        **examples.fingerprints(),
+        "checkpoint": base.fingerprint,
+        "vae": base.vae_fingerprint,
+    }
+
+
+def is_reusable(run_dir: Path, config: TrainConfig, shared: SharedInputs | None = None) -> bool:
+    """Whether a folder holds a complete run of the same settings, inputs and code.
+
+    Args:
+        run_dir: The run folder; it need not exist.
+        config: What would be trained.
+        shared: Where the base model is kept, so that it is loaded once.
+
+    Raises:
+        LabError: The inputs can't be read.
+    """
+    facts = read_facts(run_dir)
+    if facts is None or facts.get("status") != COMPLETE:
+        return False
+    if facts.get("config_key") != config_key(config):
+        return False
+    base = (shared or SharedInputs()).base(config.model)
+    fingerprints = input_fingerprints(find_examples(config.data), base)
+    final = run_dir / "lora" / f"{config.output_name}.safetensors"
+    return final.is_file() and facts.get("reuse_key") == reuse_key(config, fingerprints)
+
+
+def build_callbacks(
+    config: TrainConfig,
+    run_dir: Path,
+    inputs: Inputs,
+    loader: PairedLoader,
+    module: LoRAModule,
+    clock: Clock,
+) -> list[pl.Callback]:
+    """What happens beside training, in the order in which it happens."""
+    saves = save_steps(module.total_steps, config.save_every)
+    callbacks: list[pl.Callback] = [Cost(clock), NaNGuard(), DLR()]
+    if config.callbacks.held_out_loss and inputs.held_out:
+        callbacks.append(
+            HeldOutLoss(
+                path=run_dir / "held_out.csv",
+                held_out=inputs.held_out,
+                training=inputs.items,
+                tokenizer=loader.tokenizer,
+                steps=set(saves),
+                clock=clock,
+            )
+        )
+    callbacks.append(MetricsCSV(run_dir / "metrics.csv"))
+    callbacks.append(
+        LoRAExport(
+            run_dir=run_dir,
+            output_name=config.output_name,
+            steps=saves,
+            facts=FileFacts(config, inputs.base, inputs.items, loader, time.time()),
+            keep_last=config.callbacks.keep_last_checkpoint,
+            clock=clock,
+        )
+    )
+    if config.callbacks.progress:
+        callbacks.append(Progress(module.total_steps))
+    return callbacks
+
+
+def build_trainer(
+    config: TrainConfig, run_dir: Path, callbacks: list[pl.Callback], loggers: list[Any]
+) -> pl.Trainer:
+    """Lightning's loop, without anything that our callbacks do."""
+    settings = config.trainer
+    return pl.Trainer(
+        max_epochs=config.epochs,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        precision=settings.precision,
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        gradient_clip_val=settings.gradient_clip_val or None,
+        deterministic="warn" if torch.cuda.is_available() else None,
+        logger=loggers or False,
+        callbacks=callbacks,
+        default_root_dir=run_dir,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+
+
+def _fit(
+    trainer: pl.Trainer, module: LoRAModule, loader: PairedLoader, checkpoint: Path | None
+) -> None:
+    """Train; Ctrl-C comes out as KeyboardInterrupt, which Lightning turns into an exit."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(module, loader, ckpt_path=checkpoint)
+    except SystemExit as stop:
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from stop
+
+
+def _set_hardware(config: TrainConfig) -> None:
+    if config.trainer.devices != 1:
+        raise ConfigError(
+            f"trainer.devices must be 1, got {config.trainer.devices}: "
+            "training on several devices at once isn't built"
+        )
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")  # hints about loops that aren't ours
+
+
+def _resume_from(
+    config: TrainConfig, run_dir: Path, earlier: dict[str, Any] | None, key: str
+) -> Path | None:
+    """The checkpoint to go on from; without one, the LoRA files of an earlier run are removed."""
+    checkpoint = run_dir / CHECKPOINT
+    if earlier is not None and checkpoint.is_file():
+        same = earlier.get("reuse_key") == key and earlier.get("status") != COMPLETE
+        if config.resume and same:
+            log.info("going on with the interrupted run in %s", run_dir)
+            return checkpoint
+        log.warning("%s holds another run: it is replaced", run_dir)
+    checkpoint.unlink(missing_ok=True)
+    for stale in (run_dir / "lora").glob("*.safetensors"):
+        stale.unlink()
+    return None
+
+
+def _complete(
+    config: TrainConfig, folder: RunFolder, clock: Clock, module: LoRAModule, trainer: pl.Trainer
+) -> RunResult:
+    """Record what the run cost and that it is whole."""
+    lora = folder.path / "lora" / f"{config.output_name}.safetensors"
+    if not config.callbacks.keep_last_checkpoint:
+        (folder.path / CHECKPOINT).unlink(missing_ok=True)
+    folder.write(
+        status=COMPLETE,
+        device=str(trainer.strategy.root_device),
+        seconds=clock.report(),
+        peak_memory_bytes=peak_memory(),
+        lora_bytes=lora.stat().st_size,
+        steps=module.total_steps,
+        epochs=config.epochs,
+    )
+    log.info("%d steps in %.0f s; LoRA: %s", module.total_steps, clock.seconds["training"], lora)
+    return RunResult(folder.path, lora, module.total_steps)
