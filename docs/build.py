@@ -1,0 +1,151 @@
+"""Writes docs/settings.md from the settings' dataclasses and YAML values, and checks every link.
+
+python docs/build.py           writes docs/settings.md
+python docs/build.py --check   writes nothing; tells what is stale or broken
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from lora_lab.cli.help import field_docs
+from lora_lab.config import SampleConfig, TrainConfig
+from lora_lab.config.convert import field_types, is_group, leaf_types, type_words
+from lora_lab.config.store import register_schemas
+
+ROOT = Path(__file__).resolve().parents[1]
+SETTINGS = ROOT / "docs" / "settings.md"
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+GUIDE = ["model=sd15", "data=folder", "sampling=sd15"]
+INTRO = """# Settings
+
+Written by `make docs` from `src/lora_lab/config/` and `conf/`; `--help` tells the same.
+The first value is that of `model=pocket`, the default; `sd15:` is that of
+`model=sd15 data=folder sampling=sd15`, which follows the guide. `???` has to be given.
+"""
+
+
+def lines_of(schema: type, prefix: str = "") -> dict[str, str]:
+    """Full key -> the line of documentation below the field, nested dataclasses included."""
+    lines: dict[str, str] = {}
+    for name, kind in field_types(schema).items():
+        key = prefix + name
+        lines |= lines_of(kind, f"{key}.") if is_group(kind) else {key: field_docs(schema)[name]}
+    return lines
+
+
+def values(config_name: str, overrides: list[str]) -> dict[str, Any]:
+    """Full key -> value of a composed config; nothing is loaded or checked."""
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose(config_name, overrides)
+    flat: dict[str, Any] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{key}.")
+            else:
+                flat[prefix + key] = value
+
+    walk(OmegaConf.to_container(config, resolve=False), "")
+    return flat
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed on the command line; long lists are cut."""
+    if isinstance(value, list):
+        text = ", ".join(str(item) for item in value)
+        return f"`[{text}]`" if len(text) <= 60 else f"{len(value)} entries"
+    if value is None or isinstance(value, bool):
+        return f"`{str(value).lower().replace('none', 'null')}`"
+    return f"`{value}`" if value != "" else "(empty)"
+
+
+def meaning(line: str, kind: Any) -> str:
+    """A field's line as Markdown in a table's cell, with its type unless the line names it."""
+    words = type_words(kind)
+    text = line if words in line else f"{line} ({words})"
+    return text.replace("<", "&lt;").replace("|", "&#124;")
+
+
+def rows(schema: type, pocket: dict[str, Any], guide: dict[str, Any], skip: str) -> list[str]:
+    """The Markdown tables of a schema, a section for each group of keys."""
+    docs, lines, section = lines_of(schema), [], None
+    leaves = [key for key in leaf_types(schema) if not key.startswith(skip)]
+    for key in sorted(leaves, key=lambda key: "." in key):  # keys without a group come first
+        group = key.split(".")[0] if "." in key else ""
+        if group != section:
+            section = group
+            lines += ["", f"### {group or 'The run'}", "", "| key | value | meaning |"]
+            lines += ["| --- | --- | --- |"]
+        here, there = shown(pocket[key]), shown(guide[key])
+        value = here if here == there else f"{here}, sd15: {there}"
+        lines.append(f"| `{key}` | {value} | {meaning(docs[key], leaf_types(schema)[key])} |")
+    return lines
+
+
+def settings() -> str:
+    """The text of docs/settings.md."""
+    train = rows(TrainConfig, values("train", []), values("train", GUIDE), skip="sampling.")
+    sample = rows(SampleConfig, values("sample", []), values("sample", ["sampling=sd15"]), skip="-")
+    parts = [INTRO, "## train.py", *train, "", "Its `sampling.*` are those of `sample.py`.", ""]
+    return "\n".join([*parts, "## sample.py", *sample]) + "\n"
+
+
+def pages() -> list[Path]:
+    """Every page of documentation."""
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def anchor(heading: str) -> str:
+    """The anchor that a heading gets on the usual forges."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def broken_links() -> list[str]:
+    """Links to a file or heading of the project that isn't there, as ``page: link``."""
+    broken = []
+    for page in pages():
+        text = CODE.sub("", page.read_text(encoding="utf-8"))
+        for link in LINK.findall(text):
+            if re.match(r"[a-z]+:", link):
+                continue
+            name, _, fragment = link.partition("#")
+            target = (page.parent / name) if name else page
+            there = target.exists() and (
+                not fragment
+                or fragment in map(anchor, HEADING.findall(target.read_text(encoding="utf-8")))
+            )
+            if not there:
+                broken.append(f"{page.relative_to(ROOT)}: {link}")
+    return broken
+
+
+def main() -> int:
+    """Runs the command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    check = parser.parse_args().check
+    text, problems = settings(), []
+    if check and (not SETTINGS.exists() or SETTINGS.read_text(encoding="utf-8") != text):
+        problems.append("docs/settings.md is stale: run make docs")
+    if not check:
+        SETTINGS.write_text(text, encoding="utf-8")
+    problems += [f"broken link: {link}" for link in broken_links()]
+    print(
+        "\n".join(problems)
+        or f"{SETTINGS.relative_to(ROOT)} is up to date, all links lead somewhere"
+    )
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

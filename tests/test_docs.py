@@ -1,0 +1,85 @@
+"""The documentation agrees with the project: settings, links and commands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from docs import build
+from lora_lab.config.store import register_schemas
+
+ROOT = Path(__file__).resolve().parents[1]
+SHELL = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def documented_lines() -> list[str]:
+    """Every line of shell in the documentation, without its comment."""
+    lines = []
+    for page in build.pages():
+        for block in SHELL.findall(page.read_text(encoding="utf-8")):
+            lines += [line.split(" #")[0].strip() for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def documented(script: str) -> list[list[str]]:
+    """The arguments of every documented call of a script."""
+    calls = [
+        shlex.split(line) for line in documented_lines() if line.startswith(f"python {script}")
+    ]
+    return [call[2:] for call in calls if not any(word.startswith("-") for word in call[2:])] + [
+        call[3:] for call in calls if call[2:3] == ["-m"]
+    ]
+
+
+def compose_call(config_name: str, arguments: list[str]) -> None:
+    """Composes a call's config, once for each value that it sweeps over; Hydra refuses nonsense."""
+    register_schemas()
+    plain, swept = [], [[]]
+    for override in OverridesParser.create().parse_overrides(arguments):
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            swept = [[f"{key}={value}"] for value in override.sweep_string_iterator()]
+        else:
+            plain.append(override.input_line)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for values in swept:
+            compose(config_name, plain + values)
+
+
+def test_the_page_of_settings_is_fresh():
+    assert build.SETTINGS.read_text(encoding="utf-8") == build.settings(), "run make docs"
+
+
+def test_every_setting_has_a_line_of_documentation():
+    docs = build.lines_of(build.TrainConfig) | build.lines_of(build.SampleConfig)
+    leaves = [*build.leaf_types(build.TrainConfig), *build.leaf_types(build.SampleConfig)]
+    assert not [key for key in leaves if not docs.get(key)]
+
+
+def test_every_link_leads_somewhere():
+    assert not build.broken_links()
+
+
+def test_documented_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    named = {line.split()[1] for line in documented_lines() if line.startswith("make ")}
+    assert named and named <= targets
+
+
+@pytest.mark.parametrize(
+    ("script", "config_name"), [("train.py", "train"), ("sample.py", "sample")]
+)
+def test_documented_commands_compose(script, config_name):
+    calls = documented(script)
+    assert calls
+    for arguments in calls:
+        compose_call(config_name, arguments)
+
+
+def test_a_documented_command_with_a_wrong_key_would_be_seen():
+    with pytest.raises(Exception, match="dimm"):
+        compose_call("train", ["network.dimm=3"])
