@@ -97,7 +97,7 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes ``text`` as UTF-8 with ``\\n`` line ends, whole or not at all.
+    """Writes ``text`` as UTF-8 with Unix line ends, whole or not at all.
 
     Raises:
         LabError: the file can't be written.

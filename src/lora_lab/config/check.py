@@ -54,7 +54,9 @@ def one_of(key: str, choices: tuple[str, ...]) -> Rule:
 
 def or_null(rule: Rule) -> Rule:
     """The rule, or null."""
-    return Rule(rule.key, f"{rule.allowed} or null", lambda value: value is None or rule.holds(value))
+    return Rule(
+        rule.key, f"{rule.allowed} or null", lambda value: value is None or rule.holds(value)
+    )
 
 
 def text(key: str) -> Rule:

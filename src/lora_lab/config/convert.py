@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections.abc import Iterator
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -39,7 +40,7 @@ def to_sample_config(config: DictConfig) -> SampleConfig:
 
 
 def _convert(config: DictConfig, schema: type[T]) -> T:
-    problems = _key_problems(config, schema)
+    problems = unknown_keys(config, schema) + missing_keys(config, schema)
     if problems:
         raise ConfigError("\n".join(problems))
     try:
@@ -52,6 +53,11 @@ def _convert(config: DictConfig, schema: type[T]) -> T:
     return result
 
 
+def is_group(kind: Any) -> bool:
+    """Whether a field's type is a settings dataclass of its own."""
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
 def field_types(schema: type) -> dict[str, Any]:
     """Returns the fields of a settings dataclass and their types, in the order of the source."""
     hints = get_type_hints(schema)
@@ -62,7 +68,7 @@ def leaf_types(schema: type, prefix: str = "") -> dict[str, Any]:
     """Returns every setting of a schema as full key (``network.dim``) and type."""
     leaves: dict[str, Any] = {}
     for name, kind in field_types(schema).items():
-        if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if is_group(kind):
             leaves |= leaf_types(kind, f"{prefix}{name}.")
         else:
             leaves[prefix + name] = kind
@@ -81,6 +87,8 @@ def type_words(kind: Any) -> str:
         list[int]: "a list of whole numbers",
         list[float]: "a list of numbers",
     }
+    if is_group(kind):
+        return "..."
     if kind in words:
         return words[kind]
     return " or ".join(type_words(part) for part in get_args(kind))
@@ -97,28 +105,31 @@ def suggest(key: str, schema: type) -> str:
     return "see --help for all settings"
 
 
-def _key_problems(config: DictConfig, schema: type) -> list[str]:
-    problems: list[str] = []
-    _collect(config, schema, "", schema, problems)
-    return problems
+def unknown_keys(config: DictConfig, schema: type) -> list[str]:
+    """Returns one line for each key of the config that the schema doesn't know."""
+    lines = []
+    for prefix, node, kind in _nodes(config, schema, ""):
+        known = field_types(kind)
+        for key in node:
+            if key not in known:
+                full, value = f"{prefix}{key!s}", node._get_node(key)
+                lines.append(f"{full} is not a setting, got {value}; {suggest(full, schema)}")
+    return lines
 
 
-def _collect(
-    node: DictConfig, schema: type, prefix: str, root: type, problems: list[str]
-) -> None:
-    fields = field_types(schema)
-    for key in node:
-        if key not in fields:
-            value = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[call-overload,index]
-            full = f"{prefix}{key}"
-            problems.append(f"{full} is not a setting, got {value!r}; {suggest(full, root)}")
-    for key, kind in fields.items():
-        full = prefix + key
-        if key not in node or OmegaConf.is_missing(node, key):
-            problems.append(f"{full} has no value; set {full}=<{_wanted(kind)}>")
-        elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
-            _collect(node[key], kind, f"{full}.", root, problems)
+def missing_keys(config: DictConfig, schema: type) -> list[str]:
+    """Returns one line for each setting of the schema that has no value."""
+    return [
+        f"{prefix}{key} has no value; set {prefix}{key}=<{type_words(wanted)}>"
+        for prefix, node, kind in _nodes(config, schema, "")
+        for key, wanted in field_types(kind).items()
+        if key not in node or OmegaConf.is_missing(node, key)
+    ]
 
 
-def _wanted(kind: Any) -> str:
-    return "..." if dataclasses.is_dataclass(kind) else type_words(kind)
+def _nodes(node: Any, schema: type, prefix: str) -> Iterator[tuple[str, DictConfig, type]]:
+    """Yields each settings node with its prefix (``network.``) and dataclass, from the top down."""
+    yield prefix, node, schema
+    for key, kind in field_types(schema).items():
+        if is_group(kind) and key in node and isinstance(node[key], DictConfig):
+            yield from _nodes(node[key], kind, f"{prefix}{key}.")

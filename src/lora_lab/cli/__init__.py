@@ -1,0 +1,1 @@
+"""The commands: arguments, help, exit statuses, the training command and the sweep."""

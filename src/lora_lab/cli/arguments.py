@@ -1,0 +1,53 @@
+"""Texts on the command line: a prompt or a path means itself, commas and parentheses included."""
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from lora_lab.config.convert import leaf_types
+
+MULTIRUN_FLAGS = {"-m", "--multirun"}
+_TEXT_TYPES = (str, str | None)
+
+
+def quote(value: str) -> str:
+    """Returns ``value`` as a quoted string of Hydra's override grammar, never interpolated."""
+    # In Hydra's grammar, backslashes escape only in front of a quote or at the end.
+    escaped = value.replace("\\", "\\\\") if value.endswith("\\") else value
+    escaped = escaped.replace("\\'", "\\\\'") if "\\'" in escaped else escaped
+    return "'" + escaped.replace("'", "\\'") + "'"
+
+
+def quote_texts(arguments: list[str], schema: type) -> list[str]:
+    """Quotes the values of text settings that Hydra's grammar would take apart.
+
+    ``prompt=a portrait, (smile:1.2)`` is one text for a person and a sweep or an error for Hydra.
+    In a sweep, commas stand between values and nothing is quoted.
+
+    Args:
+        arguments: the command line behind the script's name.
+        schema: the settings dataclass of the command.
+
+    Returns:
+        The arguments, of which some are quoted.
+    """
+    if MULTIRUN_FLAGS & set(arguments):
+        return arguments
+    kinds = leaf_types(schema)
+    return [_quoted(argument, kinds) for argument in arguments]
+
+
+def _quoted(argument: str, kinds: dict[str, object]) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals or kinds.get(key.lstrip("+")) not in _TEXT_TYPES or _reads_as_text(argument):
+        return argument
+    return f"{key}={quote(value)}"
+
+
+def _reads_as_text(argument: str) -> bool:
+    """Whether Hydra reads the value as one value that is not a list or a function call."""
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return False
+    value = override._value
+    return not override.is_sweep_override() and not isinstance(value, list | dict)

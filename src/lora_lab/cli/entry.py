@@ -1,0 +1,117 @@
+"""From a command line to an exit status: 0 all well, 1 a run failed, 2 a wrong setting.
+
+Hydra composes the config and makes the folders; what it raises is told here in one line each.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+
+from lora_lab.cli.arguments import MULTIRUN_FLAGS, quote_texts
+from lora_lab.cli.help import help_text
+from lora_lab.cli.messages import explain, first_line
+from lora_lab.cli.sweeper import LabSweeper
+from lora_lab.config.sample import SampleConfig
+from lora_lab.config.store import register_schemas
+from lora_lab.config.train import TrainConfig
+from lora_lab.errors import ConfigError, LabError
+
+SCHEMAS: dict[str, type] = {"train": TrainConfig, "sample": SampleConfig}
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as in every shell: 128 + SIGINT."""
+
+
+def run_command(
+    task: Callable[[DictConfig], Any], config_name: str, conf: Path, arguments: list[str]
+) -> int:
+    """Runs one command and returns its exit status.
+
+    Args:
+        task: what is done with the composed config; an ``Outcome`` it returns may hold an error.
+        config_name: ``train`` or ``sample``, the file of ``conf`` to start from.
+        conf: the folder of config files.
+        arguments: the command line behind the script's name.
+
+    Returns:
+        0, 1 (a run failed), 2 (a wrong argument or setting; nothing was started) or 130 (Ctrl-C).
+    """
+    schema = SCHEMAS[config_name]
+    register_schemas()
+    arguments = quote_texts(arguments, schema)
+    debug = "debug=true" in [argument.lower() for argument in arguments]
+    try:
+        if {"--help", "-h"} & set(arguments):
+            sys.stdout.write(help_text(conf, config_name, schema, arguments))
+            return 0
+        return _run_hydra(task, config_name, conf, arguments)
+    except KeyboardInterrupt:
+        _tell(["interrupted; the same command with the same folder goes on where it stopped"])
+        return INTERRUPTED
+    except LabError as error:
+        _trace(debug)
+        _tell(str(error).splitlines())
+        return 2 if isinstance(error, ConfigError) else 1
+    except Exception as error:
+        _trace(debug)
+        lines = explain(conf, config_name, schema, arguments)
+        if lines or isinstance(error, HydraException):
+            _tell(lines or [first_line(error)])
+            return 2
+        hint = "" if debug else "; debug=true shows where"
+        _tell([f"{type(error).__name__}: {' '.join(str(error).split())}{hint}"])
+        return 1
+
+
+def _run_hydra(
+    task: Callable[[DictConfig], Any], config_name: str, conf: Path, arguments: list[str]
+) -> int:
+    """Lets Hydra compose and run; returns the exit status of what it ran."""
+    Plugins.instance().register(LabSweeper)
+    outcomes: list[Any] = []
+
+    def job(config: DictConfig) -> Any:
+        outcomes.append(task(config))
+        return outcomes[-1]
+
+    sweeping = bool(MULTIRUN_FLAGS & set(arguments))
+    # Hydra prints tracebacks and exits by itself unless it is told to hand errors on.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv[1:] = arguments
+    command = hydra.main(version_base="1.3", config_path=str(conf), config_name=config_name)(job)
+    try:
+        command()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0 if sweeping else _end_single_run(outcomes)
+
+
+def _end_single_run(outcomes: list[Any]) -> int:
+    """Tells how a single run ended and returns the exit status."""
+    if not outcomes or outcomes[-1] is None:
+        return 0
+    outcome = outcomes[-1]
+    if outcome.error is None:
+        sys.stdout.write(f"{outcome.folder}\n")
+        return 0
+    _tell(outcome.error.splitlines())
+    return 2 if outcome.refused else 1
+
+
+def _tell(lines: list[str]) -> None:
+    sys.stdout.flush()
+    for line in lines:
+        sys.stderr.write(f"error: {line}\n")
+    sys.stderr.flush()
+
+
+def _trace(debug: bool) -> None:
+    if debug:
+        traceback.print_exc()

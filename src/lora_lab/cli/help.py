@@ -1,0 +1,110 @@
+"""``--help``: how to call the command, what can be chosen, and every setting with its line."""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from lora_lab.config.convert import field_types, is_group
+
+USAGE = {
+    "train": """\
+Train a LoRA, or sweep one setting and compare the values.
+
+  python train.py [key=value ...]          one run
+  python train.py -m network.dim=2,8,32    each value and the base, then a comparison
+  python train.py -m +study=network_rank   a ready-made study
+
+hydra.run.dir=<folder> and hydra.sweep.dir=<folder> place the results.
+""",
+    "sample": """\
+Draw the grids of a run or sweep, or images from any kohya LoRA file.
+
+  python sample.py run=<run or sweep folder> [key=value ...]
+  python sample.py lora=<file.safetensors> prompt="..."
+""",
+}
+_VALUE_WIDTH = 60
+
+
+def help_text(conf: Path, config_name: str, schema: type, arguments: list[str]) -> str:
+    """Returns the help of a command, with the values that the other arguments lead to.
+
+    Args:
+        conf: the folder of config files.
+        config_name: ``train`` or ``sample``.
+        schema: the settings dataclass of the command.
+        arguments: the command line behind the script's name.
+    """
+    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    with initialize_config_dir(str(conf.absolute()), version_base="1.3"):
+        config = compose(config_name, overrides, return_hydra_config=True)
+    parts = [USAGE[config_name], _choices(conf, config.hydra.runtime.choices)]
+    parts.append("Settings: their values now, and what they mean\n")
+    with_groups = sorted(field_types(schema).items(), key=lambda item: is_group(item[1]))
+    for name, kind in with_groups:
+        parts += [""] if is_group(kind) else []
+        parts.append(_setting(config, name, kind, field_docs(schema)[name], depth=0))
+    return "\n".join(parts) + "\n"
+
+
+@cache
+def field_docs(schema: type) -> dict[str, str]:
+    """Returns the line below each field of a settings dataclass.
+
+    Raises:
+        ValueError: a field has no line.
+    """
+    tree = ast.parse(textwrap.dedent(inspect.getsource(schema)))
+    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    docs = {}
+    for field, line in pairwise(body):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant):
+            docs[field.target.id] = inspect.cleandoc(str(line.value.value))
+    missing = [field.name for field in dataclasses.fields(schema) if field.name not in docs]
+    if missing:
+        raise ValueError(f"{schema.__name__}: no line below {', '.join(missing)}")
+    return docs
+
+
+def _choices(conf: Path, chosen: DictConfig) -> str:
+    lines = ["Ready-made parts: what is chosen now, and what can be chosen"]
+    for folder in sorted(path for path in conf.iterdir() if path.is_dir()):
+        known = sorted(path.stem for path in folder.glob("*.yaml"))
+        if folder.name == "hydra" or (folder.name not in chosen and folder.name != "study"):
+            continue
+        now = f"{folder.name}={chosen[folder.name]}" if folder.name in chosen else "+study="
+        lines.append(f"  {now:<26} {', '.join(known)}")
+    return "\n".join(lines) + "\n"
+
+
+def _setting(node: DictConfig, name: str, kind: Any, doc: str, depth: int) -> str:
+    indent = "  " * depth
+    if not is_group(kind):
+        value = _shown(node, name)
+        return f"{indent}{name} = {value}\n" + textwrap.indent(doc, f"{indent}    ")
+    lines = [f"{indent}{name}: {doc}" if depth else f"{name}: {doc}"]
+    for child, child_kind in field_types(kind).items():
+        lines.append(_setting(node[name], child, child_kind, field_docs(kind)[child], depth + 1))
+    return "\n".join(lines)
+
+
+def _shown(node: DictConfig, name: str) -> str:
+    if OmegaConf.is_missing(node, name):
+        return "??? (must be set)"
+    value = node[name]
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = str(value) if str(value) else '""'
+    return text if len(text) <= _VALUE_WIDTH else textwrap.shorten(text, _VALUE_WIDTH)

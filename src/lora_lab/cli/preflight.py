@@ -1,0 +1,111 @@
+"""What is checked before anything is started: keys, ranges, and that named files are there."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from lora_lab.assets import locate
+from lora_lab.config import SampleConfig, TrainConfig, check, check_sample, to_config
+from lora_lab.config.convert import to_sample_config
+from lora_lab.errors import ConfigError, LabError
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Returns a copy of a composed config without Hydra's own node."""
+    names = [str(key) for key in config if key != "hydra"]
+    return OmegaConf.masked_copy(config, names)
+
+
+def checked_train_config(config: DictConfig) -> TrainConfig:
+    """Returns the settings of a training run after all checks that need no heavy import.
+
+    Args:
+        config: the composed config, without Hydra's own node.
+
+    Raises:
+        ConfigError: one line for each problem.
+    """
+    typed = to_config(config)
+    check(typed)
+    named = {"model.checkpoint": typed.model.checkpoint, "data.dir": typed.data.dir}
+    if typed.data.held_out_dir is not None:
+        named["data.held_out_dir"] = typed.data.held_out_dir
+    _check_paths(named)
+    return typed
+
+
+def checked_sample_config(config: DictConfig) -> SampleConfig:
+    """Returns the settings of ``sample.py`` after all checks that need no heavy import.
+
+    Args:
+        config: the composed config, without Hydra's own node.
+
+    Raises:
+        ConfigError: one line for each problem.
+    """
+    typed = to_sample_config(config)
+    check_sample(typed)
+    _check_paths({key: path for key in ("run", "lora") if (path := getattr(typed, key))})
+    return typed
+
+
+def check_sampling_paths(config: TrainConfig) -> None:
+    """Checks that the checkpoints which will draw a sweep's grids are there.
+
+    Raises:
+        ConfigError: one line for each that isn't.
+    """
+    checkpoints = config.sampling.checkpoints
+    problems = [line for item in checkpoints for line in _missing("sampling.checkpoints", item)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _check_paths(named: dict[str, str]) -> None:
+    problems = [line for key, item in named.items() for line in _missing(key, item)]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _missing(key: str, location: str) -> list[str]:
+    try:
+        locate(location)
+    except LabError as error:
+        return [f"{key}: {error}"]
+    return []
+
+
+class CheckBeforeRun(Callback):
+    """Ends the command with status 2 before Hydra makes a run folder for wrong settings."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Checks the composed config of a single run; ``kwargs`` are Hydra's.
+
+        Raises:
+            SystemExit: with 2; Hydra would turn any other exception into a warning.
+        """
+        name = config.hydra.job.config_name
+        settings = without_hydra(config)
+        try:
+            if name == "sample":
+                checked_sample_config(settings)
+            else:
+                checked_train_config(settings)
+                refuse_file(Path(config.hydra.run.dir))
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                sys.stderr.write(f"error: {line}\n")
+            raise SystemExit(2) from error
+
+
+def refuse_file(folder: Path) -> None:
+    """Refuses a results folder that is a file.
+
+    Raises:
+        ConfigError: there is a file of this name.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file; choose another hydra.run.dir or hydra.sweep.dir")

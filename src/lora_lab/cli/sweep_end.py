@@ -1,0 +1,68 @@
+"""The end of a sweep: what failed, grids, report, and where it all is."""
+
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lora_lab.cli.sweep_record import RunEntry
+from lora_lab.config import TrainConfig
+from lora_lab.errors import LabError
+
+log = logging.getLogger(__name__)
+
+
+def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bool:
+    """Draws the grids, builds the report, tells what failed, and prints the report's path last.
+
+    Args:
+        folder: the sweep folder.
+        base: settings of the base run.
+        entries: the runs and how they ended.
+
+    Returns:
+        Whether all went well.
+    """
+    failed = [entry for entry in entries if entry.error is not None]
+    well = not failed
+    report: Path | None = None
+    if len(failed) < len(entries):
+        well &= _attempt("the grids", lambda: _draw(folder, base), base.debug) is not None
+        report = _attempt("the report", lambda: _report(folder), base.debug)
+        well &= report is not None
+    for entry in failed:
+        sys.stderr.write(f"error: {entry.name} failed: {entry.error}\n")
+    sys.stderr.flush()
+    if report is not None:
+        sys.stdout.write(f"{report}\n")
+        sys.stdout.flush()
+    return well
+
+
+def _draw(folder: Path, base: TrainConfig) -> list[Path]:
+    from lora_lab.cli.sample_command import draw_grids
+
+    sampling = base.sampling
+    if not sampling.checkpoints:
+        sampling = replace(sampling, checkpoints=[base.model.checkpoint])
+    return draw_grids(folder, sampling)
+
+
+def _report(folder: Path) -> Path:
+    from lora_lab.study import build_report
+
+    return build_report(folder)
+
+
+def _attempt(name: str, make: Callable[[], Any], debug: bool) -> Any:
+    """Returns what was made; None after telling why it couldn't be."""
+    try:
+        return make()
+    except Exception as error:
+        if debug:
+            log.exception("%s could not be made", name)
+        text = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        sys.stderr.write(f"error: {name} could not be made: {' '.join(text.split())}\n")
+        return None

@@ -1,0 +1,207 @@
+"""What a sweep runs: the base with several seeds, and each value that isn't the base's own."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
+
+from lora_lab.cli.arguments import quote
+from lora_lab.cli.preflight import check_sampling_paths, checked_train_config, without_hydra
+from lora_lab.config import TrainConfig
+from lora_lab.errors import ConfigError
+
+MAX_NAME = 100
+"""Longest folder name; file systems allow 255 bytes, a terminal shows fewer."""
+
+Compose = Callable[[list[str]], DictConfig]
+"""From overrides to the composed config, with Hydra's own node in it."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep."""
+
+    name: str
+    """Folder inside the sweep folder: base, base-2, or <parameter>=<value>."""
+    value: str
+    """The swept parameter's value, as on the command line."""
+    is_base: bool
+    """Whether it measures the noise floor."""
+    config: TrainConfig
+    """Its checked settings."""
+    overrides: tuple[str, ...]
+    """What Hydra composes it from, without folders."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All runs of a sweep, the base first."""
+
+    parameter: str
+    values: tuple[str, ...]
+    base_value: str
+    overrides: tuple[str, ...]
+    """What the command line says beside the swept parameter."""
+    runs: tuple[PlannedRun, ...]
+
+    @property
+    def base(self) -> PlannedRun:
+        """The first run of the base."""
+        return self.runs[0]
+
+
+def make_plan(overrides: Sequence[Override], compose: Compose) -> Plan:
+    """Composes and checks every run of a sweep.
+
+    Args:
+        overrides: the parsed command line, the later of two for one key winning.
+        compose: composes the config of one run.
+
+    Raises:
+        ConfigError: no parameter or several without leave, or any run with wrong settings.
+    """
+    latest = {override.get_key_element(): override for override in overrides}
+    swept = {key: _swept_values(item) for key, item in latest.items() if item.is_sweep_override()}
+    fixed = tuple(str(o.input_line) for key, o in latest.items() if key not in swept)
+    _refuse_without_parameter(swept, latest)
+    base_config = compose(list(fixed))
+    base = checked_train_config(without_hydra(base_config))
+    check_sampling_paths(base)
+    if len(swept) > 1 and not base.study.several_parameters:
+        raise ConfigError(
+            f"a sweep over {' and '.join(swept)} at once can't tell which of them made a "
+            "difference; sweep one, or set study.several_parameters=true"
+        )
+    base_value = ",".join(_value_text(base_config, key) for key in swept)
+    runs = _base_runs(fixed, base, base_value, compose)
+    runs += _value_runs(fixed, swept, compose)
+    return Plan(
+        parameter=",".join(key.lstrip("+") for key in swept),
+        values=tuple(dict.fromkeys(run.value for run in runs[base.study.base_runs :])),
+        base_value=base_value,
+        overrides=fixed,
+        runs=_distinct(runs),
+    )
+
+
+def _refuse_without_parameter(swept: dict[str, list[str]], latest: dict[str, Override]) -> None:
+    if swept:
+        return
+    given = " ".join(str(override.input_line) for override in latest.values()) or "nothing"
+    raise ConfigError(
+        f"-m needs one parameter with several values, such as network.dim=2,8,32, got {given}; "
+        "add a second value (the base's own is free), or leave out -m for a single run"
+    )
+
+
+def _swept_values(override: Override) -> list[str]:
+    if not override.is_discrete_sweep():
+        raise ConfigError(
+            f"{override.input_line} is an interval, a sweep needs values; "
+            f"write {override.get_key_element()}=value1,value2 or range(start,stop,step)"
+        )
+    return [str(value) for value in override.sweep_string_iterator()]
+
+
+def _base_runs(
+    fixed: tuple[str, ...], base: TrainConfig, value: str, compose: Compose
+) -> list[PlannedRun]:
+    runs = []
+    for index in range(base.study.base_runs):
+        overrides = (*fixed, f"seed={base.seed + index}") if index else fixed
+        config = checked_train_config(without_hydra(compose(list(overrides))))
+        name = f"base-{index + 1}" if index else "base"
+        runs.append(PlannedRun(name, value, True, config, overrides))
+    return runs
+
+
+def _value_runs(
+    fixed: tuple[str, ...], swept: dict[str, list[str]], compose: Compose
+) -> list[PlannedRun]:
+    runs, problems = [], []
+    for values in product(*swept.values()):
+        assigned = [f"{key}={value}" for key, value in zip(swept, values, strict=True)]
+        overrides = (*fixed, *assigned)
+        try:
+            config = checked_train_config(without_hydra(compose(list(overrides))))
+        except ConfigError as error:
+            problems += str(error).splitlines()
+            continue
+        name = folder_name([item.lstrip("+") for item in assigned])
+        value = ",".join(_unquoted(value) for value in values)
+        runs.append(PlannedRun(name, value, False, config, overrides))
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
+    return runs
+
+
+def _distinct(runs: list[PlannedRun]) -> tuple[PlannedRun, ...]:
+    """Leaves out a run whose settings an earlier one has: that one is it."""
+    kept: list[PlannedRun] = []
+    for run in runs:
+        if all(run.config != earlier.config for earlier in kept):
+            names = {earlier.name.lower() for earlier in kept}
+            name = _with_digest(run.name, run.overrides) if run.name.lower() in names else run.name
+            kept.append(PlannedRun(name, run.value, run.is_base, run.config, run.overrides))
+    return tuple(kept)
+
+
+def folder_name(assigned: Sequence[str]) -> str:
+    """Returns ``<parameter>=<value>`` as a name that every file system takes.
+
+    What could leave the folder or confuse a shell becomes ``_``; a name that is too long is cut
+    and ends with a digest.
+
+    Args:
+        assigned: ``key=value`` of each swept parameter.
+    """
+    text = ",".join(assigned)
+    name = re.sub(r"[^\w.,=+\[\]-]+", "_", _unquoted(text), flags=re.ASCII).strip("_.") or "_"
+    return name if len(name) <= MAX_NAME else _with_digest(name, assigned)
+
+
+def _with_digest(name: str, assigned: Sequence[str]) -> str:
+    digest = hashlib.sha256("\n".join(assigned).encode()).hexdigest()[:8]
+    return f"{name[: MAX_NAME - 9]}-{digest}"
+
+
+def _unquoted(value: str) -> str:
+    return value.replace("'", "").replace('"', "")
+
+
+def _value_text(config: DictConfig, key: str) -> str:
+    """Returns the value of a swept setting in a composed config, as the command line spells it."""
+    name = key.lstrip("+")
+    choices = config.hydra.runtime.choices
+    if name in choices:
+        return str(choices[name])
+    value = OmegaConf.select(config, name)
+    return _spelled(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+
+
+def _spelled(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(_spelled(item) for item in value) + "]"
+    return str(value)
+
+
+def launch_overrides(run: PlannedRun, sweep_dir: str, group: str | None) -> list[str]:
+    """Returns what a launcher composes a run from: its settings, and where it goes.
+
+    Args:
+        run: the run.
+        sweep_dir: the sweep folder.
+        group: the group that its Weights & Biases run joins; None leaves the setting alone.
+    """
+    folders = [f"hydra.sweep.dir={quote(sweep_dir)}", f"hydra.sweep.subdir={quote(run.name)}"]
+    joined = [] if group is None else [f"logger.wandb.group={quote(group)}"]
+    return [*run.overrides, *joined, *folders]

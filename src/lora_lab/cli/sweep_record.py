@@ -1,0 +1,112 @@
+"""sweep.json: the parameter, its values, the base value, and the folder and status of each run."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lora_lab.cli.sweep_plan import Plan
+from lora_lab.errors import LabError
+from lora_lab.files import write_json
+from lora_lab.run import COMPLETE, FAILED, read_facts
+
+FILE_NAME = "sweep.json"
+
+
+@dataclass
+class RunEntry:
+    """What sweep.json says of one run."""
+
+    name: str
+    """base, base-2 or <parameter>=<value>."""
+    folder: str
+    """Run folder, relative to the sweep folder; a run shared with another sweep begins with ..."""
+    value: str
+    """The swept parameter's value."""
+    role: str
+    """base or value."""
+    seed: int
+    """Seed of the run."""
+    status: str
+    """waiting, complete or failed."""
+    reused: bool
+    """Whether it was there already and was not trained again."""
+    error: str | None
+    """Why it failed."""
+
+
+def planned_entries(plan: Plan, shared: dict[str, Path], sweep_dir: Path) -> list[RunEntry]:
+    """Returns the entries of a sweep that hasn't begun.
+
+    Args:
+        plan: what is to be run.
+        shared: names of runs that are complete elsewhere, and their folders.
+        sweep_dir: the sweep folder.
+    """
+    entries = []
+    for run in plan.runs:
+        elsewhere = shared.get(run.name)
+        folder = run.name
+        if elsewhere is not None:
+            folder = Path(os.path.relpath(elsewhere, sweep_dir)).as_posix()
+        entries.append(
+            RunEntry(
+                name=run.name,
+                folder=folder,
+                value=run.value,
+                role="base" if run.is_base else "value",
+                seed=run.config.seed,
+                status="waiting" if elsewhere is None else "complete",
+                reused=elsewhere is not None,
+                error=None,
+            )
+        )
+    return entries
+
+
+def settle_entry(entry: RunEntry, error: str | None, sweep_dir: Path) -> None:
+    """Enters how a run ended.
+
+    Args:
+        entry: the run's entry, which is changed.
+        error: why it failed, in one line; None when its job came to its end.
+        sweep_dir: the sweep folder.
+    """
+    facts = read_facts(sweep_dir / entry.folder) or {}
+    if error is None and facts.get("status") != COMPLETE:
+        error = f"the job ended, but {entry.folder}/run.json doesn't say that the run is complete"
+    entry.status = COMPLETE if error is None else FAILED
+    entry.error = error
+
+
+def write_record(sweep_dir: Path, plan: Plan, entries: list[RunEntry]) -> None:
+    """Writes sweep.json, whole or not at all.
+
+    Raises:
+        LabError: the folder can't be written.
+    """
+    record = {
+        "parameter": plan.parameter,
+        "values": list(plan.values),
+        "base_value": plan.base_value,
+        "runs": [asdict(entry) for entry in entries],
+        "overrides": list(plan.overrides),
+    }
+    write_json(sweep_dir / FILE_NAME, record)
+
+
+def read_parameter(sweep_dir: Path) -> str | None:
+    """Returns the parameter of the sweep that a folder holds; None when it holds none.
+
+    Raises:
+        LabError: there is a sweep.json that can't be read.
+    """
+    path = sweep_dir / FILE_NAME
+    if not path.is_file():
+        return None
+    try:
+        record: Any = json.loads(path.read_text(encoding="utf-8"))
+        return str(record["parameter"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LabError(f"{path} cannot be read; remove it or choose another folder") from error

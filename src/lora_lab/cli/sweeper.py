@@ -1,0 +1,203 @@
+"""The sweep: the base and each value of one parameter, then grids and the comparison.
+
+Works with every Hydra launcher: runs are handed to it as ordinary jobs.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig, open_dict
+
+from lora_lab.cli.existing import find_same_run, is_same_run, obstacle, runs_below
+from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides, first_line
+from lora_lab.cli.preflight import refuse_file
+from lora_lab.cli.sweep_end import finish_sweep
+from lora_lab.cli.sweep_plan import Plan, PlannedRun, folder_name, launch_overrides, make_plan
+from lora_lab.cli.sweep_record import (
+    RunEntry,
+    planned_entries,
+    read_parameter,
+    settle_entry,
+    write_record,
+)
+from lora_lab.config import TrainConfig
+from lora_lab.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+PLACEHOLDER = "{parameter}"
+"""Stands for the swept parameter in hydra.sweep.dir."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep goes, and which of its runs are there already."""
+
+    folder: Path
+    """The sweep folder."""
+    present: dict[str, Path]
+    """Names of complete runs that are reused, and their folders."""
+
+
+class LabSweeper(BasicSweeper):
+    """Hydra's sweeper for one parameter, with the base beside it.
+
+    Args:
+        max_batch_size: how many jobs a launcher gets at once; None: all.
+        params: parameter and values of a ready-made study.
+    """
+
+    # Hydra takes plugins from this package only, and asks the class for its name.
+    __module__ = "hydra_plugins.lora_lab"
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Runs the sweep, writes sweep.json, and ends with grids and report.
+
+        Args:
+            arguments: the command line's overrides, without Hydra's own.
+
+        Returns:
+            What the jobs returned.
+
+        Raises:
+            ConfigError: any run has wrong settings; nothing was started.
+            LabError: the sweep folder can't be written.
+            SystemExit: with 1, when a run, the grids or the report failed.
+        """
+        assert self.config is not None
+        overrides = OverridesParser.create().parse_overrides([*self._parse_config(), *arguments])
+        plan = make_plan(overrides, self._compose)
+        place = find_place(str(self.config.hydra.sweep.dir), plan)
+        entries = planned_entries(plan, place.present, place.folder)
+        write_record(place.folder, plan, entries)
+        _announce(plan, place)
+        results = self._launch(plan, place, entries)
+        write_record(place.folder, plan, entries)
+        if not finish_sweep(place.folder, plan.base.config, entries):
+            sys.stdout.flush()
+            raise SystemExit(1)
+        return [results]
+
+    def _compose(self, overrides: list[str]) -> DictConfig:
+        assert self.config is not None and self.hydra_context is not None
+        try:
+            return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
+        except COMPOSITION_ERRORS as error:
+            sources = self.config.hydra.runtime.config_sources
+            conf = next(Path(source.path) for source in sources if source.provider == "main")
+            name = str(self.config.hydra.job.config_name)
+            lines = explain_overrides(conf, name, TrainConfig, overrides, sweeping=False)
+            raise ConfigError("\n".join(lines or [first_line(error)])) from error
+
+    def _launch(self, plan: Plan, place: Place, entries: list[RunEntry]) -> list[JobReturn]:
+        """Runs what isn't there yet and settles its entries."""
+        assert self.config is not None and self.launcher is not None
+        waiting = [run for run in plan.runs if run.name not in place.present]
+        if not waiting:
+            return []
+        with open_dict(self.config):
+            self.config.hydra.sweep.dir = str(place.folder)
+        group = wandb_group(plan.base.config, place.folder)
+        jobs = [launch_overrides(run, str(place.folder), group) for run in waiting]
+        size = self.max_batch_size or len(jobs)
+        results: list[JobReturn] = []
+        for start in range(0, len(jobs), size):
+            results += self.launcher.launch(jobs[start : start + size], initial_job_idx=start)
+        by_name = {entry.name: entry for entry in entries}
+        for run, result in zip(waiting, results, strict=True):
+            settle_entry(by_name[run.name], _outcome_error(result), place.folder)
+        return results
+
+
+def _outcome_error(result: JobReturn) -> str | None:
+    """Returns why a job failed, in one line; None when it is complete."""
+    value = result._return_value
+    if result.status == JobStatus.COMPLETED:
+        return value.error
+    return " ".join(f"{type(value).__name__}: {value}".split())
+
+
+def wandb_group(base: TrainConfig, folder: Path) -> str | None:
+    """Returns the group that a sweep's runs join; None when it is set already or not needed."""
+    wanted = base.logger.wandb.enabled and base.logger.wandb.group is None
+    return folder.name if wanted else None
+
+
+def find_place(template: str, plan: Plan) -> Place:
+    """Finds the folder of a sweep and the runs that are there already.
+
+    With the default template, the same sweep goes on in its folder and another one of the same
+    parameter gets the next number. A folder that was named is refused when it holds other runs.
+
+    Args:
+        template: hydra.sweep.dir, in which ``{parameter}`` stands for the parameter.
+        plan: what is to be run.
+
+    Raises:
+        ConfigError: the named folder holds other runs.
+        LabError: the images or the base checkpoint can't be read.
+    """
+    if PLACEHOLDER not in template:
+        place = _examine(Path(template), plan.runs, plan)
+        if isinstance(place, str):
+            raise ConfigError(
+                f"hydra.sweep.dir={template} can't be used: {place}; choose another folder "
+                "or remove this one"
+            )
+        return place
+    first = template.replace(PLACEHOLDER, folder_name([plan.parameter]))
+    for number in count(1):
+        place = _examine(Path(first if number == 1 else f"{first}-{number}"), plan.runs, plan)
+        if isinstance(place, Place):
+            return place
+        log.info("%s", place)
+    raise AssertionError("count() ends never")
+
+
+def _examine(folder: Path, runs: Sequence[PlannedRun], plan: Plan) -> Place | str:
+    """Returns the sweep's place in a folder, or why it has none there."""
+    try:
+        refuse_file(folder)
+    except ConfigError as error:
+        return str(error)
+    parameter = read_parameter(folder)
+    if parameter not in (None, plan.parameter):
+        return f"{folder} holds a sweep over {parameter}"
+    elsewhere = _shared_folders(folder, plan.base.config)
+    present: dict[str, Path] = {}
+    for run in runs:
+        own = folder / run.name
+        if is_same_run(own, run.config):
+            present[run.name] = own
+        elif (reason := obstacle(own, run.config)) is not None:
+            return f"{own} {reason}"
+        elif not own.exists() and (found := find_same_run(elsewhere, run.config)):
+            present[run.name] = found
+    return Place(folder, present)
+
+
+def _shared_folders(folder: Path, base: TrainConfig) -> list[Path]:
+    """Returns run folders of other sweeps that this one may share."""
+    if base.study.reuse_from is None:
+        return []
+    root = Path(base.study.reuse_from).expanduser()
+    if root.resolve() not in folder.resolve().parents:
+        return []
+    return runs_below(root, without=folder)
+
+
+def _announce(plan: Plan, place: Place) -> None:
+    new = [run.name for run in plan.runs if run.name not in place.present]
+    log.info("%s: %d runs in %s", plan.parameter, len(plan.runs), place.folder)
+    for name, found in place.present.items():
+        log.info("  %s is there already: %s", name, found)
+    if new:
+        log.info("  to train: %s", ", ".join(new))

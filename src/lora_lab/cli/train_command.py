@@ -1,0 +1,75 @@
+"""One training run as a command or as a job of a sweep; it never raises, so that others go on."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from lora_lab.cli.existing import is_same_run, obstacle, shared_inputs
+from lora_lab.cli.preflight import checked_train_config
+from lora_lab.config import TrainConfig
+from lora_lab.errors import ConfigError, LabError
+from lora_lab.files import write_text
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    folder: str
+    """The run folder."""
+    error: str | None = None
+    """Why it failed, in one line; None: it is complete."""
+    refused: bool = False
+    """Whether it failed before anything was started."""
+    reused: bool = False
+    """Whether it was there already."""
+
+
+def train_command(config: DictConfig) -> Outcome:
+    """Trains one LoRA in the folder that Hydra made for it.
+
+    Args:
+        config: the composed config, without Hydra's own node.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, which ends a sweep too.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    debug = bool(config.debug)
+    try:
+        return _train(checked_train_config(config), folder)
+    except LabError as error:
+        if debug:
+            log.exception("the run failed")
+        return Outcome(str(folder), str(error), refused=isinstance(error, ConfigError))
+    except Exception as error:
+        if debug:
+            log.exception("the run failed")
+        hint = "" if debug else "; debug=true shows where"
+        return Outcome(str(folder), f"{type(error).__name__}: {' '.join(str(error).split())}{hint}")
+
+
+def _train(config: TrainConfig, folder: Path) -> Outcome:
+    if is_same_run(folder, config):
+        log.info("%s holds this run already: same settings, inputs and code", folder)
+        return Outcome(str(folder), reused=True)
+    reason = obstacle(folder, config)
+    if reason is not None:
+        raise ConfigError(
+            f"{folder} {reason}; choose another hydra.run.dir or hydra.sweep.dir, or remove it"
+        )
+    from lora_lab.training import train
+
+    write_text(folder / "overrides.yaml", _overrides_text())
+    train(config, folder, shared_inputs())
+    return Outcome(str(folder))
+
+
+def _overrides_text() -> str:
+    """Returns what the command line says beside folders, as a YAML list."""
+    return OmegaConf.to_yaml(HydraConfig.get().overrides.task)
