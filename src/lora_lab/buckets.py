@@ -68,9 +68,9 @@ def place(width: int, height: int, bucket: tuple[int, int]) -> Placement:
 
 
 def place_without_upscaling(width: int, height: int, resolution: int, step: int) -> Placement:
-    """kohya's ``bucket_no_upscale``: a small image keeps its size, its sides floored to the step.
+    """A small image keeps its size, its sides floored to the step.
 
-    An image with more than resolution² pixels is reduced to that area first.
+    As ``bucket_no_upscale`` of kohya's sd-scripts. An image with more than resolution² pixels is reduced to that area first.
     """
     scale = min(1.0, resolution / math.sqrt(width * height))
     scaled = (round(width * scale), round(height * scale))

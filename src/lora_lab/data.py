@@ -109,7 +109,7 @@ def scan(folder: Path, config: DataConfig) -> list[Example]:
     """
     if not folder.is_dir():
         raise LabError(
-            f"{folder} is missing; data.dir must hold train/<repeats>_<trigger> <class>/ with images"
+            f"{folder} is missing; data.dir must hold images in train/<repeats>_<trigger> <class>/"
         )
     examples = []
     for subfolder in sorted(path for path in folder.iterdir() if path.is_dir()):
@@ -148,7 +148,7 @@ def prepare(
         ConfigError: ``resolution`` is smaller than what the UNet halves down to one latent.
         LabError: An image can't be encoded.
     """
-    step = base.latent_factor * 2 ** (len(base.unet.config.block_out_channels) - 1)
+    step = base.latent_factor * 2 ** (len(base.unet.config["block_out_channels"]) - 1)
     if resolution < step:
         raise ConfigError(f"data.resolution must be >= {step} with {base.name}, got {resolution}")
     sizes = bucket_sizes(resolution, max(step, resolution // 2), 2 * resolution, step)

@@ -157,7 +157,7 @@ def encode(base: BaseModel, pixels: Tensor, path: Path) -> Tensor:
     """
     vae = base.vae
     mean = vae.encode(pixels.to(vae.device)).latent_dist.mode()[0]
-    latent = (mean * vae.config.scaling_factor).float().cpu().contiguous()
+    latent = (mean * vae.config["scaling_factor"]).float().cpu().contiguous()
     if not torch.isfinite(latent).all():
         raise LabError(
             f"{path}: its latent holds NaN or infinity; the VAE of {base.name} is damaged or "
@@ -181,5 +181,5 @@ def fingerprint_latents(latents: dict[str, Tensor]) -> str:
     for name in sorted(latents):
         latent = latents[name].contiguous()
         digest.update(f"{name} {tuple(latent.shape)}\n".encode())
-        digest.update(memoryview(latent.flatten().numpy()).cast("B"))
+        digest.update(latent.numpy().tobytes())
     return digest.hexdigest()

@@ -41,7 +41,7 @@ def finish(loggers: list[Logger], ok: bool) -> None:
     if any(type(logger).__name__ == "WandbLogger" for logger in loggers):
         import wandb
 
-        wandb.finish(exit_code=0 if ok else 1, quiet=True)
+        wandb.finish(exit_code=0 if ok else 1)
 
 
 def _wandb_logger(config: TrainConfig, run_dir: Path) -> Logger:

@@ -6,7 +6,6 @@ Shapes: B images a batch, C latent channels, h and w latent sides, L tokens, D h
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -46,10 +45,10 @@ class LoRAModule(pl.LightningModule):
         self.network = network
         self.config = config
         self.total_steps = total_steps
-        self.prediction_type: str = base.noise_scheduler.config.prediction_type
-        self.register_buffer(
-            "alphas_cumprod", base.noise_scheduler.alphas_cumprod.clone(), persistent=False
-        )
+        self.prediction_type: str = base.noise_scheduler.config["prediction_type"]
+        self.alphas_cumprod: Tensor
+        alphas_cumprod = base.noise_scheduler.alphas_cumprod.clone()  # (T,)
+        self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
         self.flat: dict[str, Parameter] = {}
         """The trainable tensors by part, each part as one flat tensor."""
         self.losses: list[Tensor] = []
@@ -99,6 +98,7 @@ class LoRAModule(pl.LightningModule):
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
         """Clear gradients in place: the layers' gradients are views of the flat ones."""
         for tensor in self.flat.values():
+            assert tensor.grad is not None
             tensor.grad.zero_()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ class LoRANetwork:
         for (part, path), layer in self.layers.items():
             if part == "text_encoder" and _layer_index(path) >= used:
                 continue
-            parts[part] += [layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight]
+            parts[part] += _matrices(layer)
         return parts
 
     def tensors(self) -> dict[str, Tensor]:
@@ -60,7 +60,7 @@ class LoRANetwork:
         """
         tensors = {}
         for (part, path), layer in self.layers.items():
-            down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+            down, up = _matrices(layer)
             tensors[kohya_key(part, path, "lora_down.weight")] = _copy(down)
             tensors[kohya_key(part, path, "lora_up.weight")] = _copy(up)
             tensors[kohya_key(part, path, "alpha")] = torch.tensor(float(self.config.alpha))
@@ -94,7 +94,8 @@ def inject_lora(base: BaseModel, config: NetworkConfig, seed: int) -> LoRANetwor
         if not chosen[part]:
             continue
         model = _model(base, part)
-        settings = LoraConfig(r=config.dim, lora_alpha=config.alpha, target_modules=targets)
+        settings = LoraConfig(r=config.dim, target_modules=targets)
+        settings.lora_alpha = config.alpha  # type: ignore[assignment]  # any number will do
         inject_adapter_in_model(settings, model, ADAPTER)
         for path, module in model.named_modules():
             if isinstance(module, LoraLayer):
@@ -122,6 +123,13 @@ def flatten(parameters: list[Parameter]) -> Parameter:
     return flat
 
 
+def _matrices(layer: LoraLayer) -> tuple[Parameter, Parameter]:
+    """Down and up of one layer."""
+    down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    assert isinstance(down, Parameter) and isinstance(up, Parameter)
+    return down, up
+
+
 def _model(base: BaseModel, part: str) -> nn.Module:
     return base.unet if part == "unet" else base.text_encoder
 
@@ -133,7 +141,7 @@ def _layer_index(path: str) -> int:
 
 def _initialise(layer: LoraLayer, dim: int, seed: int, key: str) -> None:
     """Kaiming-uniform with a = √5 is uniform within ±1/√fan_in (arXiv 1502.01852, section 2.2)."""
-    down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    down, up = _matrices(layer)
     fan_in = down[0].numel()
     draws = generator(seed, "lora_init", key)
     rows = [torch.rand(fan_in, generator=draws) for _ in range(dim)]

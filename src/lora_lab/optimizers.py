@@ -34,8 +34,9 @@ def build_optimizer(groups: dict[str, list[Parameter]], config: OptimizerConfig)
     """The optimizer that the config names, with one parameter group for each part of the network.
 
     Args:
-        groups: The trainable tensors by part, ``unet`` or ``text_encoder``. Empty parts are left out.
-        config: Its values; ``text_encoder_lr`` is a factor on the rate of the text encoder's group.
+        groups: The trainable tensors by part, ``unet`` or ``text_encoder``; empty parts are left
+            out.
+        config: Its values; ``text_encoder_lr`` is a factor on the text encoder's rate.
 
     Raises:
         ConfigError: An unknown name, or a setting that the optimizer can't honour.
@@ -65,7 +66,7 @@ def step_rates(optimizer: Optimizer) -> Rates:
 
 
 def _group_rate(group: dict) -> float:
-    """d · lr · layer_scale of one group, with 1 for what the optimizer doesn't have."""
+    """The rate d · lr · layer_scale of one group, with 1 for what the optimizer doesn't have."""
     rate = float(group["lr"])
     for key in ("d", "layer_scale"):
         if key in group:

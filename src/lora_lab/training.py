@@ -130,7 +130,7 @@ def _train(
         tokenizer=base.tokenizer,
         config=config.data,
         seed=config.seed,
-        timesteps=base.noise_scheduler.config.num_train_timesteps,
+        timesteps=base.noise_scheduler.config["num_train_timesteps"],
         accumulate=config.trainer.accumulate_grad_batches,
     )
     loggers = build_loggers(config, folder.path)
@@ -241,7 +241,7 @@ def build_trainer(
         max_epochs=config.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
-        precision=settings.precision,
+        precision=settings.precision,  # type: ignore[arg-type]  # config.check knows which
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val or None,
         deterministic="warn" if torch.cuda.is_available() else None,

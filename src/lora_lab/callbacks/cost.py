@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 import psutil
 import torch
 
+from lora_lab.callbacks.step_callback import StepCallback
 from lora_lab.clock import Clock
 from lora_lab.loader import Batch
 from lora_lab.module import LoRAModule
@@ -15,7 +16,7 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
 
-class Cost(pl.Callback):
+class Cost(StepCallback):
     """Times each step. Comes first, so that a step ends before saving and logging begin.
 
     Args:
@@ -25,22 +26,14 @@ class Cost(pl.Callback):
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: LoRAModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The first step begins."""
         self.clock.start_training()
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: LoRAModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
         """A step has ended; saving and the held-out loss come after it and count for themselves."""
-        if batch["ends_step"]:
-            self.clock.end_step()
-            pl_module.record["seconds"] = self.clock.seconds["training"]
+        self.clock.end_step()
+        module.record["seconds"] = self.clock.seconds["training"]
 
 
 def reset_peak_memory() -> None:

@@ -14,9 +14,10 @@ class DLR(pl.Callback):
     """
 
     def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: LoRAModule, optimizer: Optimizer
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Gradients are there, the step isn't taken yet."""
+        assert isinstance(pl_module, LoRAModule)
         rates = step_rates(optimizer)
         if rates.d is not None:
             pl_module.record["d"] = rates.d

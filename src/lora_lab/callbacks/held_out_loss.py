@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from lora_lab.base_model import encode_prompt_hidden
+from lora_lab.callbacks.step_callback import StepCallback
 from lora_lab.clock import Clock
 from lora_lab.data import Item
 from lora_lab.files import write_error, write_text
@@ -48,7 +49,7 @@ class Probe:
     """Timestep -> (N, C, h, w)."""
 
 
-class HeldOutLoss(pl.Callback):
+class HeldOutLoss(StepCallback):
     """Measures at every save; records the means and writes each image's loss to a file.
 
     Args:
@@ -76,7 +77,7 @@ class HeldOutLoss(pl.Callback):
         self.probes = make_probes("held_out", held_out, tokenizer)
         self.probes += make_probes("training", chosen[: len(held_out)], tokenizer)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: LoRAModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the file, or keep the rows up to the step that the run is resumed from."""
         lines = [",".join(COLUMNS)]
         if trainer.global_step > 0 and self.path.is_file():
@@ -86,21 +87,14 @@ class HeldOutLoss(pl.Callback):
                     lines.append(line)
         write_text(self.path, "\n".join(lines) + "\n")
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: LoRAModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
         """Measure when the step is one of those that save."""
-        if not batch["ends_step"] or batch["step"] not in self.steps:
+        if batch["step"] not in self.steps:
             return
         with self.clock.phase("held_out"):
             with torch.no_grad(), trainer.precision_plugin.forward_context():
-                rows = [row for probe in self.probes for row in measure(pl_module, probe)]
-            pl_module.record.update(means(rows))
+                rows = [row for probe in self.probes for row in measure(module, probe)]
+            module.record.update(means(rows))
             self._append(batch["step"], rows)
 
     def _append(self, step: int, rows: list[tuple[str, str, int, float]]) -> None:

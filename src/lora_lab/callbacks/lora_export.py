@@ -11,6 +11,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 
 from lora_lab.base_model import BaseModel
+from lora_lab.callbacks.step_callback import StepCallback
 from lora_lab.clock import Clock
 from lora_lab.config import TrainConfig
 from lora_lab.data import Item, tag_frequency
@@ -76,7 +77,7 @@ class FileFacts:
         return sha256_file(path), legacy
 
 
-class LoRAExport(pl.Callback):
+class LoRAExport(StepCallback):
     """Writes kohya files at every save. Comes after the callbacks whose state is to be kept.
 
     Args:
@@ -113,20 +114,13 @@ class LoRAExport(pl.Callback):
         for phase, seconds in state_dict["seconds"].items():
             self.clock.seconds[phase] += seconds
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: LoRAModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
         """Save when the step is one of those that save."""
         step = batch["step"]
-        if not batch["ends_step"] or step not in self.steps:
+        if step not in self.steps:
             return
         with self.clock.phase("saving"):
-            tensors = pl_module.network.tensors()
+            tensors = module.network.tensors()
             metadata = self.facts.metadata(step, batch["epoch"])
             names = [step_name(self.output_name, step)]
             last = step == self.steps[-1]
@@ -140,7 +134,7 @@ class LoRAExport(pl.Callback):
 
 
 def step_name(output_name: str, step: int) -> str:
-    """kohya's file name for a save in mid-run: ``<output_name>-step00000500.safetensors``."""
+    """Kohya's name for a save in mid-run: ``<output_name>-step00000500.safetensors``."""
     return f"{output_name}-step{step:08d}.safetensors"
 
 

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from lora_lab.callbacks.held_out_loss import TIMESTEPS
+from lora_lab.callbacks.step_callback import StepCallback
 from lora_lab.files import write_error, write_text
 from lora_lab.loader import Batch
 from lora_lab.module import LoRAModule
@@ -22,7 +23,7 @@ COLUMNS = (
 )
 
 
-class MetricsCSV(pl.Callback):
+class MetricsCSV(StepCallback):
     """Writes what the other callbacks recorded in a step. Comes after all that record.
 
     A row is written and flushed whole. A resumed run drops the rows after the checkpoint.
@@ -46,7 +47,7 @@ class MetricsCSV(pl.Callback):
         self.epoch_sum = state_dict["epoch_sum"]
         self.epoch_steps = state_dict["epoch_steps"]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: LoRAModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the file, or keep the rows up to the step that the run is resumed from."""
         keep_rows(self.path, trainer.global_step)
         try:
@@ -54,19 +55,10 @@ class MetricsCSV(pl.Callback):
         except OSError as error:
             raise write_error(self.path, error) from error
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: LoRAModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
         """Write the row of a step that has ended."""
-        if not batch["ends_step"]:
-            return
-        record = pl_module.record
-        record["loss/step"] = float(torch.cat(pl_module.losses).mean())
+        record = module.record
+        record["loss/step"] = float(torch.cat(module.losses).mean())
         self.epoch_sum += record["loss/step"]
         self.epoch_steps += 1
         if batch["ends_epoch"]:
@@ -86,7 +78,7 @@ class MetricsCSV(pl.Callback):
         except OSError as error:
             raise write_error(self.path, error) from error
 
-    def teardown(self, trainer: pl.Trainer, pl_module: LoRAModule, stage: str) -> None:
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Close the file."""
         if self.file is not None:
             self.file.close()

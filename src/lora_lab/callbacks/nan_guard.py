@@ -4,13 +4,14 @@ One NaN gradient is enough for D-Adaptation's d never to grow again, so the guar
 step; nothing is repaired in silence.
 """
 
+from typing import Any
+
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lora_lab.errors import LabError
-from lora_lab.loader import Batch
 from lora_lab.module import LoRAModule
 
 NEXT_STEP = "lower optimizer.lr or optimizer.growth_rate, or use trainer.precision=32-true"
@@ -24,18 +25,21 @@ class NaNGuard(pl.Callback):
         self.step = 0
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: LoRAModule, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Remember whose losses these will be."""
         self.keys = batch["keys"]
         self.step = batch["step"]
 
-    def on_before_backward(self, trainer: pl.Trainer, pl_module: LoRAModule, loss: Tensor) -> None:
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
         """The loss of a batch is known.
 
         Raises:
             LabError: It isn't finite; names the images.
         """
+        assert isinstance(pl_module, LoRAModule)
         if bool(torch.isfinite(loss)):
             return
         finite = torch.isfinite(pl_module.losses[-1]).tolist()
@@ -45,13 +49,14 @@ class NaNGuard(pl.Callback):
         )
 
     def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: LoRAModule, optimizer: Optimizer
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """All gradients of a step are there.
 
         Raises:
             LabError: One isn't finite; names part and images.
         """
+        assert isinstance(pl_module, LoRAModule)
         for part, flat in pl_module.flat.items():
             assert flat.grad is not None
             if not bool(torch.isfinite(flat.grad).all()):

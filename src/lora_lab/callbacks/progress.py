@@ -7,6 +7,7 @@ from typing import TextIO
 
 import lightning.pytorch as pl
 
+from lora_lab.callbacks.step_callback import StepCallback
 from lora_lab.loader import Batch
 from lora_lab.module import LoRAModule
 
@@ -17,7 +18,7 @@ SECONDS_BETWEEN_DRAWS = 0.1
 SECONDS_BETWEEN_LINES = 10.0
 
 
-class Progress(pl.Callback):
+class Progress(StepCallback):
     """Draws a bar on a terminal; elsewhere logs a plain line now and then.
 
     Args:
@@ -32,22 +33,13 @@ class Progress(pl.Callback):
         self.drawn = self.began = 0.0
         self.first_step = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: LoRAModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count."""
         self.began = self.drawn = time.perf_counter()
         self.first_step = trainer.global_step
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: LoRAModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
         """Draw, if the last time is long enough ago."""
-        if not batch["ends_step"]:
-            return
         now = time.perf_counter()
         step = batch["step"]
         pause = SECONDS_BETWEEN_DRAWS if self.terminal else SECONDS_BETWEEN_LINES
@@ -55,7 +47,7 @@ class Progress(pl.Callback):
             return
         self.drawn = now
         rate = (now - self.began) / max(1, step - self.first_step)
-        text = describe(step, self.total_steps, pl_module.record, rate)
+        text = describe(step, self.total_steps, module.record, rate)
         if self.terminal:
             ending = "\n" if step == self.total_steps else ""
             self.stream.write(f"\r{bar(step, self.total_steps)} {text}\x1b[K{ending}")
@@ -64,7 +56,7 @@ class Progress(pl.Callback):
             log.info("%s", text)
 
     def on_exception(
-        self, trainer: pl.Trainer, pl_module: LoRAModule, exception: BaseException
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Leave the bar's line, so that the error has its own."""
         if self.terminal:
