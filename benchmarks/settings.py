@@ -1,0 +1,28 @@
+"""The settings that are measured: the project's own defaults, with overrides as for train.py."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from lora_lab.config import SamplingConfig, TrainConfig, to_config
+from lora_lab.config.store import register_schemas
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def train_settings(overrides: list[str]) -> TrainConfig:
+    """The resolved settings of a training run.
+
+    Args:
+        overrides: As for train.py, such as ``network.dim=8``.
+    """
+    register_schemas()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config: DictConfig = compose("train", overrides)
+    return to_config(config)
+
+
+def sampling_settings(overrides: list[str]) -> SamplingConfig:
+    """The resolved settings of drawing images."""
+    return train_settings(overrides).sampling

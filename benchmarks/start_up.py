@@ -1,0 +1,67 @@
+"""Seconds from calling the command: to the end of the first step, to the end of ``--help``."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.settings import ROOT
+from benchmarks.table import Row, paired
+
+IMPORTS = "import torch, transformers, diffusers"
+POLL_SECONDS = 0.01
+LIMIT_SECONDS = 300
+
+
+def run_seconds(arguments: list[str]) -> float:
+    """Seconds of a whole Python process.
+
+    Raises:
+        subprocess.CalledProcessError: It failed.
+    """
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def first_step_seconds(overrides: list[str]) -> float:
+    """Seconds from starting train.py to the row of the first step in metrics.csv.
+
+    Raises:
+        RuntimeError: The run ended, or five minutes passed, without a step.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = Path(folder) / "metrics.csv"
+        command = [sys.executable, "train.py", f"hydra.run.dir={folder}", *overrides]
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            while time.perf_counter() - start < LIMIT_SECONDS and process.poll() is None:
+                if metrics.exists() and metrics.read_text(encoding="utf-8").count("\n") >= 2:
+                    return time.perf_counter() - start
+                time.sleep(POLL_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+    raise RuntimeError(f"no first step: {' '.join(command)}")
+
+
+def measure(overrides: list[str], rounds: int) -> list[Row]:
+    """Start-up and help, each in turn with the bare imports.
+
+    Args:
+        overrides: As for train.py.
+        rounds: How often each is run; the first run after an installation is slower than the rest.
+    """
+    imports, first_step, shown = [], [], []
+    for _ in range(rounds):
+        imports.append(run_seconds(["-c", IMPORTS]))
+        first_step.append(first_step_seconds(overrides))
+        shown.append(run_seconds(["train.py", "--help"]))
+    return [
+        paired("start to first step, against bare imports", first_step, imports, "s"),
+        Row("train.py --help", sorted(shown)[len(shown) // 2], None, None, "s"),
+    ]
