@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -37,13 +38,14 @@ def documented(script: str) -> list[list[str]]:
 def compose_call(config_name: str, arguments: list[str]) -> None:
     """Composes a call's config, once for each value that it sweeps over; Hydra refuses nonsense."""
     register_schemas()
-    plain, swept = [], [[]]
+    plain: list[str] = []
+    swept: list[list[str]] = [[]]
     for override in OverridesParser.create().parse_overrides(arguments):
         if override.is_sweep_override():
             key = override.get_key_element()
             swept = [[f"{key}={value}"] for value in override.sweep_string_iterator()]
         else:
-            plain.append(override.input_line)
+            plain.append(str(override.input_line))
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         for values in swept:
             compose(config_name, plain + values)
@@ -61,6 +63,14 @@ def test_every_setting_has_a_line_of_documentation():
 
 def test_every_link_leads_somewhere():
     assert not build.broken_links()
+
+
+def test_make_help_names_every_target():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    shown = re.findall(r"^ +make ([a-z-]+) +\w", told.stdout, re.MULTILINE)
+    assert shown == targets and {"setup", "demo", "test", "bench"} <= set(shown)
 
 
 def test_documented_make_targets_exist():
