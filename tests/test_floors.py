@@ -16,7 +16,7 @@ FLOORS = {
     1: "captions buckets objective optimizers schedules prompts png_info kohya statistics "
     "randomness samplers clock",
     2: "base_model checkpoint_files network latents merge metrics",
-    3: "data loader module generate grid",
+    3: "data loader module generate grid grid_layout",
     4: "callbacks clock loggers run training study",
     5: "cli pocket",
 }
