@@ -23,9 +23,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(STAMP)  ## Train, sweep and compare on the embedded model; prints the report's path
+demo: $(STAMP)  ## Train, sweep and compare on the embedded model; the last line is the report
 	$(BIN)/python train.py -m $(SWEEP) hydra.sweep.dir=$(DEMO_DIR) $(ARGS)
-	@echo "Report: $(abspath $(DEMO_DIR))/report/index.html"
 
 test: $(STAMP)  ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
