@@ -1,0 +1,1 @@
+"""The embedded model: its drawings, its pretraining, its weights and its person."""

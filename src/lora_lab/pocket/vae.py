@@ -1,0 +1,107 @@
+"""Pretrain pocket's autoencoder: 64 px RGB to 16x16 latents of 4 channels.
+
+Shapes: B batch; images ``(B, 3, 64, 64)`` in [-1, 1]; latents ``(B, 4, 16, 16)``.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from torch import Tensor
+
+from lora_lab.pocket.loop import Fit, fit_network
+
+FIT = Fit(steps=1300, lr=2e-3, warmup=100, weight_decay=0.0, ema=0.998, checkpoint_every=100)
+DECODER_FIT = replace(FIT, steps=3000, lr=1.5e-3, warmup=50)
+"""The decoder goes on alone when the latents are fixed, while the denoiser learns them."""
+BATCH = 16
+KL_WEIGHT = 1e-3
+
+
+def build_vae() -> AutoencoderKL:
+    """An untrained autoencoder with Stable Diffusion's classes and pocket's widths."""
+    return AutoencoderKL(
+        block_out_channels=(32, 64, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=64,
+    )
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """uint8 ``(B, 64, 64, 3)`` to float ``(B, 3, 64, 64)`` in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
+
+
+def _batch(images: np.ndarray, step: int) -> Tensor:
+    """Batch ``step``: random images, mirrored or with exchanged colour channels at times."""
+    rng = np.random.default_rng([step, 1])
+    chosen = images[rng.integers(len(images), size=BATCH)]
+    for i in range(BATCH):
+        if rng.random() < 0.5:
+            chosen[i] = chosen[i, :, ::-1]
+        if rng.random() < 0.25:
+            chosen[i] = chosen[i][..., rng.permutation(3)]
+    return to_tensor(np.ascontiguousarray(chosen))
+
+
+def _reconstruction_loss(decoded: Tensor, x: Tensor) -> Tensor:
+    return 4 * F.mse_loss(decoded, x) + 0.25 * F.l1_loss(decoded, x)
+
+
+def train_vae(images: np.ndarray, checkpoint: Path, fit: Fit = FIT) -> AutoencoderKL:
+    """Train the autoencoder and set its ``scaling_factor`` so that latents have unit variance."""
+    torch.manual_seed(0)
+    vae = build_vae()
+
+    def loss_at(step: int) -> Tensor:
+        x = _batch(images, step)  # (B, 3, 64, 64)
+        generator = torch.Generator().manual_seed(step)
+        with torch.autocast("cpu", torch.bfloat16):
+            moments = vae.encode(x).latent_dist
+            decoded = vae.decode(moments.sample(generator)).sample.float()
+        kl = moments.kl().mean() / x[0].numel()
+        return _reconstruction_loss(decoded, x) + KL_WEIGHT * kl
+
+    fit_network(vae, loss_at, fit, checkpoint)
+    with torch.inference_mode():
+        latents = vae.encode(to_tensor(images[::40])).latent_dist.mean
+    vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
+    return vae
+
+
+def train_decoder(
+    vae: AutoencoderKL, images: np.ndarray, checkpoint: Path, fit: Fit = DECODER_FIT
+) -> AutoencoderKL:
+    """Train the decoder of ``vae`` further; its encoder, so every latent, stays as it is."""
+    vae.requires_grad_(False)
+    vae.decoder.requires_grad_(True)
+    vae.post_quant_conv.requires_grad_(True)
+
+    def loss_at(step: int) -> Tensor:
+        x = _batch(images, step + 1_000_000)  # (B, 3, 64, 64)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                latents = vae.encode(x).latent_dist.mean
+            decoded = vae.decode(latents).sample.float()
+        return _reconstruction_loss(decoded, x)
+
+    return fit_network(vae, loss_at, fit, checkpoint)
+
+
+def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
+    """Mean peak signal-to-noise ratio in dB of the posterior's mean, over ``images``."""
+    values = []
+    with torch.inference_mode():
+        for i in range(0, len(images), 64):
+            x = to_tensor(images[i : i + 64])
+            decoded = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+            error = ((decoded - x) / 2).square().mean(dim=(1, 2, 3))
+            values += (-10 * error.log10()).tolist()
+    return float(np.mean(values))
