@@ -15,10 +15,10 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from hydra_plugins.lora_lab_sweeper import LabSweeper
 from lora_lab.cli.arguments import MULTIRUN_FLAGS, quote_texts
 from lora_lab.cli.help import help_text
 from lora_lab.cli.messages import explain, first_line
-from lora_lab.cli.sweeper import LabSweeper
 from lora_lab.config.sample import SampleConfig
 from lora_lab.config.store import register_schemas
 from lora_lab.config.train import TrainConfig
@@ -99,7 +99,8 @@ def _end_single_run(outcomes: list[Any]) -> int:
         return 0
     outcome = outcomes[-1]
     if outcome.error is None:
-        sys.stdout.write(f"{outcome.folder}\n")
+        parts = "lora/, metrics.csv, config.yaml and run.json"
+        sys.stdout.write(f"{parts} are in {outcome.folder}\n")
         return 0
     _tell(outcome.error.splitlines())
     return 2 if outcome.refused else 1

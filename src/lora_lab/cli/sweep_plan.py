@@ -59,16 +59,19 @@ def make_plan(overrides: Sequence[Override], compose: Compose) -> Plan:
     """Composes and checks every run of a sweep.
 
     Args:
-        overrides: the parsed command line, the later of two for one key winning.
+        overrides: the parsed command line, the later of two for one key winning; a single value
+            beside the swept ones (``network.dim=4 network.dim=2,8``) is the base's.
         compose: composes the config of one run.
 
     Raises:
         ConfigError: no parameter or several without leave, or any run with wrong settings.
     """
-    latest = {override.get_key_element(): override for override in overrides}
-    swept = {key: _swept_values(item) for key, item in latest.items() if item.is_sweep_override()}
-    fixed = tuple(str(o.input_line) for key, o in latest.items() if key not in swept)
-    _refuse_without_parameter(swept, latest)
+    swept = {o.get_key_element(): _swept_values(o) for o in overrides if o.is_sweep_override()}
+    latest = {
+        o.get_key_element(): str(o.input_line) for o in overrides if not o.is_sweep_override()
+    }
+    fixed = tuple(latest.values())
+    _refuse_without_parameter(swept)
     base_config = compose(list(fixed))
     base = checked_train_config(without_hydra(base_config))
     check_sampling_paths(base)
@@ -79,7 +82,8 @@ def make_plan(overrides: Sequence[Override], compose: Compose) -> Plan:
         )
     base_value = ",".join(_value_text(base_config, key) for key in swept)
     runs = _base_runs(fixed, base, base_value, compose)
-    runs += _value_runs(fixed, swept, compose)
+    unswept = tuple(text for key, text in latest.items() if key not in swept)
+    runs += _value_runs(unswept, swept, compose)
     return Plan(
         parameter=",".join(key.lstrip("+") for key in swept),
         values=tuple(dict.fromkeys(run.value for run in runs[base.study.base_runs :])),
@@ -89,14 +93,12 @@ def make_plan(overrides: Sequence[Override], compose: Compose) -> Plan:
     )
 
 
-def _refuse_without_parameter(swept: dict[str, list[str]], latest: dict[str, Override]) -> None:
-    if swept:
-        return
-    given = " ".join(str(override.input_line) for override in latest.values()) or "nothing"
-    raise ConfigError(
-        f"-m needs one parameter with several values, such as network.dim=2,8,32, got {given}; "
-        "add a second value (the base's own is free), or leave out -m for a single run"
-    )
+def _refuse_without_parameter(swept: dict[str, list[str]]) -> None:
+    if not swept:
+        raise ConfigError(
+            "-m needs a parameter with several values, such as network.dim=2,8,32, got none; "
+            "add a second value (the base's own is free), or leave out -m for a single run"
+        )
 
 
 def _swept_values(override: Override) -> list[str]:

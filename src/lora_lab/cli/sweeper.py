@@ -11,9 +11,12 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from lora_lab.cli.existing import find_same_run, is_same_run, obstacle, runs_below
@@ -47,7 +50,7 @@ class Place:
     """Names of complete runs that are reused, and their folders."""
 
 
-class LabSweeper(BasicSweeper):
+class ParameterSweeper(Sweeper):
     """Hydra's sweeper for one parameter, with the base beside it.
 
     Args:
@@ -55,8 +58,23 @@ class LabSweeper(BasicSweeper):
         params: parameter and values of a ready-made study.
     """
 
-    # Hydra takes plugins from this package only, and asks the class for its name.
-    __module__ = "hydra_plugins.lora_lab"
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None) -> None:
+        super().__init__()
+        self.max_batch_size = max_batch_size
+        self.params = params or {}
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Takes what Hydra has composed and makes the launcher that was chosen."""
+        self.config = config
+        self.hydra_context = hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs the sweep, writes sweep.json, and ends with grids and report.
@@ -73,7 +91,8 @@ class LabSweeper(BasicSweeper):
             SystemExit: with 1, when a run, the grids or the report failed.
         """
         assert self.config is not None
-        overrides = OverridesParser.create().parse_overrides([*self._parse_config(), *arguments])
+        named = [f"{key}={values}" for key, values in self.params.items()]
+        overrides = OverridesParser.create().parse_overrides([*named, *arguments])
         plan = make_plan(overrides, self._compose)
         place = find_place(str(self.config.hydra.sweep.dir), plan)
         entries = planned_entries(plan, place.present, place.folder)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lora_lab.cli.existing import is_same_run, obstacle, shared_inputs
@@ -40,6 +41,8 @@ def train_command(config: DictConfig) -> Outcome:
         KeyboardInterrupt: Ctrl-C, which ends a sweep too.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        log.info("%s", folder.name)
     debug = bool(config.debug)
     try:
         return _train(checked_train_config(config), folder)
