@@ -73,7 +73,7 @@ def draw_images(
     Raises:
         LabError: Size, sampler or clip skip do not suit the model.
     """
-    check_size(base, settings)
+    check_settings(base, settings)
     prompts = {text for request in requests for text in (request.prompt, request.negative)}
     hidden = encode_prompts(base, sorted(prompts), settings.clip_skip)
     drawn: dict[int, Drawn] = {}
@@ -104,20 +104,27 @@ def batches(lengths: Sequence[tuple[int, int]], batch_size: int) -> list[list[in
     return result
 
 
-def check_size(base: BaseModel, settings: DrawSettings) -> None:
-    """Refuse sizes that the model cannot draw.
+def check_settings(base: BaseModel, settings: DrawSettings) -> None:
+    """Refuse settings that the model cannot draw with.
 
     Raises:
-        LabError: Width or height is not a multiple of what UNet and VAE divide by.
+        LabError: Width or height is not a multiple of what UNet and VAE divide by, the text encoder
+            has no such layer, or the sampler is unknown.
     """
     levels = len(base.unet.config["block_out_channels"]) - 1
     unit = base.latent_factor * 2**levels
-    for name in ("width", "height"):
-        value = getattr(settings, name)
+    for name, value in (("width", settings.width), ("height", settings.height)):
         if value < unit or value % unit:
             raise LabError(
                 f"sampling.{name} must be a multiple of {unit} for {base.name}, got {value}"
             )
+    layers = base.text_encoder.config.num_hidden_layers
+    if not 1 <= settings.clip_skip <= layers:
+        raise LabError(
+            f"sampling.clip_skip must be from 1 to {layers} for {base.name}, "
+            f"got {settings.clip_skip}"
+        )
+    make_sampler(settings.sampler, base.noise_scheduler, settings.steps, [0])
 
 
 def encode_prompts(base: BaseModel, prompts: Iterable[str], clip_skip: int) -> dict[str, Tensor]:
@@ -204,7 +211,7 @@ def _decode(base: BaseModel, latents: Tensor) -> list[Drawn]:
         if torch.isfinite(image).all():
             drawn.append(Drawn(to_image(image), None))
         else:
-            drawn.append(Drawn(None, "NaN"))
+            drawn.append(Drawn(None, "the image came out as NaN"))
     return drawn
 
 

@@ -116,18 +116,22 @@ def lay_out(grid: Grid) -> Layout:
 
 
 def cell_size(grid: Grid) -> tuple[int, int]:
-    """Width and height of a cell: the images' own size, enlarged or reduced to CELL_SIDES.
-
-    Small images are enlarged by a whole factor, so that each of their pixels stays a square.
-    """
+    """Width and height of a cell: the images' own size times `cell_factor`."""
     images = [cell.image for row in grid.rows for cell in row.cells if cell.image is not None]
     width, height = images[0].size if images else (CELL_SIDES[0], CELL_SIDES[0])
+    factor = cell_factor(width, height)
+    return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+def cell_factor(width: int, height: int) -> float:
+    """How much larger than an image its cell is.
+
+    Small images are enlarged by a whole factor, until they reach the first of CELL_SIDES; large
+    ones are reduced to the second.
+    """
     smallest, largest = CELL_SIDES
-    if max(width, height) > largest:
-        factor = largest / max(width, height)
-        return max(1, round(width * factor)), max(1, round(height * factor))
-    factor = -(-smallest // max(width, height))
-    return width * factor, height * factor
+    longer = max(width, height)
+    return largest / longer if longer > largest else -(-smallest // longer)
 
 
 @cache
