@@ -3,7 +3,10 @@
 import ast
 import re
 import subprocess
+import sys
+import tomllib
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,38 @@ def test_no_pickle_is_tracked():
 def test_embedded_models_stay_small():
     size = sum(p.stat().st_size for p in tracked() if name_of(p).startswith(WEIGHTS_FOLDER))
     assert size <= MAX_EMBEDDED_BYTES
+
+
+def imported_libraries() -> set[str]:
+    """Top-level names that the package imports and that neither Python nor we bring."""
+    names: set[str] = set()
+    for path in python_files():
+        if name_of(path).startswith("src/"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    names.update(alias.name.split(".")[0] for alias in node.names)
+                elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+                    names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"lora_lab", "hydra_plugins"}
+
+
+def test_every_imported_library_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"].values()
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    declared = {plain(re.split(r"[^\w.-]", line)[0]) for line in lines}
+    providers = packages_distributions()
+    missing = {
+        name
+        for name in imported_libraries()
+        if not declared & {plain(provider) for provider in providers.get(name, [name])}
+    }
+    assert not missing
+
+
+def plain(distribution: str) -> str:
+    """A distribution's name as PyPI compares names."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def test_constraints_pin_exact_versions_and_no_sources():
