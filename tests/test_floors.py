@@ -24,6 +24,7 @@ FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.spl
 COMMANDS = {"lora_lab.study.__main__"}  # modules of a lower package that are commands: floor 5
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Dotted name -> file, of every module in the package."""
     found = {}
