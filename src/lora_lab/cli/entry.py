@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from hydra_plugins.lora_lab_sweeper import LabSweeper
 from lora_lab.cli.arguments import MULTIRUN_FLAGS, quote_texts
 from lora_lab.cli.help import help_text
-from lora_lab.cli.messages import explain, first_line
+from lora_lab.cli.messages import COMPOSITION_ERRORS, explain, first_line
 from lora_lab.config.sample import SampleConfig
 from lora_lab.config.store import register_schemas
 from lora_lab.config.train import TrainConfig
@@ -61,7 +61,8 @@ def run_command(
         return 2 if isinstance(error, ConfigError) else 1
     except Exception as error:
         _trace(debug)
-        lines = explain(conf, config_name, schema, arguments)
+        composing = isinstance(error, COMPOSITION_ERRORS)
+        lines = explain(conf, config_name, schema, arguments) if composing else []
         if lines or isinstance(error, HydraException):
             _tell(lines or [first_line(error)])
             return 2

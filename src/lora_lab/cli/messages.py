@@ -54,13 +54,14 @@ def _problems(text: str, conf: Path, config_name: str, schema: type, sweeping: b
             f"{text} names several values; add -m to sweep over them, "
             f"or write a list: {override.get_key_element()}=[...]"
         ]
+    if override.is_hydra_override():
+        return []  # one may need another, such as a launcher's settings the launcher
     lines = []
     for single in _values(override):
         try:
-            unknown = unknown_keys(compose(config_name, [single]), schema)
-            lines += [] if override.is_hydra_override() else unknown
-        except COMPOSITION_ERRORS as error:
-            lines.append(_problem(single, error, conf, schema))
+            lines += unknown_keys(compose(config_name, [single]), schema)
+        except COMPOSITION_ERRORS:
+            lines.append(_problem(single, conf, schema))
     return lines
 
 
@@ -72,14 +73,12 @@ def _values(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def _problem(text: str, error: Exception, conf: Path, schema: type) -> str:
+def _problem(text: str, conf: Path, schema: type) -> str:
     sign = text[: len(text) - len(text.lstrip("+~"))]
     key, _, value = text.lstrip("+~").partition("=")
     kinds = leaf_types(schema)
     if sign == "~":
         return f"{text} would remove a setting; every setting must have a value, set it instead"
-    if key.startswith("hydra"):
-        return f"{text}: {first_line(error)}"
     if (conf / key).is_dir():
         return _group_problem(key, value, sign, conf)
     if key in kinds and sign == "+":
