@@ -1,1 +1,5 @@
 """The comparison of a sweep: load, pair, decide, draw, report."""
+
+from lora_lab.study.report import build_report
+
+__all__ = ["build_report"]

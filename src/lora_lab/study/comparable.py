@@ -28,7 +28,8 @@ CHANGED_BY: Mapping[str, frozenset[str]] = {
 # With one of these different, a loss is not the same quantity any more.
 LOSS_INPUTS = frozenset({"images", "checkpoint", "vae", "latents"})
 
-# Settings that may differ between the runs of a sweep without touching what is trained.
+# Settings that may differ between the runs of a sweep without touching what is trained; what lies
+# at a path counts by its fingerprint.
 NEUTRAL = (
     "seed",
     "output_name",
@@ -41,7 +42,11 @@ NEUTRAL = (
     "callbacks",
     "metrics",
     "hydra",
+    "data.dir",
+    "data.held_out_dir",
     "data.cache_dir",
+    "model.checkpoint",
+    "model.allow_pickle",
     "trainer.threads",
 )
 

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from lora_lab.errors import ConfigError, LabError
+from lora_lab.study.held_out_file import ImageLosses, read_image_losses, with_training_images
 from lora_lab.study.metrics_table import MetricsTable, empty_table, read_metrics
 
 MAX_CONFIG_BYTES = 2**20  # a resolved config has a few kilobytes
@@ -56,6 +57,7 @@ class Run:
     """Flat resolved config: network.dim -> "8"; empty when it can't be read."""
     record: Record = field(default_factory=Record)
     metrics: MetricsTable = field(default_factory=empty_table)
+    image_losses: ImageLosses = field(default_factory=ImageLosses)
     notes: tuple[str, ...] = ()
     """What was missing or damaged, one sentence each."""
 
@@ -160,7 +162,10 @@ def _load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
     facts, notes = _read_facts(folder)
     config, problem = _read_config(folder / "config.yaml")
     notes += [problem] if problem and facts is not None else []
-    metrics = read_metrics(folder / "metrics.csv") if facts is not None else empty_table()
+    losses = read_image_losses(folder / "held_out.csv")
+    metrics = empty_table()
+    if facts is not None:
+        metrics = with_training_images(read_metrics(folder / "metrics.csv"), losses)
     status = _status(facts, str(entry.get("status", "")))
     seed = entry.get("seed", (facts or {}).get("seed"))
     error = entry.get("error") or (facts or {}).get("error")
@@ -176,6 +181,7 @@ def _load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
         config=config,
         record=_record(facts or {}),
         metrics=metrics,
+        image_losses=losses,
         notes=(*notes, *metrics.notes),
     )
 
@@ -185,9 +191,8 @@ def _read_facts(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     try:
         facts = _read_json(folder / "run.json")
     except LabError as error:
-        if not (folder / "run.json").exists():
-            return None, [f"{folder.name}/run.json is missing"]
-        return None, [str(error)]
+        # A run that isn't there is told by its status; a damaged record needs a reason.
+        return None, [str(error)] if (folder / "run.json").exists() else []
     if not isinstance(facts, dict):
         return None, [f"{folder.name}/run.json holds no mapping"]
     return facts, []

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_lab.statistics import last_finite, tail_mean
+from lora_lab.study.held_out_file import TRAIN_LOSS
 from lora_lab.study.load import Run
 from lora_lab.study.metrics_table import MetricsTable
 from lora_lab.study.pair import EPOCH_LOSS, STEP_LOSS, TAIL
 
 HELD_OUT = "val/loss"
-TRAIN_IMAGES = "val/train_loss"
 DLR_UNET, DLR_TEXT, D = "dlr/unet", "dlr/text_encoder", "d"
+TRAINING_PHASES = ("start_up", "caching", "training", "held_out", "saving")
 _STRATUM = re.compile(r"val/loss_t(\d+)")
 
 
@@ -50,7 +51,7 @@ class Measures:
     peak_dlr_step: float = math.nan
     """Step at which the UNet's rate was highest."""
     seconds: float = math.nan
-    """Start-up, caching, training and saving."""
+    """All of a run but the sampling: start-up, caching, training, held-out loss, saving."""
     seconds_training: float = math.nan
     seconds_sampling: float = math.nan
     step_median: float = math.nan
@@ -80,10 +81,10 @@ def measure(run: Run) -> Measures:
     table, record = run.metrics, run.record
     held_out, dlr = table.column(HELD_OUT), table.column(DLR_UNET)
     final_held_out = last_finite(held_out)
-    train_images = last_finite(table.column(TRAIN_IMAGES))
+    train_images = last_finite(table.column(TRAIN_LOSS))
     best, peak = _lowest(held_out), _lowest(-dlr)
     seconds = record.seconds
-    parts = [seconds[k] for k in ("start_up", "caching", "training", "saving") if k in seconds]
+    parts = [seconds[phase] for phase in TRAINING_PHASES if phase in seconds]
     return Measures(
         steps=int(table.steps[-1]) if len(table.steps) else 0,
         final_loss=last_finite(table.column(EPOCH_LOSS)),

@@ -19,6 +19,8 @@ MAX_TICKS = 9
 WIDE_RANGE = 20.0
 """Values that span more than this factor are spread logarithmically."""
 MAX_LABEL = 18
+MAX_SCALE = 3.4
+"""Inches that the scale of many values is long."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,9 @@ def label_margin(labels: Sequence[str], colours: Colours, layout: Layout) -> flo
 def draw_scale(figure: Figure, colours: Colours, layout: Layout, margin: float, title: str) -> None:
     """Draws the colour scale of many values into the right margin."""
     height = figure.get_figheight()
-    place = (
-        1 - (margin - 0.16) / layout.width,
-        0.62 / height,
-        0.13 / layout.width,
-        1 - 1.25 / height,
-    )
-    axes = figure.add_axes(place)
+    length = min(MAX_SCALE, height - 1.25)
+    left, bottom = 1 - (margin - 0.16) / layout.width, 1 - (length + 0.63) / height
+    axes = figure.add_axes((left, bottom, 0.13 / layout.width, length / height))
     mappable = ScalarMappable(norm=colours.norm, cmap=colours.colormap)
     bar = figure.colorbar(mappable, cax=axes)
     bar.outline.set_visible(False)
@@ -107,7 +105,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]], layout: Layou
         for label, y, colour in ends
         if math.isfinite(y)
     )
-    height = axes.get_position().height * axes.figure.get_figheight() * 72  # points
+    height = axes.get_window_extent().height / axes.figure.dpi * 72  # points
     gap = layout.font * 1.25 / max(height, 1.0)
     spots = spread_apart([share for share, _, _ in placed], gap)
     for (share, label, colour), spot in zip(placed, spots, strict=True):

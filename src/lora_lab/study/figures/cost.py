@@ -60,7 +60,7 @@ def _layout(layout: Layout, rows: int) -> tuple[Figure, list[Axes]]:
         top=1 - 0.4 / height,
         bottom=0.3 / height,
         wspace=0.42,
-        hspace=0.75 if rows <= 8 else 0.3,
+        hspace=0.42 if rows <= 8 else 0.2,
     )
     return figure, [figure.add_subplot(grid[index]) for index in range(4)]
 

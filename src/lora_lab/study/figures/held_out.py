@@ -17,7 +17,8 @@ from lora_lab.study.figures.curves import (
     label_curves,
 )
 from lora_lab.study.figures.style import nothing_measured, panels, plain_axis, tidy
-from lora_lab.study.measure import HELD_OUT, TRAIN_IMAGES, strata
+from lora_lab.study.held_out_file import TRAIN_LOSS
+from lora_lab.study.measure import HELD_OUT, strata
 from lora_lab.study.verdict import Judged
 
 MAX_TICK = 8
@@ -30,7 +31,7 @@ def draw(pen: Pen) -> Figure:
     names: dict[int, str] = {}
     for one in pen.study.judged:
         names |= strata(one.run.metrics)
-    has_gap = any(one.run.metrics.measured(TRAIN_IMAGES) for one in pen.study.judged)
+    has_gap = any(one.run.metrics.measured(TRAIN_LOSS) for one in pen.study.judged)
     margin = label_margin(["base", *(one.label for one in pen.values)], pen.colours, pen.layout)
     figure, axes_list = panels(pen.layout, 2 + len(names) + has_gap, margin)
     _difference_panel(axes_list[0], pen)
@@ -68,7 +69,7 @@ def _gap_panel(axes: Axes, pen: Pen) -> None:
 
 def _gap(one: Judged) -> XY:
     metrics = one.run.metrics
-    return metrics.steps, metrics.column(HELD_OUT) - metrics.column(TRAIN_IMAGES)
+    return metrics.steps, metrics.column(HELD_OUT) - metrics.column(TRAIN_LOSS)
 
 
 def _label_panel(axes: Axes, pen: Pen, names: dict[int, str], index: int, is_gap: bool) -> None:

@@ -49,7 +49,7 @@ def draw_paired(pen: Pen) -> Figure:
     units = sorted({one.paired.unit for one in paired if one.paired is not None})
     take = _smoothed if len(units) < 2 else _smoothed_by_share
     values, seeds = curves(pen.values, take), curves(pen.base[1:], take)
-    title = "Training loss: value − base, same noise, smoothed"
+    title = "Training loss: value − base, paired"
     tidy(axes, pen.theme, title, units[0] if len(units) == 1 else "% of the training")
     if not values and not seeds:
         nothing_measured(axes, pen.theme, "nothing could be paired")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -94,7 +95,7 @@ LAYOUTS = (WIDE, NARROW)
 @contextmanager
 def drawing(theme: Theme, layout: Layout) -> Iterator[None]:
     """Sets matplotlib's defaults for one figure; text is never read as formulas."""
-    settings = {
+    settings: Any = {
         "font.family": "DejaVu Sans",
         "font.size": layout.font,
         "axes.titlesize": layout.font + 1,
@@ -144,7 +145,8 @@ def panels(
     rows = -(-count // columns)
     height = rows * (row_height or layout.panel_height) + 0.3
     figure = new_figure(layout, height)
-    left, right = 0.72, max(0.2, margin)
+    left, right, gap = 0.78, max(0.2, margin), 0.72  # inches
+    width = (layout.width - left - right - gap * (columns - 1)) / columns
     grid = figure.add_gridspec(
         rows,
         columns,
@@ -152,7 +154,7 @@ def panels(
         right=1 - right / layout.width,
         top=1 - 0.42 / height,
         bottom=0.55 / height,
-        wspace=0.26,
+        wspace=gap / width,
         hspace=0.42 if rows > 1 else 0,
     )
     axes = [figure.add_subplot(grid[index // columns, index % columns]) for index in range(count)]

@@ -1,0 +1,94 @@
+"""Where the figures come from: inputs, versions, the command; and what went wrong."""
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lora_lab.study.comparable import FINGERPRINTS
+from lora_lab.study.spelling import listed
+from lora_lab.study.verdict import Judged, Study
+
+_SECRET = re.compile(r"(^|[._])(api_?key|key|token|secret|password)$", re.IGNORECASE)
+SHOWN_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One line of the provenance table."""
+
+    name: str
+    value: str
+    differing: str = ""
+    """Which runs have another value; empty when all have the same."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run that something is wrong with."""
+
+    label: str
+    name: str
+    status: str
+    sentences: tuple[str, ...]
+
+
+def command(study: Study) -> str:
+    """The command that makes this sweep again; a secret among its settings is left out."""
+    sweep = study.sweep
+    words = ["python", "train.py", "-m"]
+    if len(study.parameters) == 1:
+        words.append(f"{sweep.parameter}={','.join(sweep.values)}")
+    else:
+        words += [f"{name}=…" for name in study.parameters]
+    for override in sweep.overrides:
+        key, equals, _ = override.partition("=")
+        words.append(f"{key}=(hidden)" if equals and _SECRET.search(key) else override)
+    return " ".join(word if word.endswith("=…") else shlex.quote(word) for word in words)
+
+
+def fingerprint_facts(study: Study) -> list[Fact]:
+    """The inputs' fingerprints in the base, and which runs have others."""
+    return [
+        _fact(study, name, lambda one, name=name: one.run.record.fingerprints.get(name, ""))
+        for name in FINGERPRINTS
+    ]
+
+
+def version_facts(study: Study) -> list[Fact]:
+    """Device, commit and versions of the base, and which runs have others."""
+    names = sorted({name for one in study.judged for name in one.run.record.versions})
+    facts = [
+        _fact(study, "device", lambda one: one.run.record.device),
+        _fact(study, "git commit", lambda one: one.run.record.git_commit[:12]),
+    ]
+    return facts + [
+        _fact(study, name, lambda one, name=name: one.run.record.versions.get(name, ""))
+        for name in names
+    ]
+
+
+def problems(study: Study) -> list[Problem]:
+    """Runs that failed, are missing, damaged or not comparable, with every reason."""
+    found = []
+    for one in study.judged:
+        reasons = [one.reason] if one.reason and not _only_floor(one, study) else []
+        sentences = tuple(dict.fromkeys([*reasons, *one.run.notes]))
+        if sentences:
+            found.append(Problem(one.label, one.run.name, one.run.status, sentences))
+    return found
+
+
+def _only_floor(one: Judged, study: Study) -> bool:
+    """Whether the run itself is well and only the study lacks a floor."""
+    return bool(study.floor.reason) and one.reason.endswith(study.floor.reason)
+
+
+def _fact(study: Study, name: str, take: Callable[[Judged], str]) -> Fact:
+    known = [one for one in study.judged if one.run.status != "missing"]
+    reference = study.base or (known[0] if known else None)
+    if reference is None:
+        return Fact(name, "not recorded")
+    value = take(reference)
+    others = [one.label for one in known if take(one) != value]
+    return Fact(name, value[:SHOWN_DIGITS] or "not recorded", listed(others, 4) if others else "")
