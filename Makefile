@@ -45,6 +45,8 @@ bench: $(STAMP)  ## Measure training, start-up and sampling against bare PyTorch
 	$(BIN)/python -m benchmarks $(ARGS)
 
 pocket: $(STAMP)  ## Draw the data of the embedded model, pretrain and evaluate it (hours; resumes)
+	@# Only for CLIP's vocabulary file: what the package itself needs would pull torchvision in.
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps open_clip_torch==3.3.0
 	$(BIN)/python -m lora_lab.pocket $(ARGS)
 
 docs: $(STAMP)  ## Write docs/settings.md from the config and check every link in the docs
