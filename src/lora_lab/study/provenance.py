@@ -49,10 +49,7 @@ def command(study: Study) -> str:
 
 def fingerprint_facts(study: Study) -> list[Fact]:
     """The inputs' fingerprints in the base, and which runs have others."""
-    return [
-        _fact(study, name, lambda one, name=name: one.run.record.fingerprints.get(name, ""))
-        for name in FINGERPRINTS
-    ]
+    return [_fact(study, name, _entry("fingerprints", name)) for name in FINGERPRINTS]
 
 
 def version_facts(study: Study) -> list[Fact]:
@@ -62,10 +59,18 @@ def version_facts(study: Study) -> list[Fact]:
         _fact(study, "device", lambda one: one.run.record.device),
         _fact(study, "git commit", lambda one: one.run.record.git_commit[:12]),
     ]
-    return facts + [
-        _fact(study, name, lambda one, name=name: one.run.record.versions.get(name, ""))
-        for name in names
-    ]
+    return facts + [_fact(study, name, _entry("versions", name)) for name in names]
+
+
+def _entry(group: str, name: str) -> Callable[[Judged], str]:
+    """Takes one entry of a run's fingerprints or versions."""
+
+    def take(one: Judged) -> str:
+        record = one.run.record
+        entries = record.fingerprints if group == "fingerprints" else record.versions
+        return entries.get(name, "")
+
+    return take
 
 
 def problems(study: Study) -> list[Problem]:
