@@ -42,8 +42,13 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bo
 
 
 def _draw(folder: Path, base: TrainConfig) -> list[Path]:
+    import torch
+
     from lora_lab.cli.sample_command import draw_grids
 
+    if base.trainer.threads:
+        # A launcher may have trained in other processes: the same images need the same threads.
+        torch.set_num_threads(base.trainer.threads)
     sampling = base.sampling
     if not sampling.checkpoints:
         sampling = replace(sampling, checkpoints=[base.model.checkpoint])

@@ -97,7 +97,7 @@ def type_words(kind: Any) -> str:
 def suggest(key: str, schema: type) -> str:
     """Returns the sentence that helps with an unknown key: the nearest one, or where all are."""
     known = list(leaf_types(schema))
-    last = {name.rsplit(".", 1)[-1]: name for name in known}
+    last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
     same = difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1, cutoff=0.7)
     if near or same:

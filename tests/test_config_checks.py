@@ -1,0 +1,156 @@
+"""Wrong settings: each is refused in one line, all of them at once."""
+
+import ast
+import dataclasses
+import inspect
+from functools import cache
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from lora_lab.config import (
+    SampleConfig,
+    TrainConfig,
+    check,
+    check_sample,
+    to_config,
+    to_sample_config,
+)
+from lora_lab.config.convert import field_types, is_group, leaf_types, suggest
+from lora_lab.errors import ConfigError
+from test_config_values import composed
+
+
+def schemas(root: type) -> set[type]:
+    """The dataclass and all that it holds."""
+    return {root}.union(*(schemas(kind) for kind in field_types(root).values() if is_group(kind)))
+
+
+ALL_SCHEMAS = sorted(schemas(TrainConfig) | schemas(SampleConfig), key=lambda kind: kind.__name__)
+
+
+@cache
+def base() -> DictConfig:
+    return composed()
+
+
+def changed(*overrides: str) -> DictConfig:
+    """The base config with other values; much faster than composing it anew."""
+    merged = OmegaConf.merge(base(), OmegaConf.from_dotlist(list(overrides)))
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+OUT_OF_RANGE = [
+    ("network.dim=0", "network.dim must be >= 1, got 0"),
+    ("network.alpha=0", "network.alpha must be > 0, got 0.0"),
+    ("network.alpha=nan", "network.alpha must be > 0, got nan"),
+    ("optimizer.lr=-1", "optimizer.lr must be >= 0, got -1.0"),
+    ("optimizer.lr=inf", "optimizer.lr must be >= 0, got inf"),
+    ("optimizer.betas=[0.9]", "optimizer.betas must be two numbers >= 0 and < 1"),
+    ("optimizer.betas=[0.9,1.0]", "optimizer.betas must be two numbers >= 0 and < 1"),
+    ("optimizer.growth_rate=1", "optimizer.growth_rate must be > 1 or null, got 1.0"),
+    ("optimizer.name=sgd", "optimizer.name must be one of dadapt_adam, prodigy, adamw, got 'sgd'"),
+    ("optimizer.d0=null", "optimizer.d0 must be > 0 with optimizer=dadapt_adam, got null"),
+    ("schedule.name=step", "schedule.name must be one of cosine, constant, linear, polynomial"),
+    ("data.batch_size=0", "data.batch_size must be >= 1, got 0"),
+    ("data.repeats=0", "data.repeats must be >= 1 or null, got 0"),
+    ("data.caption_extension=txt", "data.caption_extension must be a dot and letters"),
+    ("save_every=0", "save_every must be > 0 and <= 1, a share of the run, got 0.0"),
+    ("save_every=1.5", "save_every must be > 0 and <= 1, a share of the run, got 1.5"),
+    ("epochs=0", "epochs must be >= 1, got 0"),
+    ("seed=-1", "seed must be from 0 to 2147483647, got -1"),
+    ("output_name=../lora", "output_name must be 1 to 100 letters"),
+    ("output_name=''", "output_name must be 1 to 100 letters"),
+    ("trainer.precision=fp16", "trainer.precision must be one of 32-true, bf16-mixed, got 'fp16'"),
+    ("logger.csv=false", "logger.csv must be true"),
+    ("study.base_runs=1", "study.base_runs must be >= 2, got 1"),
+    ("sampling.width=63", "sampling.width must be >= 8 and a multiple of 8, got 63"),
+    ("sampling.sampler=Foo", "sampling.sampler must be one of Euler a"),
+    ("sampling.random_seeds=[1]", "sampling.random_seeds must hold one seed for each of the 9"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), OUT_OF_RANGE, ids=lambda item: item[:30])
+def test_a_value_out_of_range_is_named_with_what_is_allowed(override, message):
+    with pytest.raises(ConfigError) as caught:
+        check(to_config(changed(override)))
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_all_problems_are_told_at_once():
+    config = to_config(changed("network.dim=0", "epochs=0", "sampling.steps=0"))
+    with pytest.raises(ConfigError) as caught:
+        check(config)
+    keys = [line.split()[0] for line in str(caught.value).splitlines()]
+    assert keys == ["network.dim", "epochs", "sampling.steps"]
+
+
+def test_training_nothing_is_refused():
+    config = to_config(changed("network.train_unet=false", "network.train_text_encoder=false"))
+    with pytest.raises(ConfigError, match="nothing to train"):
+        check(config)
+
+
+@pytest.mark.parametrize("key", ["growth_rate=1.02", "d0=1e-6"])
+def test_a_setting_that_the_optimizer_does_not_have_is_refused(key):
+    with pytest.raises(ConfigError, match="must be null with optimizer=adamw, which has no d"):
+        check(to_config(composed("optimizer=adamw", f"optimizer.{key}")))
+
+
+@pytest.mark.parametrize("override", ["+network.dimm=3", "++network.dimm=3"])
+def test_a_forced_unknown_key_is_refused_with_the_nearest_one(override):
+    with pytest.raises(ConfigError) as caught:
+        to_config(composed(override))
+    assert str(caught.value) == "network.dimm is not a setting, got 3; did you mean network.dim?"
+
+
+def test_a_whole_unknown_section_is_refused():
+    with pytest.raises(ConfigError, match=r"^netwrok is not a setting"):
+        to_config(composed("+netwrok.dim=3"))
+
+
+def test_a_value_that_must_be_set_is_named():
+    with pytest.raises(ConfigError, match=r"data\.dir has no value; set data\.dir=<text>"):
+        to_config(composed("data=folder"))
+
+
+def test_conversion_keeps_every_value():
+    config = changed("network.dim=7", "optimizer.growth_rate=null")
+    assert OmegaConf.create(dataclasses.asdict(to_config(config))) == config
+
+
+def test_sample_wants_either_a_run_or_a_lora():
+    for overrides in ([], ["run=a", "lora=b"]):
+        config = to_sample_config(composed(*overrides, name="sample"))
+        with pytest.raises(ConfigError, match="either run or lora must be set"):
+            check_sample(config)
+
+
+def test_the_nearest_key_is_found_in_another_section():
+    assert suggest("dim", TrainConfig) == "did you mean network.dim?"
+    assert suggest("network.batchsize", TrainConfig) == "did you mean data.batch_size?"
+
+
+def test_far_fetched_keys_get_no_suggestion():
+    assert suggest("zzz", TrainConfig) == "see --help for all settings"
+
+
+@pytest.mark.parametrize("schema", ALL_SCHEMAS, ids=lambda schema: schema.__name__)
+def test_settings_have_a_line_each_and_no_default(schema):
+    body = ast.parse(inspect.getsource(schema)).body[0].body  # type: ignore[attr-defined]
+    fields = [index for index, node in enumerate(body) if isinstance(node, ast.AnnAssign)]
+    assert len(fields) == len(dataclasses.fields(schema))
+    for index in fields:
+        line = body[index + 1].value.value
+        assert line.endswith(".") and "\n" not in line and len(line) <= 100
+        assert body[index].value is None, "values live in conf/"
+
+
+def test_every_setting_of_training_has_a_value_in_conf():
+    missing = {"data.dir", "model.checkpoint"}
+    values = composed("model=sd15", "data=folder")
+    unset = {key for key in leaf_types(TrainConfig) if OmegaConf.select(values, key) is None}
+    nullable = {key for key, kind in leaf_types(TrainConfig).items() if "None" in str(kind)}
+    assert unset - nullable == missing

@@ -1,0 +1,170 @@
+"""The values in conf/: the guide's table with model=sd15, and what pocket changes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from lora_lab.config import check, to_config
+from lora_lab.config.store import register_schemas
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+GUIDE = ROOT.parent / "shared" / "guide" / "studies.json"
+YAML_FILES = sorted(CONF.rglob("*.yaml"))
+
+# The guide's table of settings (Stable-Diffusion-Text-To-Person, Comparison/, base config).
+GUIDE_TABLE = {
+    "model.clip_skip": 2,
+    "data.resolution": 768,
+    "data.batch_size": 3,
+    "data.flip": False,
+    "data.shuffle_caption": False,
+    "data.keep_tokens": 0,
+    "network.dim": 192,
+    "network.alpha": 1.0,
+    "optimizer.name": "dadapt_adam",
+    "optimizer.lr": 1.0,
+    "optimizer.betas": [0.9, 0.99],
+    "optimizer.weight_decay": 0.6,
+    "optimizer.decouple": True,
+    "optimizer.use_bias_correction": True,
+    "optimizer.growth_rate": 1.02,
+    "optimizer.text_encoder_lr": 1.0,
+    "schedule.name": "cosine",
+    "schedule.warmup_steps": 0,
+    "objective.noise_offset": 0.0,
+    "objective.min_snr_gamma": 5.0,
+    "trainer.precision": "bf16-mixed",
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.threads": 2,
+    "epochs": 100,
+    "save_every": 0.1,
+    "seed": 1234,
+}
+
+
+def composed(*overrides: str, name: str = "train") -> DictConfig:
+    register_schemas()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, list(overrides))
+
+
+def flat(config: DictConfig) -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+
+    def visit(node: Any, prefix: str) -> None:
+        for key, value in node.items():
+            if isinstance(value, dict):
+                visit(value, f"{prefix}{key}.")
+            else:
+                leaves[prefix + key] = value
+
+    visit(OmegaConf.to_container(config), "")
+    return leaves
+
+
+def table_from_kohya(kohya: dict[str, Any]) -> dict[str, Any]:
+    """A kohya config in this project's keys."""
+    arguments = dict(item.split("=") for item in kohya["optimizer_args"].split())
+    flags = {"True": True, "False": False}
+    assert kohya["max_resolution"] == "768,768"
+    assert kohya["save_every_n_epochs"] / kohya["epoch"] == 0.1
+    return {
+        "model.clip_skip": kohya["clip_skip"],
+        "data.resolution": int(kohya["max_resolution"].split(",")[0]),
+        "data.batch_size": kohya["train_batch_size"],
+        "data.flip": kohya["flip_aug"],
+        "data.shuffle_caption": kohya["shuffle_caption"],
+        "data.keep_tokens": kohya["keep_tokens"],
+        "network.dim": kohya["network_dim"],
+        "network.alpha": kohya["network_alpha"],
+        "optimizer.name": {"DAdaptAdam": "dadapt_adam"}[kohya["optimizer"]],
+        "optimizer.lr": kohya["learning_rate"],
+        "optimizer.betas": [float(beta) for beta in arguments["betas"].split(",")],
+        "optimizer.weight_decay": float(arguments["weight_decay"]),
+        "optimizer.decouple": flags[arguments["decouple"]],
+        "optimizer.use_bias_correction": flags[arguments["use_bias_correction"]],
+        "optimizer.growth_rate": float(arguments["growth_rate"]),
+        "optimizer.text_encoder_lr": kohya["text_encoder_lr"] / kohya["learning_rate"],
+        "schedule.name": kohya["lr_scheduler"],
+        "schedule.warmup_steps": kohya["lr_warmup"],
+        "objective.noise_offset": kohya["noise_offset"],
+        "objective.min_snr_gamma": kohya["min_snr_gamma"],
+        "trainer.precision": {"bf16": "bf16-mixed"}[kohya["mixed_precision"]],
+        "trainer.accumulate_grad_batches": kohya["gradient_accumulation_steps"],
+        "trainer.threads": kohya["num_cpu_threads_per_process"],
+        "epochs": kohya["epoch"],
+        "save_every": kohya["save_every_n_epochs"] / kohya["epoch"],
+        "seed": int(kohya["seed"]),
+    }
+
+
+@pytest.mark.parametrize("data", ["person", "folder"])
+def test_sd15_base_equals_the_guides_table(data):
+    values = flat(composed("model=sd15", f"data={data}"))
+    assert {key: values[key] for key in GUIDE_TABLE} == GUIDE_TABLE
+
+
+def test_the_literal_table_is_the_published_one():
+    if not GUIDE.is_file():
+        pytest.skip("the guide's published configs are not beside this checkout")
+    kohya = json.loads(GUIDE.read_text(encoding="utf-8"))["base"]
+    assert table_from_kohya(kohya) == GUIDE_TABLE
+
+
+def test_pocket_changes_only_what_its_file_explains():
+    pocket, sd15 = flat(composed()), flat(composed("model=sd15"))
+    changed = {
+        key
+        for key in pocket
+        if pocket[key] != sd15[key] and not key.startswith(("model.", "sampling."))
+    }
+    explained = OmegaConf.to_container(OmegaConf.load(CONF / "model" / "pocket.yaml"))
+    assert isinstance(explained, dict)
+    del explained["model"]
+    assert changed == set(flat(OmegaConf.create(explained)))
+
+
+@pytest.mark.parametrize("file", YAML_FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_setting_in_yaml_has_a_comment(file):
+    bare = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        text = line.strip()
+        opens_a_block = text.endswith(":")
+        if text and not text.startswith("#") and " # " not in text and not opens_a_block:
+            bare.append(text)
+    in_a_list = "random:" in file.read_text(encoding="utf-8")
+    assert not [text for text in bare if not (in_a_list and text.startswith("- "))]
+
+
+@pytest.mark.parametrize("file", YAML_FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_every_yaml_file_begins_with_what_it_is(file):
+    assert file.read_text(encoding="utf-8").startswith("# ")
+
+
+@pytest.mark.parametrize("group", ["optimizer", "schedule", "logger", "sampling"])
+def test_every_choice_of_a_group_is_a_valid_config(group):
+    for file in (CONF / group).glob("*.yaml"):
+        check(to_config(composed(f"{group}={file.stem}")))
+
+
+def test_a_study_is_added_to_the_base_without_changing_it():
+    assert composed("+study=network_rank") == composed()
+
+
+@pytest.mark.parametrize(
+    ("choice", "tensorboard", "wandb"),
+    [
+        ("csv", False, False),
+        ("tensorboard", True, False),
+        ("wandb", False, True),
+        ("[tensorboard,wandb]", True, True),
+    ],
+)
+def test_loggers_can_be_combined_and_csv_stays(choice, tensorboard, wandb):
+    logger = to_config(composed(f"logger={choice}")).logger
+    assert (logger.csv, logger.tensorboard, logger.wandb.enabled) == (True, tensorboard, wandb)
