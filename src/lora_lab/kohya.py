@@ -192,7 +192,7 @@ def _training(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
     optimizer = config.optimizer
     network = config.network
     return {
-        "ss_base_model_version": "sd_v1",
+        "ss_base_model_version": config.model.name,
         "ss_sd_model_name": facts.checkpoint_name,
         "ss_sd_model_hash": facts.checkpoint_legacy_hash,
         "ss_new_sd_model_hash": facts.checkpoint_sha256,

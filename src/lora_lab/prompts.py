@@ -135,8 +135,8 @@ def tokenize(parsed: ParsedPrompt, tokenizer: CLIPTokenizer) -> Chunks:
         if piece is None:
             chunks.append([])
             continue
-        # The fast tokenizer below CLIPTokenizer does not warn about more than 77 tokens.
-        for token in tokenizer.backend_tokenizer.encode(piece[0], add_special_tokens=False).ids:
+        # verbose=False: the prompt may be longer than 77 tokens, it is cut here.
+        for token in tokenizer(piece[0], add_special_tokens=False, verbose=False).input_ids:
             if len(chunks[-1]) == CHUNK:
                 full = chunks[-1]
                 chunks.append([] if token == comma else _after_last_comma(full, comma))

@@ -175,4 +175,5 @@ def run_share(step: int, total: int | None, save_every: float | None) -> float:
         return min(1.0, step / total)
     share = step / total
     planned = [index * save_every for index in range(1, int(1 / save_every + 1e-9) + 1)]
-    return round(min(planned, key=lambda other: abs(other - share)), 6)
+    nearest: float = min(planned, key=lambda other: abs(other - share))
+    return round(nearest, 6)

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -112,7 +113,8 @@ def _draw_checkpoint(
     merger = LoRAMerger(base)
     images = {run.folder: draw_run(run, merger, base, name, config) for run in rows.runs}
     for run in rows.runs:
-        _write_grids(run.folder / "grids", Rows("", (run,)), images, base, name, config)
+        alone = Rows("", (replace(run, note="", is_base=False),))
+        _write_grids(run.folder / "grids", alone, images, base, name, config)
     if rows.parameter:
         return _write_grids(folder / "report", rows, images, base, name, config)
     return [run.folder / "grids" / _grid_name(name, kind) for run in rows.runs for kind in KINDS]

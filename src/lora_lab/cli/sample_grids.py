@@ -41,7 +41,7 @@ def compose_grid(
         cells = {
             run.folder: _share_cells(run, images[run.folder], kind, shares) for run in rows.runs
         }
-    subject = rows.parameter or rows.runs[0].label
+    subject = rows.parameter or rows.runs[0].folder.resolve().name
     return Grid(
         title=f"{subject} · {_TITLES[kind]} · {base.name}",
         facts=_facts(kind, planned, base, config),
@@ -101,7 +101,7 @@ def _facts(
     """Prompt, negative prompt, settings and checkpoint, as lines of the header."""
     prompts = [item.request.prompt for item in planned]
     if kind == "random":
-        text = "   ".join(f"{number}: {prompt}" for number, prompt in enumerate(prompts, 1))
+        text = "\n".join(f"{number}  {prompt}" for number, prompt in enumerate(prompts, 1))
     else:
         text = prompts[0]
     factor = cell_factor(config.width, config.height)
