@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from lora_lab.study.pictures import GRIDS_SHARE, Embedded, embed_file
+from lora_lab.study.pictures import Embedded, embed_file
 from lora_lab.study.verdict import Study
 
 KINDS = ("simple", "complex", "random")
@@ -39,12 +39,13 @@ class GridGroup:
     grids: tuple[GridPicture, ...]
 
 
-def load_grids(study: Study, folder: Path) -> tuple[list[GridGroup], list[str]]:
+def load_grids(study: Study, folder: Path, budget: int) -> tuple[list[GridGroup], list[str]]:
     """Embeds the grids of a report folder.
 
     Args:
         study: the judged sweep.
         folder: the report folder.
+        budget: bytes of the page that all grids together may take.
 
     Returns:
         The grids by checkpoint, and what is missing or can't be read, one sentence each.
@@ -58,7 +59,7 @@ def load_grids(study: Study, folder: Path) -> tuple[list[GridGroup], list[str]]:
             "There are no grids yet: “python sample.py run=<sweep folder>” draws them; then build "
             "this report again."
         ]
-    budget = GRIDS_SHARE // sum(len(kinds) for kinds in found.values())
+    share = budget // sum(len(kinds) for kinds in found.values())
     groups, notes = [], []
     for checkpoint, paths in found.items():
         grids = []
@@ -67,7 +68,7 @@ def load_grids(study: Study, folder: Path) -> tuple[list[GridGroup], list[str]]:
                 notes.append(f"The grid of the {kind} prompt on {checkpoint} is missing.")
                 continue
             try:
-                picture = embed_file(paths[kind], budget)
+                picture = embed_file(paths[kind], share)
             except ValueError as error:
                 notes.append(f"{paths[kind].name} is left out: {error}.")
                 continue

@@ -132,6 +132,12 @@ def _figure(study: Study, figure: FigureSet) -> dict[str, Any]:
     }
 
 
+def page_bytes(figures: list[FigureSet]) -> int:
+    """Bytes of the page that the figures take, as text."""
+    pictures = [getattr(figure, form) for figure in figures for form in FORMS]
+    return sum(len(picture.png) * 4 // 3 + 64 for picture in pictures)
+
+
 def _hash(text: str) -> str:
     """What a content security policy names an inline style or script by."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()

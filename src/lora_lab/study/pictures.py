@@ -1,4 +1,4 @@
-"""Pictures inside the page: as small as they get without a loss one could see."""
+"""Pictures inside the page, within the bytes that a page may have."""
 
 import base64
 import io
@@ -8,8 +8,9 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 MAX_PAGE_BYTES = 15_000_000
-GRIDS_SHARE = 10_000_000
-"""Bytes of the page that the grids may take, as text."""
+"""Bytes of the whole page, so that it can be sent and opened anywhere."""
+TEXT_SHARE = 1_500_000
+"""Bytes kept free for all that is no picture: a row of the table takes about 2,000."""
 MAX_SIDE = 16_000
 """Pixels; WebP ends at 16,383."""
 MAX_PIXELS = 250_000_000
@@ -30,13 +31,8 @@ class Embedded:
 
 
 def embed_png(png: bytes, width: int, height: int) -> Embedded:
-    """Embeds a drawn figure without any loss, as WebP, which takes half of the bytes."""
-    picture = Image.open(io.BytesIO(png)).convert("RGB")
-    buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", lossless=True, quality=50, method=2)
-    data = buffer.getvalue()
-    kind, data = ("webp", data) if len(data) < len(png) else ("png", png)
-    return Embedded(_address(kind, data), width, height)
+    """Embeds a drawn figure as it is."""
+    return Embedded(_address("png", png), width, height)
 
 
 def embed_file(path: Path, budget: int) -> Embedded:

@@ -8,6 +8,7 @@ from lora_lab.study.comparison import write_comparison
 from lora_lab.study.grids import load_grids
 from lora_lab.study.headline import headline
 from lora_lab.study.load import load_sweep
+from lora_lab.study.pictures import MAX_PAGE_BYTES, TEXT_SHARE
 from lora_lab.study.provenance import problems
 from lora_lab.study.verdict import judge
 
@@ -37,10 +38,11 @@ def build_report(sweep_dir: Path) -> Path:
     folder = make_folder(Path(sweep_dir) / FOLDER)
     # Drawing needs matplotlib, which takes a second to load: only when there is something to draw.
     from lora_lab.study.figures import draw_figures
-    from lora_lab.study.page import write_page
+    from lora_lab.study.page import page_bytes, write_page
 
     write_comparison(study, folder / "comparison.csv")
     figures = draw_figures(study, folder)
+    grids = load_grids(study, folder, MAX_PAGE_BYTES - TEXT_SHARE - page_bytes(figures))
     page = folder / "index.html"
-    write_page(study, headline(study), figures, load_grids(study, folder), page)
+    write_page(study, headline(study), figures, grids, page)
     return page

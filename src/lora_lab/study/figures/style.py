@@ -87,8 +87,8 @@ DARK = Theme(
     scale=(0.22, 1.0),
 )
 THEMES = (LIGHT, DARK)
-WIDE = Layout("wide", width=10.0, columns=3, panel_height=3.3, dpi=160, font=10.0)
-NARROW = Layout("narrow", width=4.6, columns=1, panel_height=2.5, dpi=200, font=9.0)
+WIDE = Layout("wide", width=10.0, columns=3, panel_height=3.3, dpi=140, font=10.0)
+NARROW = Layout("narrow", width=4.6, columns=1, panel_height=2.5, dpi=170, font=9.0)
 LAYOUTS = (WIDE, NARROW)
 
 
