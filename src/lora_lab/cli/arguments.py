@@ -1,5 +1,7 @@
 """Texts on the command line: a prompt or a path means itself, commas and parentheses included."""
 
+import re
+
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -10,11 +12,10 @@ _TEXT_TYPES = (str, str | None)
 
 
 def quote(value: str) -> str:
-    """Returns ``value`` as a quoted string of Hydra's override grammar, never interpolated."""
-    # In Hydra's grammar, backslashes escape only in front of a quote or at the end.
-    escaped = value.replace("\\", "\\\\") if value.endswith("\\") else value
-    escaped = escaped.replace("\\'", "\\\\'") if "\\'" in escaped else escaped
-    return "'" + escaped.replace("'", "\\'") + "'"
+    """Returns ``value`` as a quoted string of Hydra's override grammar."""
+    # In Hydra's grammar backslashes escape only in a row that ends at a quote.
+    doubled = re.sub(r"\\+(?='|$)", lambda row: row.group() * 2, value)
+    return "'" + doubled.replace("'", "\\'") + "'"
 
 
 def quote_texts(arguments: list[str], schema: type) -> list[str]:

@@ -44,6 +44,7 @@ def run_command(
         0, 1 (a run failed), 2 (a wrong argument or setting; nothing was started) or 130 (Ctrl-C).
     """
     schema = SCHEMAS[config_name]
+    conf = conf.absolute()
     register_schemas()
     arguments = quote_texts(arguments, schema)
     debug = "debug=true" in [argument.lower() for argument in arguments]
@@ -62,7 +63,7 @@ def run_command(
     except Exception as error:
         _trace(debug)
         composing = isinstance(error, COMPOSITION_ERRORS)
-        lines = explain(conf, config_name, schema, arguments) if composing else []
+        lines = explain(conf, schema, arguments) if composing else []
         if lines or isinstance(error, HydraException):
             _tell(lines or [first_line(error)])
             return 2

@@ -44,7 +44,7 @@ def help_text(conf: Path, config_name: str, schema: type, arguments: list[str]) 
         arguments: the command line behind the script's name.
     """
     overrides = [argument for argument in arguments if not argument.startswith("-")]
-    with initialize_config_dir(str(conf.absolute()), version_base="1.3"):
+    with initialize_config_dir(str(conf), version_base="1.3"):
         config = compose(config_name, overrides, return_hydra_config=True)
     parts = [USAGE[config_name], _choices(conf, config.hydra.runtime.choices)]
     parts.append("Settings: their values now, and what they mean\n")

@@ -112,8 +112,7 @@ class ParameterSweeper(Sweeper):
         except COMPOSITION_ERRORS as error:
             sources = self.config.hydra.runtime.config_sources
             conf = next(Path(source.path) for source in sources if source.provider == "main")
-            name = str(self.config.hydra.job.config_name)
-            lines = explain_overrides(conf, name, TrainConfig, overrides, sweeping=False)
+            lines = explain_overrides(conf, TrainConfig, overrides, sweeping=False)
             raise ConfigError("\n".join(lines or [first_line(error)])) from error
 
     def _launch(self, plan: Plan, place: Place, entries: list[RunEntry]) -> list[JobReturn]:

@@ -1,0 +1,146 @@
+"""Wrong arguments: status 2, one line each, nothing started, no folder made."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from command_line import Answer, call, tiny_arguments
+from lora_lab.errors import LabError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def arguments(tiny_base, tiny_person, tmp_path, monkeypatch) -> list[str]:
+    """Valid arguments, in an empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tiny_arguments(tiny_base, tiny_person)
+
+
+def test_each_wrong_argument_gets_a_line(arguments, tmp_path):
+    wrong = ["network.dimm=3", "epochs=x", "optimizer=adam", "study=network_rank", "~seed"]
+    answer = call(*arguments, *wrong)
+    assert answer == Answer(2, "", answer.err)
+    assert answer.errors == [
+        "network.dimm is not a setting, got 3; did you mean network.dim?",
+        "epochs must be a whole number, got x",
+        "optimizer must be one of adamw, dadapt_adam, prodigy, got adam; did you mean adamw?",
+        "study=network_rank is a ready-made config to add; write +study=network_rank",
+        "~seed would remove a setting; every setting must have a value, set it instead",
+    ]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("+network.dimm=3", "network.dimm is not a setting, got 3; did you mean network.dim?"),
+        ("+network.dim=3", "network.dim is there already; leave out the +: network.dim=3"),
+        ("network.dim=0", "network.dim must be >= 1, got 0"),
+        ("network.dim=true", "network.dim must be a whole number, got true"),
+        ("network.dim=1.5", "network.dim must be a whole number, got 1.5"),
+        ("optimizer.betas=0.9", "optimizer.betas must be a list of numbers, got 0.9"),
+        ("data.flip=maybe", "data.flip must be true or false, got maybe"),
+        ("network=3", "network must be one of lora, got 3"),
+        ("logger=[csv,foo]", "logger must be one of csv, tensorboard, wandb, got foo"),
+        ("foo.bar=1", "foo.bar is not a setting, got 1; see --help for all settings"),
+        ("seed=[", """seed=[ cannot be read as key=value; put the value in quotes: seed="'['\""""),
+        (
+            "network.dim=2,8",
+            "network.dim=2,8 names several values; add -m to sweep over them, "
+            "or write a list: network.dim=[...]",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_told_in_one_line(arguments, tmp_path, argument, message):
+    answer = call(*arguments, argument)
+    assert (answer.status, answer.errors) == (2, [message])
+    assert answer.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_section_is_not_a_setting(arguments):
+    (line,) = call(*arguments, "trainer.foo=1", "sampling.prompts=3").errors[1:]
+    assert line.startswith("sampling.prompts holds several settings, got 3; set one of sampling.")
+
+
+@pytest.mark.parametrize("key", ["data.dir", "data.held_out_dir", "model.checkpoint"])
+def test_a_missing_folder_is_told_before_anything_starts(arguments, tmp_path, key):
+    answer = call(*arguments, f"{key}=not/there")
+    assert answer.errors == [f"{key}: not/there does not exist; check the path"]
+    assert answer.status == 2 and not list(tmp_path.iterdir())
+
+
+def test_an_unknown_embedded_part_is_told_with_those_there_are(arguments):
+    (line,) = call(*arguments, "data.dir=embedded:nobody").errors
+    assert line.startswith("data.dir: embedded:nobody does not ship with the project; it ships ")
+
+
+def test_a_results_folder_that_is_a_file_is_refused(arguments, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    answer = call(*arguments, "hydra.run.dir=taken")
+    assert answer.status == 2 and answer.errors[0].startswith("taken is a file; choose another")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_unknown_settings_of_hydra_are_told_without_a_traceback(arguments):
+    answer = call(*arguments, "hydra.foo=1")
+    assert (answer.status, answer.errors) == (2, ["Could not override 'hydra.foo'."])
+
+
+def fail(config):
+    raise LabError("photo.png is not an image; replace it")
+
+
+def test_a_failed_run_ends_with_1(arguments):
+    answer = call(*arguments, task=fail)
+    assert (answer.status, answer.errors) == (1, ["photo.png is not an image; replace it"])
+
+
+def test_a_traceback_is_shown_only_on_request(arguments):
+    assert "Traceback" not in call(*arguments, task=fail).err
+    assert "Traceback" in call(*arguments, "debug=true", task=fail).err
+
+
+def test_an_unforeseen_error_is_told_in_one_line(arguments):
+    def divide(config):
+        return 1 / 0
+
+    answer = call(*arguments, task=divide)
+    assert answer.errors == ["ZeroDivisionError: division by zero; debug=true shows where"]
+    assert answer.status == 1
+
+
+def test_an_interrupt_ends_with_130_and_says_how_to_go_on(arguments):
+    def interrupt(config):
+        raise KeyboardInterrupt
+
+    answer = call(*arguments, task=interrupt)
+    assert answer.status == 130
+    assert answer.errors == [
+        "interrupted; the same command with the same folder goes on where it stopped"
+    ]
+
+
+def test_a_run_that_went_well_ends_with_0_and_its_folder(arguments):
+    outcome = SimpleNamespace(folder="here", error=None)
+    answer = call(*arguments, task=lambda config: outcome)
+    assert answer.status == 0 and answer.out.splitlines()[-1].endswith("are in here")
+
+
+def test_wrong_settings_are_refused_before_pytorch_is_imported():
+    program = (
+        "import sys; sys.argv = ['train.py', 'network.dim=0']\n"
+        "import runpy\n"
+        "try: runpy.run_path('train.py', run_name='__main__')\n"
+        "except SystemExit as stop: status = stop.code\n"
+        "heavy = {'torch', 'lightning', 'diffusers', 'transformers', 'peft', 'matplotlib'}\n"
+        "sys.exit(f'{status} {sorted(heavy & set(sys.modules))}')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.splitlines() == ["error: network.dim must be >= 1, got 0", "2 []"]
