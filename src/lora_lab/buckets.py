@@ -67,26 +67,5 @@ def place(width: int, height: int, bucket: tuple[int, int]) -> Placement:
     return Placement(scaled, (left, top, left + bucket[0], top + bucket[1]))
 
 
-def place_without_upscaling(width: int, height: int, resolution: int, step: int) -> Placement:
-    """A small image keeps its size, its sides floored to the step.
-
-    As ``bucket_no_upscale`` of kohya's sd-scripts. An image with more than resolution² pixels is reduced to that area first.
-    """
-    scale = min(1.0, resolution / math.sqrt(width * height))
-    scaled = (round(width * scale), round(height * scale))
-    bucket = (max(step, scaled[0] // step * step), max(step, scaled[1] // step * step))
-    return place(*scaled, bucket) if min(scaled) < step else _cropped(scaled, bucket)
-
-
-def steps_per_epoch(images_per_bucket: list[int], batch_size: int) -> int:
-    """Batches of one epoch: Σ over buckets of ceil(images · repeats / batch)."""
-    return sum(math.ceil(images / batch_size) for images in images_per_bucket)
-
-
-def _cropped(scaled: tuple[int, int], bucket: tuple[int, int]) -> Placement:
-    left, top = (scaled[0] - bucket[0]) // 2, (scaled[1] - bucket[1]) // 2
-    return Placement(scaled, (left, top, left + bucket[0], top + bucket[1]))
-
-
 def _round_up(value: int, step: int) -> int:
     return math.ceil(value / step) * step

@@ -95,11 +95,20 @@ class LoRAModule(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
-        """Clear gradients in place: the layers' gradients are views of the flat ones."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear gradients in place: the layers' gradients are views of the flat ones.
+
+        Args:
+            set_to_none: Not honoured, because a gradient of None would end the view; Lightning
+                asks for it before the first step.
+        """
         for tensor in self.flat.values():
             assert tensor.grad is not None
             tensor.grad.zero_()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Clear gradients before each step."""
+        self.zero_grad()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the LoRA's tensors alone; the base is read from its own file."""
