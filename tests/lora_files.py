@@ -30,8 +30,10 @@ def random_lora(
     return tensors
 
 
-def one_module_lora(part: str, path: str, shape: tuple[int, int], dim: int = 2) -> dict[str, Tensor]:
-    """A LoRA of ones for a single linear layer of shape (out, in)."""
+def one_module_lora(
+    part: str, path: str, shape: tuple[int, int], dim: int = 2
+) -> dict[str, Tensor]:
+    """A LoRA of ones for a single layer of shape (out, in) or (out, in, 1, 1)."""
     return {
         kohya_key(part, path, "lora_down.weight"): torch.ones(dim, shape[1]),
         kohya_key(part, path, "lora_up.weight"): torch.ones(shape[0], dim),

@@ -37,14 +37,45 @@ FACTS = TrainingFacts(
     finished_at=1700003600.5,
     session_id=7,
 )
-READERS_LOOK_AT = """ss_network_module ss_network_dim ss_network_alpha ss_base_model_version
-ss_sd_model_name ss_sd_model_hash ss_new_sd_model_hash ss_tag_frequency ss_dataset_dirs
-ss_bucket_info ss_resolution ss_num_train_images ss_num_reg_images ss_seed ss_steps ss_epoch
-ss_num_epochs ss_learning_rate ss_unet_lr ss_text_encoder_lr ss_lr_scheduler ss_optimizer
-ss_clip_skip ss_noise_offset ss_min_snr_gamma ss_mixed_precision ss_output_name
-ss_training_comment ss_training_started_at ss_training_finished_at ss_session_id
-modelspec.sai_model_spec modelspec.architecture modelspec.title modelspec.resolution
-modelspec.date modelspec.prediction_type""".split()
+READERS_LOOK_AT = [
+    "ss_network_module",
+    "ss_network_dim",
+    "ss_network_alpha",
+    "ss_base_model_version",
+    "ss_sd_model_name",
+    "ss_sd_model_hash",
+    "ss_new_sd_model_hash",
+    "ss_tag_frequency",
+    "ss_dataset_dirs",
+    "ss_bucket_info",
+    "ss_resolution",
+    "ss_num_train_images",
+    "ss_num_reg_images",
+    "ss_seed",
+    "ss_steps",
+    "ss_epoch",
+    "ss_num_epochs",
+    "ss_learning_rate",
+    "ss_unet_lr",
+    "ss_text_encoder_lr",
+    "ss_lr_scheduler",
+    "ss_optimizer",
+    "ss_clip_skip",
+    "ss_noise_offset",
+    "ss_min_snr_gamma",
+    "ss_mixed_precision",
+    "ss_output_name",
+    "ss_training_comment",
+    "ss_training_started_at",
+    "ss_training_finished_at",
+    "ss_session_id",
+    "modelspec.sai_model_spec",
+    "modelspec.architecture",
+    "modelspec.title",
+    "modelspec.resolution",
+    "modelspec.date",
+    "modelspec.prediction_type",
+]
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,9 @@ def test_a_recipe_survives_the_file(tmp_path):
     assert read_parameters(tmp_path / "a.png") == parse_parameters(parameters_text(RECIPE))
 
 
-@pytest.mark.parametrize("prompt", ["Größe ☃, 日本", 'quo"te, \\ back', "a\nb", "Steps: 3, x: y, z: 1"])
+@pytest.mark.parametrize(
+    "prompt", ["Größe ☃, 日本", 'quo"te, \\ back', "a\nb", "Steps: 3, x: y, z: 1"]
+)
 def test_any_prompt_survives_the_file(tmp_path, prompt):
     recipe = replace(RECIPE, prompt=prompt, model='a, "b": c')
     write_image(tmp_path / "a.png", Image.new("RGB", (8, 8)), recipe)

@@ -108,6 +108,13 @@ def test_weighting_keeps_each_chunks_mean():
     torch.testing.assert_close(result.mean(dim=(1, 2)), hidden.mean(dim=(1, 2)))
 
 
+def test_a_mean_that_is_only_rounding_does_not_scale_the_prompt():
+    hidden = torch.randn(1, 77, 8, generator=torch.Generator().manual_seed(0))
+    hidden -= hidden.mean(dim=-1, keepdim=True)
+    weights = torch.full((1, 77), 1.3)
+    torch.testing.assert_close(apply_weights(hidden, weights), hidden * 1.3)
+
+
 def test_choices_depend_on_the_seed_alone():
     text = "{red|green|blue} {a|{b|c}} {subject}"
     assert expand_choices(text, 3) == expand_choices(text, 3)

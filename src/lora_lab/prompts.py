@@ -28,6 +28,7 @@ COMMA_BACKTRACK = 20
 BREAK = "BREAK"
 _ROUND = 1.1
 _SQUARE = 1 / 1.1
+_ROUNDING = 1e-5
 
 _LORA = re.compile(r"<lora:([^:<>]+)(?::([^:<>]*))?(?::[^<>]*)?>")
 _PIECE = re.compile(
@@ -171,7 +172,9 @@ def _padded(chunks: list[list[tuple[int, float]]], start: int, end: int) -> Chun
 def apply_weights(hidden: Tensor, weights: Tensor) -> Tensor:
     """Multiply hidden states by the tokens' weights and bring each chunk's mean back.
 
-    z' = z * w, z'' = z' * mean(z) / mean(z'), as A1111's default ("Original") emphasis does.
+    z' = z * w, z'' = z' * mean(z) / mean(z'), as A1111's default ("Original") emphasis does. Where a
+    mean is zero up to rounding, their ratio means nothing and is left out: a layer norm that was not
+    trained gives such means.
 
     Args:
         hidden: (T, 77, C).
@@ -183,7 +186,9 @@ def apply_weights(hidden: Tensor, weights: Tensor) -> Tensor:
     weighted = hidden * weights[..., None]
     before = hidden.mean(dim=(1, 2), keepdim=True)
     after = weighted.mean(dim=(1, 2), keepdim=True)
-    ratio = torch.where(after == 0, torch.ones_like(after), before / after)
+    rounding = _ROUNDING * hidden.abs().mean(dim=(1, 2), keepdim=True)
+    meaningful = (before.abs() > rounding) & (after.abs() > rounding)
+    ratio = torch.where(meaningful, before / after, torch.ones_like(after))
     return torch.where((weights == 1).all(dim=1)[:, None, None], hidden, weighted * ratio)
 
 
