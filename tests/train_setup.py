@@ -1,0 +1,93 @@
+"""A small training config for tests, built without Hydra."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lora_lab.config import (
+    CallbacksConfig,
+    DataConfig,
+    LoggerConfig,
+    ModelConfig,
+    NetworkConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    PromptsConfig,
+    SamplingConfig,
+    ScheduleConfig,
+    StudyConfig,
+    TrainConfig,
+    TrainerConfig,
+    WandbConfig,
+)
+
+OPTIMIZER = OptimizerConfig(
+    name="dadapt_adam",
+    lr=1.0,
+    betas=[0.9, 0.99],
+    eps=1e-8,
+    weight_decay=0.6,
+    decouple=True,
+    use_bias_correction=True,
+    growth_rate=1.02,
+    d0=1e-6,
+    text_encoder_lr=1.0,
+)
+"""The guide's."""
+
+
+def data_config(folder: Path, **changes: Any) -> DataConfig:
+    """The tiny person at 32 px, 12 showings an epoch, 3 batches."""
+    config = DataConfig(
+        dir=str(folder),
+        held_out_dir=None,
+        resolution=32,
+        repeats=None,
+        batch_size=4,
+        caption_extension=".txt",
+        flip=False,
+        shuffle_caption=False,
+        keep_tokens=0,
+        cache_dir=None,
+    )
+    return replace(config, **changes)
+
+
+def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
+    """Two epochs of the tiny person on the tiny base, with the guide's optimizer.
+
+    Args:
+        base: The base checkpoint.
+        folder: The data folder.
+        changes: Values by key, with ``__`` for the dot: ``network__dim=8``.
+    """
+    sampling = SamplingConfig(
+        **{"checkpoints": [], "subject": "zqx person", "negative": "", "seed": 1},
+        **{"random_seeds": [], "sampler": "Euler", "steps": 1, "guidance": 1.0},
+        **{"width": 32, "height": 32, "batch_size": 1, "lora_weight": 1.0},
+        **{"clip_skip": 1, "allow_pickle": False, "prompts": PromptsConfig("a", "b", [])},
+    )
+    config = TrainConfig(
+        model=ModelConfig("tiny", str(base), clip_skip=2, allow_pickle=False),
+        data=data_config(folder),
+        network=NetworkConfig(dim=4, alpha=1.0, train_unet=True, train_text_encoder=True),
+        optimizer=OPTIMIZER,
+        schedule=ScheduleConfig("cosine", warmup_steps=0, power=1.0),
+        objective=ObjectiveConfig(noise_offset=0.0, min_snr_gamma=5.0),
+        trainer=TrainerConfig("32-true", "cpu", 1, 1, gradient_clip_val=1.0, threads=1),
+        callbacks=CallbacksConfig(True, keep_last_checkpoint=False, progress=False),
+        logger=LoggerConfig(True, False, WandbConfig(False, "test", None, "offline")),
+        sampling=sampling,
+        study=StudyConfig(base_runs=2, several_parameters=False, reuse_from=None),
+        epochs=2,
+        save_every=0.5,
+        seed=1234,
+        output_name="lora",
+        resume=True,
+        debug=False,
+    )
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        new = replace(getattr(config, section), **{name: value}) if name else value
+        config = replace(config, **{section: new})
+    return config
