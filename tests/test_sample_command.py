@@ -1,0 +1,155 @@
+"""Grids of run and sweep folders, restarts, and cells that say what went wrong."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lora_files import random_lora
+from lora_lab.base_model import load_base
+from lora_lab.cli.sample_command import draw_from_file, draw_grids
+from lora_lab.config import SampleConfig
+from lora_lab.errors import LabError
+from lora_lab.kohya import write_lora
+from lora_lab.png_info import read_parameters
+from lora_lab.saved_loras import find_rows, run_share
+from settings import tiny_sampling
+
+STEPS = (4, 8)
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base):
+    return load_base(str(tiny_base))
+
+
+@pytest.fixture
+def sampling(tiny_base):
+    return tiny_sampling(tiny_base)
+
+
+def make_run(folder, base, seed=0, status="complete"):
+    """A run folder as training leaves it."""
+    metadata = {"ss_max_train_steps": "8", "ss_dataset_dirs": '{"3_abc cat": {"img_count": 1}}'}
+    for step in STEPS:
+        tensors = random_lora(base, seed=seed + step)
+        write_lora(folder / "lora" / f"lora-step{step:08d}.safetensors", tensors, metadata)
+    write_lora(folder / "lora" / "lora.safetensors", tensors, metadata)
+    facts = {"status": status, "error": None, "steps": 8, "seconds": {"sampling": 0.0}}
+    (folder / "run.json").write_text(json.dumps(facts))
+    (folder / "config.yaml").write_text("save_every: 0.5\n")
+    return folder
+
+
+def make_sweep(folder, base):
+    runs = []
+    for name, value, role in (("base", "4", "base"), ("a=2", "2", "value"), ("a=8", "8", "value")):
+        make_run(folder / name, base, seed=int(value))
+        entry = {"name": name, "folder": name, "value": value, "role": role, "seed": 1}
+        runs.append({**entry, "status": "complete", "reused": False, "error": None})
+    record = {"parameter": "a", "values": ["2", "8"], "base_value": "4", "runs": runs}
+    (folder / "sweep.json").write_text(json.dumps({**record, "overrides": []}))
+    return folder
+
+
+def images(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("images/**/*.png"))}
+
+
+def test_a_sweep_gets_a_grid_of_each_kind_and_every_image(tmp_path, base, sampling):
+    grids = draw_grids(make_sweep(tmp_path, base), sampling)
+    assert [path.name for path in grids] == [
+        f"grid_{base.name}_{kind}.png" for kind in ("simple", "complex", "random")
+    ]
+    assert all(path.parent == tmp_path / "report" and path.is_file() for path in grids)
+    assert len(images(tmp_path)) == 3 * (2 * len(STEPS) + 2)
+    assert (tmp_path / "a=2" / "grids" / grids[0].name).is_file()
+    assert json.loads((tmp_path / "a=2" / "run.json").read_text())["seconds"]["sampling"] > 0
+    path = tmp_path / "a=2" / "images" / base.name / "random" / "00000008-2.png"
+    fields = read_parameters(path)
+    assert fields["Seed"] == str(sampling.random_seeds[1]) and fields["Steps"] == "3"
+
+
+def test_images_that_are_there_are_kept_and_missing_ones_come_out_the_same(
+    tmp_path, base, sampling
+):
+    draw_grids(make_run(tmp_path, base), sampling)
+    before = images(tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in before}
+    draw_grids(tmp_path, sampling)
+    assert {path: path.stat().st_mtime_ns for path in before} == times
+    next(iter(before)).unlink()
+    draw_grids(tmp_path, sampling)
+    assert images(tmp_path) == before
+    sampling.steps += 1
+    draw_grids(tmp_path, sampling)
+    assert all(content != before[path] for path, content in images(tmp_path).items())
+
+
+def test_a_damaged_lora_and_one_of_nan_do_not_stop_the_others(tmp_path, base, sampling, caplog):
+    folder = make_sweep(tmp_path, base)
+    (folder / "a=2" / "lora" / "lora-step00000004.safetensors").write_bytes(b"cut")
+    tensors = {key: tensor * torch.nan for key, tensor in random_lora(base).items()}
+    write_lora(folder / "a=8" / "lora" / "lora-step00000008.safetensors", tensors, {})
+    grids = draw_grids(folder, sampling)
+    assert len(grids) == 3
+    assert "is not a complete safetensors file" in caplog.text and "NaN" in caplog.text
+    assert len(images(folder / "a=2")) == 4 and len(images(folder / "a=8")) == 2
+    assert len(images(folder / "base")) == 6
+
+
+def test_a_failed_run_is_a_row_that_says_so(tmp_path, base):
+    folder = make_sweep(tmp_path, base)
+    (folder / "a=8" / "run.json").write_text('{"status": "failed", "error": "loss is NaN"}')
+    rows = find_rows(folder)
+    assert [run.problem for run in rows.runs] == ["", "", "run failed: loss is NaN"]
+
+
+def test_the_bases_rows_stand_where_their_value_belongs(tmp_path, base):
+    assert [run.label for run in find_rows(make_sweep(tmp_path, base)).runs] == ["2", "4", "8"]
+
+
+@pytest.mark.parametrize(("step", "share"), [(4, 0.1), (8, 0.2), (13, 0.3), (42, 1.0)])
+def test_a_save_is_named_by_the_share_that_was_asked_for(step, share):
+    assert run_share(step, 42, 0.1) == pytest.approx(share)
+
+
+def test_a_folder_that_is_neither_run_nor_sweep_is_refused(tmp_path, sampling):
+    with pytest.raises(LabError, match="neither a run folder"):
+        draw_grids(tmp_path, sampling)
+
+
+def test_a_missing_checkpoint_is_refused_before_anything_is_drawn(tmp_path, base, sampling):
+    sampling.checkpoints = [*sampling.checkpoints, "/no/such/model"]
+    with pytest.raises(LabError, match="/no/such/model"):
+        draw_grids(make_run(tmp_path, base), sampling)
+    assert not images(tmp_path)
+
+
+def test_the_subject_is_taken_from_the_lora_where_the_config_leaves_it_out(
+    tmp_path, base, sampling
+):
+    sampling.subject = None
+    draw_grids(make_run(tmp_path, base), sampling)
+    path = tmp_path / "images" / base.name / "simple" / "00000008.png"
+    assert read_parameters(path)["Prompt"].count("abc cat") == 1
+
+
+def test_images_are_drawn_from_a_single_file(tmp_path, base, sampling):
+    write_lora(tmp_path / "mine.safetensors", random_lora(base), {})
+    config = SampleConfig(
+        run=None,
+        lora=str(tmp_path / "mine.safetensors"),
+        prompt="a (cat:1.2), __x__ \u2603",
+        count=2,
+        output=str(tmp_path / "out"),
+        threads=0,
+        debug=False,
+        sampling=sampling,
+    )
+    paths = draw_from_file(config)
+    assert [path.name for path in paths] == ["mine-1234.png", "mine-1235.png"]
+    first, second = (np.asarray(Image.open(path)) for path in paths)
+    assert first.shape == (32, 32, 3) and (first != second).any()
