@@ -190,7 +190,7 @@ def test_an_image_that_is_not_a_number_does_not_stop_the_others(base, monkeypatc
     monkeypatch.setattr(base.vae, "decode", decode)
     drawn = draw_images(base, REQUESTS, SETTINGS)
     assert [result.image is None for result in drawn] == [False, True, False]
-    assert "NaN" in drawn[1].problem
+    assert "NaN" in str(drawn[1].problem)
 
 
 @pytest.mark.parametrize(
