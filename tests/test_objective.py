@@ -56,7 +56,7 @@ def test_snr_agrees_with_diffusers(scheduler):
 
 
 def test_snr_of_sd15_at_both_ends():
-    """By hand: 1 / 0.00085 - 1 at t = 0; the product of 1 - β over 1000 steps is 0.0047 at the end."""
+    """By hand: 1 / 0.00085 - 1 at t = 0; the product of all 1 - β is 0.0047 at the end."""
     betas = [(math.sqrt(0.00085) + i / 999 * (math.sqrt(0.012) - math.sqrt(0.00085))) ** 2
              for i in range(1000)]  # fmt: skip
     alpha_bar = math.prod(1 - beta for beta in betas)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_growth_rate_caps_d_exactly():
         loss_of(parameters).backward()
         d.append(step_rates(optimizer).d)
         optimizer.step()
-    growing = [later / sooner for sooner, later in zip(d, d[1:], strict=False) if later > sooner]
+    growing = [later / sooner for sooner, later in pairwise(d) if later > sooner]
     assert d[:2] == [1e-6, 1e-6] and len(growing) > 20
     assert growing == pytest.approx([1.02] * len(growing), rel=1e-12)
 

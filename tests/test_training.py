@@ -1,0 +1,160 @@
+import csv
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lora_lab.callbacks import LoRAExport, NaNGuard
+from lora_lab.callbacks.metrics_csv import COLUMNS
+from lora_lab.errors import LabError
+from lora_lab.training import SharedInputs, is_reusable, train
+from train_setup import train_config
+
+
+@pytest.fixture(scope="module")
+def shared() -> SharedInputs:
+    return SharedInputs()
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory, tiny_base, tiny_person, shared) -> Path:
+    """A complete run of two epochs, 6 steps, saved after steps 3 and 6."""
+    folder = tmp_path_factory.mktemp("run")
+    train(train_config(tiny_base, tiny_person), folder, shared)
+    return folder
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def final_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "lora" / "lora.safetensors")
+
+
+def assert_same_bytes(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+
+
+def test_a_run_leaves_its_files(run_dir):
+    names = sorted(path.name for path in (run_dir / "lora").iterdir())
+    steps = [f"lora-step{step:08d}.safetensors" for step in (3, 6)]
+    assert names == [*steps, "lora.safetensors"]
+    assert not (run_dir / "last.ckpt").exists()
+
+
+def test_metrics_have_the_columns_and_a_row_for_each_step(run_dir):
+    table = rows(run_dir)
+    assert tuple(table[0]) == COLUMNS
+    assert [int(row["step"]) for row in table] == list(range(1, 7))
+    assert [row["loss/epoch"] != "" for row in table] == [False, False, True] * 2
+    assert [row["val/loss"] != "" for row in table] == [False, False, True] * 2
+
+
+def test_loss_of_an_epoch_is_the_mean_of_its_steps(run_dir):
+    table = rows(run_dir)
+    mean = sum(float(row["loss/step"]) for row in table[3:]) / 3
+    assert float(table[5]["loss/epoch"]) == pytest.approx(mean)
+
+
+def test_rate_is_that_of_the_step_itself(run_dir):
+    """Cosine over 6 steps, with the d from before the step."""
+    for index, row in enumerate(rows(run_dir)):
+        cosine = 0.5 * (1 + torch.cos(torch.tensor(torch.pi * index / 6, dtype=torch.float64)))
+        assert float(row["dlr/unet"]) == pytest.approx(float(row["d"]) * float(cosine))
+
+
+def test_d_stays_and_then_grows_by_the_growth_rate(run_dir):
+    d = [float(row["d"]) for row in rows(run_dir)]
+    assert d[:2] == [1e-6, 1e-6]
+    factors = [later / sooner for sooner, later in pairwise(d[2:])]
+    assert factors == pytest.approx([1.02] * 3, rel=1e-12)
+
+
+def test_every_trained_matrix_moves(run_dir):
+    """All but the text encoder's last layer, which clip skip 2 leaves out of the output."""
+    up = {k: t for k, t in final_tensors(run_dir).items() if k.endswith("lora_up.weight")}
+    still = [key for key, tensor in up.items() if not tensor.any()]
+    assert still and all("encoder_layers_2_" in key for key in still)
+
+
+def test_run_json_says_what_happened(run_dir):
+    facts = json.loads((run_dir / "run.json").read_text())
+    assert facts["status"] == "complete" and facts["error"] is None
+    assert set(facts["fingerprints"]) == {"images", "captions", "checkpoint", "vae", "latents"}
+    assert facts["steps"] == 6 and facts["epochs"] == 2 and facts["seed"] == 1234
+    assert facts["lora_bytes"] == (run_dir / "lora" / "lora.safetensors").stat().st_size
+    assert facts["seconds"]["step_median"] > 0 and facts["peak_memory_bytes"]["process"] > 1e7
+
+
+def test_held_out_loss_leaves_training_as_it_was(run_dir, tmp_path, tiny_base, tiny_person, shared):
+    config = train_config(tiny_base, tiny_person, callbacks__held_out_loss=False, save_every=1.0)
+    train(config, tmp_path / "run", shared)
+    assert_same_bytes(final_tensors(run_dir), final_tensors(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("killed_at", [2, 3])
+def test_killed_and_resumed_gives_the_same_bytes(
+    killed_at, run_dir, tmp_path, tiny_base, tiny_person, shared, monkeypatch
+):
+    """Killed right after the save in mid-epoch (step 2) or at an epoch's end (step 3)."""
+    save_every = killed_at / 6
+    config = train_config(tiny_base, tiny_person, save_every=save_every)
+    whole = LoRAExport.on_step_end
+
+    def die(self, trainer, module, batch):
+        whole(self, trainer, module, batch)
+        if batch["step"] == killed_at + 1:
+            raise RuntimeError("killed")
+
+    monkeypatch.setattr(LoRAExport, "on_step_end", die)
+    with pytest.raises(RuntimeError, match="killed"):
+        train(config, tmp_path, shared)
+    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
+    monkeypatch.setattr(LoRAExport, "on_step_end", whole)
+    train(config, tmp_path, shared)
+    assert_same_bytes(final_tensors(run_dir), final_tensors(tmp_path))
+    again, once = rows(tmp_path), rows(run_dir)
+    names = ("step", "epoch", "loss/step", "loss/epoch", "dlr/unet", "d")
+    assert [[row[n] for n in names] for row in again] == [[row[n] for n in names] for row in once]
+
+
+def test_reuse_asks_for_the_same_settings_and_inputs(run_dir, tiny_base, tiny_person, shared):
+    config = train_config(tiny_base, tiny_person)
+    assert is_reusable(run_dir, config, shared)
+    assert is_reusable(run_dir, train_config(tiny_base, tiny_person, debug=True), shared)
+    assert not is_reusable(run_dir, train_config(tiny_base, tiny_person, network__dim=8), shared)
+    assert not is_reusable(run_dir / "none", config, shared)
+
+
+def test_the_base_is_as_before_after_a_run(run_dir, shared):
+    (base,) = shared.bases.values()
+    names = [name for name, _ in base.unet.named_modules() if "lora" in name]
+    assert names == [] and not any(p.requires_grad for p in base.unet.parameters())
+
+
+@pytest.mark.parametrize("hook", ["on_before_backward", "on_before_optimizer_step"])
+def test_nan_stops_the_run_before_the_optimizer_sees_it(
+    hook, tmp_path, tiny_base, tiny_person, shared, monkeypatch
+):
+    guard = getattr(NaNGuard, hook)
+
+    def poison(self, trainer, module, value):
+        if hook == "on_before_backward":
+            module.losses[-1][0] = torch.nan
+            value = value * torch.nan
+        else:
+            module.flat["unet"].grad[0] = torch.inf
+        guard(self, trainer, module, value)
+
+    monkeypatch.setattr(NaNGuard, hook, poison)
+    with pytest.raises(LabError, match="at step 1 is not finite"):
+        train(train_config(tiny_base, tiny_person), tmp_path, shared)
+    facts = json.loads((tmp_path / "run.json").read_text())
+    assert facts["status"] == "failed" and "not finite" in facts["error"]
+    assert not list((tmp_path / "lora").glob("*.safetensors"))
