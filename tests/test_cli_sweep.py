@@ -1,0 +1,196 @@
+"""A real sweep on the tiny model: base runs, values, reuse, going on, what fails."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from train import train
+
+from command_line import Answer, call, tiny_arguments
+from lora_lab.cli.sweep_plan import MAX_NAME, folder_name
+
+
+@pytest.fixture(scope="module")
+def arguments(tiny_base, tiny_person) -> list[str]:
+    return tiny_arguments(tiny_base, tiny_person)
+
+
+def sweep(*arguments: str) -> Answer:
+    return call("-m", *arguments, task=train)
+
+
+@pytest.fixture(scope="module")
+def finished(arguments, tmp_path_factory) -> tuple[Path, Answer]:
+    """A sweep over two values of which one is the base's."""
+    folder = tmp_path_factory.mktemp("finished") / "sweep"
+    answer = sweep(*arguments, "network.dim=2,4", f"hydra.sweep.dir={folder}")
+    return folder, answer
+
+
+def record(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+
+
+def tensor_files(folder: Path) -> dict[str, int]:
+    """Final LoRA files and when they were written."""
+    return {
+        path.parts[-3]: path.stat().st_mtime_ns for path in folder.glob("*/lora/lora.safetensors")
+    }
+
+
+def test_a_sweep_runs_the_base_twice_and_each_other_value_once(finished):
+    folder, answer = finished
+    assert answer.status == 0, answer.err
+    assert sorted(tensor_files(folder)) == ["base", "base-2", "network.dim=2"]
+    runs = {run["name"]: run for run in record(folder)["runs"]}
+    assert [(run["role"], run["seed"], run["value"]) for run in runs.values()] == [
+        ("base", 1234, "4"),
+        ("base", 1235, "4"),
+        ("value", 1234, "2"),
+    ]
+    assert {run["status"] for run in runs.values()} == {"complete"}
+
+
+def test_the_record_names_parameter_values_and_base_value(finished, arguments):
+    facts = record(finished[0])
+    assert (facts["parameter"], facts["values"], facts["base_value"]) == (
+        "network.dim",
+        ["2", "4"],
+        "4",
+    )
+    assert facts["overrides"] == arguments
+
+
+def test_the_last_line_is_the_path_of_the_report(finished):
+    folder, answer = finished
+    assert answer.out.splitlines()[-1] == str(folder / "report" / "index.html")
+    assert (folder / "report" / "index.html").is_file()
+
+
+def test_a_run_folder_says_what_differs_from_the_base_config(finished):
+    text = (finished[0] / "network.dim=2" / "overrides.yaml").read_text(encoding="utf-8")
+    assert "- network.dim=2\n" in text
+
+
+def test_an_interrupted_sweep_goes_on_where_it_stopped(finished, arguments, tmp_path):
+    folder = tmp_path / "sweep"
+    shutil.copytree(finished[0], folder)
+    shutil.rmtree(folder / "base-2")
+    before = tensor_files(folder)
+    answer = sweep(*arguments, "network.dim=2,4", f"hydra.sweep.dir={folder}")
+    assert answer.status == 0, answer.err
+    after = tensor_files(folder)
+    assert set(after) == {"base", "base-2", "network.dim=2"}
+    assert {name: after[name] for name in before} == before
+    reused = {run["name"]: run["reused"] for run in record(folder)["runs"]}
+    assert reused == {"base": True, "base-2": False, "network.dim=2": True}
+    again = load_file(folder / "base-2/lora/lora.safetensors")
+    first = load_file(finished[0] / "base-2/lora/lora.safetensors")
+    assert again.keys() == first.keys()
+    assert all(again[key].equal(first[key]) for key in first)
+
+
+def test_a_folder_with_other_runs_is_refused_and_left_alone(finished, arguments):
+    folder, _ = finished
+    before = tensor_files(folder)
+    answer = sweep(*arguments, "network.dim=2,4", "epochs=2", f"hydra.sweep.dir={folder}")
+    assert answer.status == 2
+    assert "holds a run with other settings; choose another folder" in answer.errors[0]
+    assert tensor_files(folder) == before
+
+
+def test_a_single_run_never_replaces_another(finished, arguments):
+    folder = finished[0] / "base"
+    before = tensor_files(finished[0])
+    answer = call(*arguments, "seed=9", f"hydra.run.dir={folder}", task=train)
+    assert answer.status == 2
+    assert answer.errors[0].startswith(f"{folder} holds a run with other settings")
+    again = call(*arguments, f"hydra.run.dir={folder}", task=train)
+    assert again.status == 0
+    assert tensor_files(finished[0]) == before
+
+
+def test_a_failing_value_does_not_stop_the_others(finished, arguments, tmp_path):
+    folder = tmp_path / "sweep"
+    shutil.copytree(finished[0], folder, ignore=shutil.ignore_patterns("sweep.json"))
+    values = "data.batch_size=1000,2"
+    answer = sweep(*arguments, values, f"hydra.sweep.dir={folder}")
+    assert answer.status == 1
+    assert any(line.startswith("data.batch_size=1000 failed: ") for line in answer.errors)
+    status = {run["name"]: run["status"] for run in record(folder)["runs"]}
+    assert status["data.batch_size=1000"] == "failed"
+    assert status["data.batch_size=2"] == "complete"
+    assert answer.out.splitlines()[-1].endswith("index.html")
+
+
+def test_sweeps_in_one_folder_share_the_base(finished, arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished[0], tmp_path / "runs" / "network.dim")
+    answer = sweep(*arguments, "network.alpha=1,2")
+    assert answer.status == 0, answer.err
+    runs = {run["name"]: run for run in record(tmp_path / "runs/network.alpha")["runs"]}
+    assert runs["base"]["folder"] == "../network.dim/base" and runs["base"]["reused"]
+    assert sorted(os.listdir(tmp_path / "runs/network.alpha")) == [
+        "network.alpha=2",
+        "report",
+        "sweep.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("swept", "lines"),
+    [
+        (
+            ["network.dim=8,abc,0"],
+            [
+                "network.dim must be a whole number, got abc",
+                "network.dim must be >= 1, got 0",
+            ],
+        ),
+        (["network.dimm=8,9"], ["network.dimm is not a setting, got 8; did you mean network.dim?"]),
+        (["+network.dimm=8"], ["network.dimm is not a setting, got 8; did you mean network.dim?"]),
+        (
+            ["optimizer=adamw,foo"],
+            ["optimizer must be one of adamw, dadapt_adam, prodigy, got foo"],
+        ),
+        (
+            ["network.dim=2,8", "network.alpha=1,2"],
+            [
+                "a sweep over network.dim and network.alpha at once can't tell which of them made "
+                "a difference; sweep one, or set study.several_parameters=true"
+            ],
+        ),
+        (
+            ["network.dim=2,8", "sampling.checkpoints=[not/there]"],
+            ["sampling.checkpoints: not/there does not exist; check the path"],
+        ),
+    ],
+)
+def test_every_job_is_checked_before_the_first_starts(
+    arguments, tmp_path, monkeypatch, swept, lines
+):
+    monkeypatch.chdir(tmp_path)
+    several = swept if any("," in item for item in swept) else [*swept, "network.dim=2,8"]
+    answer = call("-m", *arguments, *several)
+    assert answer.status == 2
+    assert answer.errors[: len(lines)] == lines
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_without_several_values_is_refused(arguments):
+    answer = call("-m", *arguments)
+    assert answer.status == 2 and answer.errors[0].startswith("-m needs a parameter with several")
+
+
+@pytest.mark.parametrize(
+    "value", ["../../etc/passwd", "/abs/path", "a\\b", "..", "con\n", "x" * 500, "'../q'", "ñ/字"]
+)
+def test_no_value_leaves_the_sweep_folder(value):
+    name = folder_name([f"model.checkpoint={value}"])
+    assert name.startswith("model.checkpoint=") or name == "model.checkpoint"
+    assert "/" not in name and "\\" not in name and 0 < len(name) <= MAX_NAME
+    assert Path("sweep", name).parent == Path("sweep")
