@@ -17,6 +17,8 @@ import yaml
 from PIL import Image, ImageDraw
 
 STRATA = (100, 300, 500, 700, 900)
+GAP = 0.02
+"""How far the loss of the training images lies below that of the held-out ones."""
 INPUTS = ("images", "captions", "checkpoint", "vae", "latents")
 COLUMNS = (
     "step,epoch,loss/step,loss/epoch,dlr/unet,dlr/text_encoder,d,val/loss,"
@@ -139,7 +141,21 @@ def write_run(sweep: SweepBuilder, run: FakeRun) -> dict[str, Any]:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
         writer.writerows(_rows(sweep, run))
+    if run.held_out:
+        _write_image_losses(sweep, run, folder / "held_out.csv")
     return entry
+
+
+def _write_image_losses(sweep: SweepBuilder, run: FakeRun, path: Path) -> None:
+    """Loss of each image at the end: training images lie GAP below the held-out ones."""
+    last = sweep.epochs * run.steps_per_epoch
+    lines = ["step,set,image,timestep,loss"]
+    for part, gap in (("held_out", 0.0), ("training", GAP)):
+        for image, offset in (("a", -0.01), ("b", 0.01)):
+            for timestep in STRATA:
+                loss = _held_out(run, 1.0)[f"val/loss_t{timestep}"] + offset - gap
+                lines.append(f"{last},{part},{image},{timestep},{loss!r}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _facts(sweep: SweepBuilder, run: FakeRun) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from lora_lab.errors import ConfigError, LabError
+from lora_lab.study.held_out_file import TRAIN_LOSS, read_image_losses
 from lora_lab.study.load import load_sweep
+from lora_lab.study.measure import measure
 from lora_lab.study.metrics_table import read_metrics
-from study_sweep_builder import STRATA, SweepBuilder
+from study_sweep_builder import GAP, STRATA, SweepBuilder
 
 
 @pytest.fixture
@@ -178,3 +180,21 @@ def test_bytes_that_are_no_text_do_not_stop_the_reading(tmp_path):
     path = tmp_path / "metrics.csv"
     path.write_bytes(b"step,d\n1,2\n\xff\xfe\x00,3\n")
     assert read_metrics(path).steps.tolist() == [1]
+
+
+def test_the_gap_is_held_out_minus_training_images(sweep):
+    run = by_name(sweep.write())["base"]
+    assert measure(run).gap == pytest.approx(GAP)
+    assert np.isfinite(run.metrics.column(TRAIN_LOSS)).sum() == 1
+
+
+def test_losses_of_single_images_are_means_over_the_timesteps(sweep):
+    losses = read_image_losses(sweep.write() / "base" / "held_out.csv").final
+    assert losses["b"] - losses["a"] == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize("text", ["", "step,set\n1,x\n", "step,set,image,timestep,loss\n1,hel"])
+def test_a_damaged_file_of_image_losses_says_nothing(tmp_path, text):
+    path = tmp_path / "held_out.csv"
+    path.write_text(text, encoding="utf-8")
+    assert read_image_losses(path).final == {} and read_image_losses(path).training == {}

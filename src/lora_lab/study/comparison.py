@@ -23,7 +23,7 @@ def write_comparison(study: Study, path: Path) -> None:
 def comparison_text(study: Study) -> str:
     """The table as CSV; empty cells where nothing was measured."""
     timesteps = sorted({t for one in study.judged for t in one.measures.held_out_by_timestep})
-    rows = [_row(one, study, timesteps) for one in study.judged]
+    rows = [_row(one, study, timesteps) | _costs(one) for one in study.judged]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -65,6 +65,12 @@ def _row(one: Judged, study: Study, timesteps: list[int]) -> dict[str, str | flo
         "peak_dlr_unet": figures.peak_dlr_unet,
         "peak_dlr_text_encoder": figures.peak_dlr_text_encoder,
         "peak_dlr_step": figures.peak_dlr_step,
+    }
+
+
+def _costs(one: Judged) -> dict[str, str | float | None]:
+    run, figures = one.run, one.measures
+    return {
         "steps": figures.steps,
         "seconds": figures.seconds,
         "seconds_training": figures.seconds_training,

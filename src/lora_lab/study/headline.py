@@ -110,9 +110,12 @@ def _floor(study: Study) -> str:
     if study.base is None:
         return ""
     if floor.reason:
+        advice = "train the base with two seeds at least (study.base_runs=2)"
+        if floor.seeds >= 2:
+            advice = "look at the learning rate at work below, and train for longer"
         return (
-            f"Without a noise floor nothing can be called better or worse: {floor.reason}. "
-            "The base needs at least two seeds (study.base_runs=2)."
+            "Without a noise floor nothing can be called better or worse, "
+            f"and there is none: {floor.reason}. What to do: {advice}."
         )
     share = floor.sd / study.base.measures.held_out
     text = (

@@ -57,9 +57,14 @@ def version_facts(study: Study) -> list[Fact]:
     names = sorted({name for one in study.judged for name in one.run.record.versions})
     facts = [
         _fact(study, "device", lambda one: one.run.record.device),
-        _fact(study, "git commit", lambda one: one.run.record.git_commit[:12]),
+        _fact(study, "git commit", lambda one: _short(one.run.record.git_commit)),
     ]
     return facts + [_fact(study, name, _entry("versions", name)) for name in names]
+
+
+def _short(commit: str) -> str:
+    """A commit's first digits; a + at the end, for changes beyond it, stays."""
+    return commit[:12] + ("+" if commit.endswith("+") else "")
 
 
 def _entry(group: str, name: str) -> Callable[[Judged], str]:

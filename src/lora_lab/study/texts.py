@@ -56,8 +56,8 @@ FIGURE_TEXTS = {
         "At fixed timesteps and under fixed noise. Low timesteps are about detail, high ones "
         "about the layout of the picture.",
         "First panel: difference to the base at the end; inside the band it is within the noise "
-        "floor. Then the mean and each timestep over the training. The gap to as many training "
-        "images, where it was measured, is what a LoRA has learned by heart.",
+        "floor. Then the mean and each timestep over the training. As far as the gap to as many "
+        "training images grows while training, a LoRA learns by heart.",
     ),
     "cost": FigureText(
         "Cost",

@@ -20,6 +20,8 @@ from lora_lab.study.pair import PairedLoss, pair_loss, seed_sd_of_smoothed_loss
 
 FACTOR = 2.0
 """A difference counts when it exceeds so many standard deviations between the base's seeds."""
+ROUNDING = 1e-6
+"""A floor below this share of the loss is rounding, not training."""
 FEW_SEEDS = 5
 """With fewer base seeds than this the floor itself is uncertain, and the report says so."""
 
@@ -129,8 +131,10 @@ def noise_floor(seeds: tuple[Run, ...]) -> Floor:
         [run.metrics.column(HELD_OUT)[np.isin(run.metrics.steps, late)] for run in seeds]
     )  # (R, P)
     sd = max(pooled_sd(curves), sample_sd(curves[:, -1]))
-    if not sd > 0:
-        reason = "the base runs of all seeds end with the very same held-out loss"
+    if not sd > ROUNDING * abs(float(curves.mean())):
+        reason = (
+            "the base runs of all seeds end with the same held-out loss, as if nothing was learned"
+        )
         return Floor(count, math.nan, training_sd, reason)
     return Floor(count, sd, training_sd)
 
