@@ -2,22 +2,13 @@
 
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from transformers.models.clip.configuration_clip import CLIPTextConfig
-from transformers.models.clip.modeling_clip import CLIPTextModel
 
-from lora_lab.base_model import load_tokenizer, read_config
+from lora_lab.base_model import BUILDERS, load_tokenizer, read_config
 from lora_lab.checkpoint_files import ARCHITECTURE_FOLDER
 
 # Sizes of runwayml/stable-diffusion-v1-5, as its model card's files add up to.
 PARAMETERS = {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}
-BUILDERS = {
-    "unet": UNet2DConditionModel.from_config,
-    "vae": AutoencoderKL.from_config,
-    "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
-}
 
 
 @pytest.mark.parametrize("part", list(PARAMETERS))

@@ -27,6 +27,12 @@ from lora_lab.checkpoint_files import ARCHITECTURE_FOLDER, read_part, read_singl
 from lora_lab.errors import LabError
 
 PARTS = ("unet", "text_encoder", "vae")
+BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
+    "unet": UNet2DConditionModel.from_config,
+    "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
+    "vae": AutoencoderKL.from_config,
+}
+"""From a part's config to the module, with whatever weights the default device gives it."""
 
 
 @dataclass
@@ -76,15 +82,10 @@ def load_base(
     else:
         folder = ARCHITECTURE_FOLDER
         tensors = read_single_file(path, folder, allow_pickle)
-    builders: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-        "unet": UNet2DConditionModel.from_config,
-        "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
-        "vae": AutoencoderKL.from_config,
-    }
     modules: dict[str, Any] = {}
     for part in PARTS:
         with torch.device("meta"):
-            modules[part] = builders[part](read_config(folder / part / "config.json"))
+            modules[part] = BUILDERS[part](read_config(folder / part / "config.json"))
         if part in parts:
             fill(modules[part], tensors[part], path / part if path.is_dir() else path)
     return BaseModel(
