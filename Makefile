@@ -5,7 +5,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DEMO_DIR ?= runs/network.dim
+DEMO_DIR ?=
 SWEEP ?= network.dim=2,8,32
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)  ## Train, sweep and compare on the embedded model; the last line is the report
-	$(BIN)/python train.py -m $(SWEEP) hydra.sweep.dir=$(DEMO_DIR) $(ARGS)
+	$(BIN)/python train.py -m $(SWEEP) $(if $(DEMO_DIR),hydra.sweep.dir=$(DEMO_DIR)) $(ARGS)
 
 test: $(STAMP)  ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
