@@ -1,17 +1,13 @@
 """One training run, from a config to a run folder."""
 
 import logging
-import signal
 import time
-import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
-from lora_lab.base_model import BaseModel, load_base
 from lora_lab.callbacks import (
     DLR,
     Cost,
@@ -24,40 +20,17 @@ from lora_lab.callbacks import (
 from lora_lab.callbacks.cost import peak_memory, reset_peak_memory
 from lora_lab.callbacks.lora_export import CHECKPOINT, FileFacts, save_steps
 from lora_lab.clock import Clock
-from lora_lab.config import ModelConfig, TrainConfig
-from lora_lab.data import Examples, Item, find_examples, latents_fingerprint, prepare
-from lora_lab.errors import ConfigError
-from lora_lab.latents import LatentCache
+from lora_lab.config import TrainConfig
+from lora_lab.data import find_examples
+from lora_lab.inputs import Inputs, SharedInputs, input_fingerprints, load_inputs
 from lora_lab.loader import PairedLoader
 from lora_lab.loggers import build_loggers, finish
 from lora_lab.module import LoRAModule
 from lora_lab.network import inject_lora
 from lora_lab.run import COMPLETE, RunFolder, config_key, read_facts, reuse_key
+from lora_lab.trainer import build_trainer, fit, set_hardware
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class SharedInputs:
-    """What the runs of one process need not load twice."""
-
-    bases: dict[tuple[str, bool], BaseModel] = field(default_factory=dict)
-    """(checkpoint, allow_pickle) -> base model."""
-    latents: dict[str | None, LatentCache] = field(default_factory=dict)
-    """Cache folder -> latents."""
-
-    def base(self, config: ModelConfig) -> BaseModel:
-        """The base model that a config names."""
-        key = (config.checkpoint, config.allow_pickle)
-        if key not in self.bases:
-            self.bases[key] = load_base(config.checkpoint, allow_pickle=config.allow_pickle)
-        return self.bases[key]
-
-    def cache(self, folder: str | None) -> LatentCache:
-        """The latents kept in a folder, or in memory."""
-        if folder not in self.latents:
-            self.latents[folder] = LatentCache(None if folder is None else Path(folder))
-        return self.latents[folder]
 
 
 @dataclass(frozen=True)
@@ -68,21 +41,6 @@ class RunResult:
     lora: Path
     """The final LoRA file."""
     steps: int
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Everything that a run reads, ready for training."""
-
-    base: BaseModel
-    examples: Examples
-    items: list[Item]
-    held_out: list[Item]
-
-    def fingerprints(self) -> dict[str, str]:
-        """sha256 of images, captions, checkpoint, VAE, and the latents they gave."""
-        latents = latents_fingerprint(self.items, self.held_out)
-        return {**input_fingerprints(self.examples, self.base), "latents": latents}
 
 
 def train(config: TrainConfig, run_dir: Path, shared: SharedInputs | None = None) -> RunResult:
@@ -117,7 +75,7 @@ def _train(
     earlier: dict[str, Any] | None,
 ) -> RunResult:
     """The order of a run: data, base model, latents, LoRA, module, callbacks, loggers, trainer."""
-    _set_hardware(config)
+    set_hardware(config)
     inputs = load_inputs(config, shared, clock)
     fingerprints = inputs.fingerprints()
     key = reuse_key(config, fingerprints)
@@ -140,36 +98,12 @@ def _train(
         module = LoRAModule(base, network, config, config.epochs * loader.steps_per_epoch)
         callbacks = build_callbacks(config, folder.path, inputs, loader, module, clock)
         trainer = build_trainer(config, folder.path, callbacks, loggers)
-        _fit(trainer, module, loader, checkpoint)
+        fit(trainer, module, loader, checkpoint)
         trained = True
     finally:
         network.remove()
         finish(loggers, trained)
     return _complete(config, folder, clock, module, trainer)
-
-
-def load_inputs(config: TrainConfig, shared: SharedInputs, clock: Clock) -> Inputs:
-    """Read the images, then the base model, and encode the images.
-
-    Raises:
-        LabError: One of them can't be read.
-    """
-    examples = find_examples(config.data)
-    base = shared.base(config.model)
-    with clock.phase("caching"):
-        cache, resolution = shared.cache(config.data.cache_dir), config.data.resolution
-        items = prepare(examples.train, base, cache, resolution, config.data.flip)
-        held_out = prepare(examples.held_out, base, cache, resolution, flip=False)
-    return Inputs(base, examples, items, held_out)
-
-
-def input_fingerprints(examples: Examples, base: BaseModel) -> dict[str, str]:
-    """sha256 of images, captions, checkpoint and VAE."""
-    return {
-        **examples.fingerprints(),
-        "checkpoint": base.fingerprint,
-        "vae": base.vae_fingerprint,
-    }
 
 
 def is_reusable(run_dir: Path, config: TrainConfig, shared: SharedInputs | None = None) -> bool:
@@ -230,55 +164,6 @@ def build_callbacks(
     if config.callbacks.progress:
         callbacks.append(Progress(module.total_steps))
     return callbacks
-
-
-def build_trainer(
-    config: TrainConfig, run_dir: Path, callbacks: list[pl.Callback], loggers: list[Any]
-) -> pl.Trainer:
-    """Lightning's loop, without anything that our callbacks do."""
-    settings = config.trainer
-    return pl.Trainer(
-        max_epochs=config.epochs,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        precision=settings.precision,  # type: ignore[arg-type]  # config.check knows which
-        accumulate_grad_batches=settings.accumulate_grad_batches,
-        gradient_clip_val=settings.gradient_clip_val or None,
-        deterministic="warn" if torch.cuda.is_available() else None,
-        logger=loggers or False,
-        callbacks=callbacks,
-        default_root_dir=run_dir,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
-
-
-def _fit(
-    trainer: pl.Trainer, module: LoRAModule, loader: PairedLoader, checkpoint: Path | None
-) -> None:
-    """Train; Ctrl-C comes out as KeyboardInterrupt, which Lightning turns into an exit."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(module, loader, ckpt_path=checkpoint)
-    except SystemExit as stop:
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from stop
-
-
-def _set_hardware(config: TrainConfig) -> None:
-    if config.trainer.devices != 1:
-        raise ConfigError(
-            f"trainer.devices must be 1, got {config.trainer.devices}: "
-            "training on several devices at once isn't built"
-        )
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")  # hints about loops that aren't ours
 
 
 def _resume_from(

@@ -1,0 +1,72 @@
+"""Everything that a run reads: images, captions, base model, and the latents made of them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lora_lab.base_model import BaseModel, load_base
+from lora_lab.clock import Clock
+from lora_lab.config import ModelConfig, TrainConfig
+from lora_lab.data import Examples, Item, find_examples, latents_fingerprint, prepare
+from lora_lab.latents import LatentCache
+
+
+@dataclass
+class SharedInputs:
+    """What the runs of one process need not load twice."""
+
+    bases: dict[tuple[str, bool], BaseModel] = field(default_factory=dict)
+    """(checkpoint, allow_pickle) -> base model."""
+    latents: dict[str | None, LatentCache] = field(default_factory=dict)
+    """Cache folder -> latents."""
+
+    def base(self, config: ModelConfig) -> BaseModel:
+        """The base model that a config names."""
+        key = (config.checkpoint, config.allow_pickle)
+        if key not in self.bases:
+            self.bases[key] = load_base(config.checkpoint, allow_pickle=config.allow_pickle)
+        return self.bases[key]
+
+    def cache(self, folder: str | None) -> LatentCache:
+        """The latents kept in a folder, or in memory."""
+        if folder not in self.latents:
+            self.latents[folder] = LatentCache(None if folder is None else Path(folder))
+        return self.latents[folder]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a run reads, ready for training."""
+
+    base: BaseModel
+    examples: Examples
+    items: list[Item]
+    held_out: list[Item]
+
+    def fingerprints(self) -> dict[str, str]:
+        """sha256 of images, captions, checkpoint, VAE, and the latents they gave."""
+        latents = latents_fingerprint(self.items, self.held_out)
+        return {**input_fingerprints(self.examples, self.base), "latents": latents}
+
+
+def load_inputs(config: TrainConfig, shared: SharedInputs, clock: Clock) -> Inputs:
+    """Read the images, then the base model, and encode the images.
+
+    Raises:
+        LabError: One of them can't be read.
+    """
+    examples = find_examples(config.data)
+    base = shared.base(config.model)
+    with clock.phase("caching"):
+        cache, resolution = shared.cache(config.data.cache_dir), config.data.resolution
+        items = prepare(examples.train, base, cache, resolution, config.data.flip)
+        held_out = prepare(examples.held_out, base, cache, resolution, flip=False)
+    return Inputs(base, examples, items, held_out)
+
+
+def input_fingerprints(examples: Examples, base: BaseModel) -> dict[str, str]:
+    """sha256 of images, captions, checkpoint and VAE."""
+    return {
+        **examples.fingerprints(),
+        "checkpoint": base.fingerprint,
+        "vae": base.vae_fingerprint,
+    }
