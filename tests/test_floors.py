@@ -17,7 +17,7 @@ FLOORS = {
     "randomness samplers clock",
     2: "base_model checkpoint_files network latents merge metrics",
     3: "data loader module generate grid grid_layout",
-    4: "callbacks clock inputs loggers run run_images saved_loras training study",
+    4: "callbacks inputs loggers run run_images saved_loras trainer training study",
     5: "cli pocket",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -62,13 +62,12 @@ def run_command(
         return 2 if isinstance(error, ConfigError) else 1
     except Exception as error:
         _trace(debug)
-        composing = isinstance(error, COMPOSITION_ERRORS)
-        lines = explain(conf, schema, arguments) if composing else []
+        lines = explain(conf, schema, arguments) if isinstance(error, COMPOSITION_ERRORS) else []
         if lines or isinstance(error, HydraException):
             _tell(lines or [first_line(error)])
             return 2
-        hint = "" if debug else "; debug=true shows where"
-        _tell([f"{type(error).__name__}: {' '.join(str(error).split())}{hint}"])
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        _tell([reason if debug else f"{reason}; debug=true shows where"])
         return 1
 
 
