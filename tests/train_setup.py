@@ -35,6 +35,24 @@ OPTIMIZER = OptimizerConfig(
 )
 """The guide's."""
 
+SAMPLING = SamplingConfig(
+    checkpoints=[],
+    subject="zqx person",
+    prompts=PromptsConfig("a", "b", []),
+    negative="",
+    seed=1,
+    random_seeds=[],
+    sampler="Euler",
+    steps=1,
+    guidance=1.0,
+    width=32,
+    height=32,
+    batch_size=1,
+    lora_weight=1.0,
+    clip_skip=1,
+    allow_pickle=False,
+)
+
 
 def data_config(folder: Path, **changes: Any) -> DataConfig:
     """The tiny person at 32 px, 12 showings an epoch, 3 batches."""
@@ -61,12 +79,6 @@ def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
         folder: The data folder.
         changes: Values by key, with ``__`` for the dot: ``network__dim=8``.
     """
-    sampling = SamplingConfig(
-        **{"checkpoints": [], "subject": "zqx person", "negative": "", "seed": 1},
-        **{"random_seeds": [], "sampler": "Euler", "steps": 1, "guidance": 1.0},
-        **{"width": 32, "height": 32, "batch_size": 1, "lora_weight": 1.0},
-        **{"clip_skip": 1, "allow_pickle": False, "prompts": PromptsConfig("a", "b", [])},
-    )
     config = TrainConfig(
         model=ModelConfig("tiny", str(base), clip_skip=2, allow_pickle=False),
         data=data_config(folder),
@@ -77,7 +89,7 @@ def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
         trainer=TrainerConfig("32-true", "cpu", 1, 1, gradient_clip_val=1.0, threads=1),
         callbacks=CallbacksConfig(True, keep_last_checkpoint=False, progress=False),
         logger=LoggerConfig(True, False, WandbConfig(False, "test", None, "offline")),
-        sampling=sampling,
+        sampling=SAMPLING,
         study=StudyConfig(base_runs=2, several_parameters=False, reuse_from=None),
         epochs=2,
         save_every=0.5,
