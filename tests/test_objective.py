@@ -31,23 +31,23 @@ def pair() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_add_noise_agrees_with_diffusers(scheduler, pair):
-    ours = add_noise(*pair, TIMESTEPS, scheduler.alphas_cumprod)
+    ours = add_noise(pair[0], pair[1], TIMESTEPS, scheduler.alphas_cumprod)
     torch.testing.assert_close(ours, scheduler.add_noise(*pair, TIMESTEPS), rtol=1e-6, atol=1e-6)
 
 
 def test_velocity_agrees_with_diffusers(scheduler, pair):
-    ours = target("v_prediction", *pair, TIMESTEPS, scheduler.alphas_cumprod)
+    ours = target("v_prediction", pair[0], pair[1], TIMESTEPS, scheduler.alphas_cumprod)
     theirs = scheduler.get_velocity(*pair, TIMESTEPS)
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
 def test_epsilon_target_is_the_noise(scheduler, pair):
-    assert target("epsilon", *pair, TIMESTEPS, scheduler.alphas_cumprod) is pair[1]
+    assert target("epsilon", pair[0], pair[1], TIMESTEPS, scheduler.alphas_cumprod) is pair[1]
 
 
 def test_unknown_prediction_type_is_refused(scheduler, pair):
     with pytest.raises(LabError, match="prediction_type 'sample'"):
-        target("sample", *pair, TIMESTEPS, scheduler.alphas_cumprod)
+        target("sample", pair[0], pair[1], TIMESTEPS, scheduler.alphas_cumprod)
 
 
 def test_snr_agrees_with_diffusers(scheduler):

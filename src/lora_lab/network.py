@@ -95,7 +95,7 @@ def inject_lora(base: BaseModel, config: NetworkConfig, seed: int) -> LoRANetwor
             continue
         model = _model(base, part)
         settings = LoraConfig(r=config.dim, target_modules=targets)
-        settings.lora_alpha = config.alpha  # type: ignore[assignment]  # any number will do
+        settings.lora_alpha = config.alpha
         inject_adapter_in_model(settings, model, ADAPTER)
         for path, module in model.named_modules():
             if isinstance(module, LoraLayer):
