@@ -134,7 +134,5 @@ def read_parameters(path: Path) -> dict[str, str]:
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise LabError(f"{path} cannot be read as an image ({error})") from None
     if not isinstance(text, str):
-        raise LabError(
-            f"{path} has no `parameters` chunk: it is not made by a web UI"
-        )
+        raise LabError(f"{path} has no `parameters` chunk: it is not made by a web UI")
     return parse_parameters(text)

@@ -172,9 +172,9 @@ def _padded(chunks: list[list[tuple[int, float]]], start: int, end: int) -> Chun
 def apply_weights(hidden: Tensor, weights: Tensor) -> Tensor:
     """Multiply hidden states by the tokens' weights and bring each chunk's mean back.
 
-    z' = z * w, z'' = z' * mean(z) / mean(z'), as A1111's default ("Original") emphasis does. Where a
-    mean is zero up to rounding, their ratio means nothing and is left out: a layer norm that was not
-    trained gives such means.
+    z' = z * w, z'' = z' * mean(z) / mean(z'), as A1111's default ("Original") emphasis does. Where
+    a mean is zero up to rounding, their ratio means nothing and is left out: a layer norm that was
+    not trained gives such means.
 
     Args:
         hidden: (T, 77, C).
