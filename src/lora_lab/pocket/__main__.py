@@ -16,6 +16,7 @@ from lora_lab.pocket.draw import STYLES
 from lora_lab.pocket.export import export_checkpoint, export_clip
 from lora_lab.pocket.person import write_person
 from lora_lab.pocket.pretrain import SEED, Stages, set_threads
+from lora_lab.pocket.unet import CLIP_SKIP
 from lora_lab.pocket.vae import psnr
 
 NAMES = {"plain": "pocket", "graphic": "pocket-graphic", "photo": "pocket-photo"}
@@ -26,7 +27,7 @@ DRAWING = DrawSettings(
     guidance=4.0,
     width=64,
     height=64,
-    clip_skip=1,
+    clip_skip=CLIP_SKIP,
     batch_size=25,
 )
 PROMPTS = 100

@@ -16,7 +16,7 @@ from lora_lab.pocket.draw import render
 TRIGGER = "zqx"
 """A token that pocket never read."""
 COUNTS = {"train": 24, "held_out": 8}
-REPEATS = {"train": 5, "held_out": 1}
+REPEATS = {"train": 1, "held_out": 1}
 _VARYING = ("garment", "mouth", "eyes", "background")
 
 

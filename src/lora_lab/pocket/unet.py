@@ -4,7 +4,7 @@
 (γ = 5, arXiv 2303.09556), 10 % empty captions for classifier-free guidance, averaged weights. The
 text encoder is CLIP's text tower, frozen.
 
-Shapes: B batch; latents ``(B, 4, 16, 16)``; text states ``(B, 77, 128)``.
+Shapes: B batch; latents ``(B, 8, 16, 16)``; text states ``(B, 77, 128)``.
 """
 
 import random
@@ -20,24 +20,27 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from lora_lab.base_model import encode_prompt_hidden
 from lora_lab.objective import add_noise, min_snr_weights, signal_to_noise, squared_error
 from lora_lab.pocket.attributes import Attributes, caption
 from lora_lab.pocket.loop import Fit, fit_network
 from lora_lab.pocket.vae import to_tensor
 
-FIT = Fit(steps=3600, lr=1e-3, warmup=200, weight_decay=0.01, ema=0.998, checkpoint_every=200)
-STYLE_FIT = Fit(steps=500, lr=3e-4, warmup=50, weight_decay=0.01, ema=0.99, checkpoint_every=100)
+FIT = Fit(steps=1300, lr=1e-3, warmup=150, weight_decay=0.01, ema=0.998, checkpoint_every=100)
+STYLE_FIT = Fit(steps=160, lr=3e-4, warmup=50, weight_decay=0.01, ema=0.99, checkpoint_every=100)
 BATCH = 64
 EMPTY_CAPTIONS = 0.1
 GAMMA = 5.0
+CLIP_SKIP = 2
+"""The hidden state that the denoiser reads: the last but one, as the guide trains."""
 
 
 def build_unet() -> UNet2DConditionModel:
     """An untrained UNet with Stable Diffusion's classes and pocket's widths."""
     return UNet2DConditionModel(
         sample_size=16,
-        in_channels=4,
-        out_channels=4,
+        in_channels=8,
+        out_channels=8,
         block_out_channels=(64, 128, 128),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -62,7 +65,7 @@ def build_noise_scheduler() -> DDPMScheduler:
 
 
 def encode_images(vae: AutoencoderKL, images: np.ndarray) -> Tensor:
-    """Scaled posterior means ``(N, 4, 16, 16)`` of uint8 images ``(N, 64, 64, 3)``."""
+    """Scaled posterior means ``(N, 8, 16, 16)`` of uint8 images ``(N, 64, 64, 3)``."""
     parts = []
     with torch.inference_mode():
         for i in range(0, len(images), 64):
@@ -75,7 +78,7 @@ class Pretraining:
     """What a denoiser learns from."""
 
     latents: Tensor
-    """``(N, 4, 16, 16)``."""
+    """``(N, 8, 16, 16)``."""
     drawn: list[Attributes]
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
@@ -100,7 +103,7 @@ def _loss_of(unet: UNet2DConditionModel, data: Pretraining, name: str) -> Callab
         noisy = add_noise(latents, noise, timesteps, alphas_cumprod)
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
-                states = data.text_encoder(tokens.input_ids).last_hidden_state  # (B, 77, 128)
+                states = encode_prompt_hidden(data.text_encoder, tokens.input_ids, CLIP_SKIP)
             predicted = unet(noisy, timesteps, states).sample.float()
         snr = signal_to_noise(alphas_cumprod)[timesteps]  # (B,)
         weights = min_snr_weights(snr, GAMMA, "epsilon")

@@ -1,6 +1,6 @@
-"""Pretrain pocket's autoencoder: 64 px RGB to 16x16 latents of 4 channels.
+"""Pretrain pocket's autoencoder: 64 px RGB to 16x16 latents of 8 channels.
 
-Shapes: B batch; images ``(B, 3, 64, 64)`` in [-1, 1]; latents ``(B, 4, 16, 16)``.
+Shapes: B batch; images ``(B, 3, 64, 64)`` in [-1, 1]; latents ``(B, 8, 16, 16)``.
 """
 
 from dataclasses import replace
@@ -14,24 +14,34 @@ from torch import Tensor
 
 from lora_lab.pocket.loop import Fit, fit_network
 
-FIT = Fit(steps=1300, lr=2e-3, warmup=100, weight_decay=0.0, ema=0.998, checkpoint_every=100)
-DECODER_FIT = replace(FIT, steps=3000, lr=1.5e-3, warmup=50)
+FIT = Fit(steps=1000, lr=1.2e-3, warmup=100, weight_decay=0.0, ema=0.998, checkpoint_every=100)
+DECODER_FIT = replace(FIT, steps=600, lr=1e-3, warmup=50)
 """The decoder goes on alone when the latents are fixed, while the denoiser learns them."""
 BATCH = 16
 KL_WEIGHT = 1e-3
+LATENTS = 8
+START_LOGVAR = -6.0
 
 
 def build_vae() -> AutoencoderKL:
-    """An untrained autoencoder with Stable Diffusion's classes and pocket's widths."""
-    return AutoencoderKL(
-        block_out_channels=(32, 64, 64),
+    """An untrained autoencoder with Stable Diffusion's classes and pocket's widths.
+
+    Its posterior starts narrow (standard deviation ``exp(START_LOGVAR / 2)``): from the usual
+    width of 1 the first thousand steps would go into outgrowing the posterior's own noise.
+    """
+    vae = AutoencoderKL(
+        block_out_channels=(32, 32, 96),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=LATENTS,
         norm_num_groups=8,
         sample_size=64,
     )
+    with torch.no_grad():
+        vae.quant_conv.weight[LATENTS:].zero_()
+        vae.quant_conv.bias[LATENTS:].fill_(START_LOGVAR)
+    return vae
 
 
 def to_tensor(images: np.ndarray) -> Tensor:

@@ -1,0 +1,139 @@
+"""Pocket's drawings, captions, tokenizer and training loop."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from lora_lab.assets import locate
+from lora_lab.pocket import attributes as words
+from lora_lab.pocket.loop import Fit, fit_network, learning_rate
+from lora_lab.pocket.person import COUNTS, TRIGGER, draw_person, person_caption
+
+draw = pytest.importorskip(
+    "lora_lab.pocket.draw", reason="drawing needs the extra: pip install -e '.[pocket]'"
+)
+
+
+def test_nothing_withheld_is_drawn_for_pretraining() -> None:
+    rng = random.Random(0)
+    drawn = [words.draw_attributes(rng) for _ in range(2000)]
+    assert not {a.hair for a in drawn} & set(words.WITHHELD_HAIR)
+    assert not {a.hair_color for a in drawn} & set(words.WITHHELD_HAIR_COLORS)
+    assert not any(a.scar or a.print for a in drawn)
+
+
+def test_every_value_of_every_attribute_is_drawn() -> None:
+    rng = random.Random(0)
+    drawn = [words.draw_attributes(rng) for _ in range(2000)]
+    for name, values in words.CLASSES.items():
+        assert {getattr(a, name) for a in drawn} == set(values)
+
+
+def test_a_caption_names_only_what_was_drawn() -> None:
+    rng = random.Random(1)
+    for _ in range(300):
+        a = words.draw_attributes(rng)
+        text, said = words.compose(a, rng, keep=1.0)
+        assert a.background in text and "background" in said
+        assert f"{a.garment_color} {a.garment}" in text
+        for other in set(words.GLASSES) - {a.glasses, "no glasses"}:
+            assert a.glasses in other or other not in text
+
+
+def test_the_same_seed_draws_the_same_pixels() -> None:
+    images = []
+    for _ in range(2):
+        rng = random.Random(3)
+        a = words.draw_attributes(rng)
+        images.append([draw.render(a, style, random.Random(4)) for style in draw.STYLES])
+    assert all(np.array_equal(x, y) for x, y in zip(*images, strict=True))
+    assert images[0][0].shape == (64, 64, 3)
+
+
+def test_styles_differ_and_keep_the_subject() -> None:
+    a = words.draw_attributes(random.Random(5))
+    plain, graphic, photo = (draw.render(a, s).astype(float) for s in draw.STYLES)
+    for styled in (graphic, photo):
+        difference = np.abs(styled - plain).mean()
+        assert 4 < difference < 60
+        assert np.corrcoef(styled.ravel(), plain.ravel())[0, 1] > 0.6
+
+
+def test_the_person_keeps_the_identity_and_varies_the_rest() -> None:
+    rng = random.Random(0)
+    drawn = [draw_person(rng) for _ in range(50)]
+    for name in ("hair", "hair_color", "skin", "scar", "print", "glasses", "facial_hair"):
+        assert len({getattr(a, name) for a in drawn}) == 1
+    for name in ("garment", "garment_color", "mouth", "eyes", "background", "framing"):
+        assert len({getattr(a, name) for a in drawn}) > 1
+    text = person_caption(drawn[0], rng)
+    assert TRIGGER in text and "turquoise" not in text and "scar" not in text
+
+
+def test_the_committed_person_is_what_the_script_draws(tmp_path: Path) -> None:
+    from lora_lab.pocket.person import write_person
+
+    write_person(tmp_path, seed=0)
+    committed = locate("embedded:person")
+    written = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*.*"))
+    assert len(written) == 2 * sum(COUNTS.values())
+    for path in written:
+        if path.suffix == ".txt":
+            assert (committed / path).read_text() == (tmp_path / path).read_text()
+        else:
+            ours, theirs = (np.asarray(Image.open(f / path)) for f in (tmp_path, committed))
+            assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 2
+
+
+def test_shards_are_drawn_once_and_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lora_lab.pocket import dataset
+
+    monkeypatch.setattr(dataset, "SHARD", 3)
+    dataset.draw_dataset(tmp_path / "a", "plain", 6, seed=1, processes=1)
+    first = dataset.load_dataset(tmp_path / "a", "plain")
+    (tmp_path / "a" / "plain-0001.npz").unlink()
+    dataset.draw_dataset(tmp_path / "a", "plain", 6, seed=1, processes=2)
+    again = dataset.load_dataset(tmp_path / "a", "plain")
+    assert np.array_equal(first[0], again[0]) and first[1] == again[1]
+
+
+def _noisy_loss(network: nn.Linear, step: int) -> Tensor:
+    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+    return (network(x) - x.sum(1, keepdim=True)).square().mean()
+
+
+def test_a_killed_pretraining_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    fit = Fit(steps=20, lr=0.05, warmup=3, ema=0.9, checkpoint_every=5)
+
+    def train(checkpoint: Path, stop_at: int | None) -> nn.Module:
+        torch.manual_seed(0)
+        network = nn.Linear(4, 1)
+
+        def loss_at(step: int) -> Tensor:
+            if step == stop_at:
+                raise KeyboardInterrupt
+            return _noisy_loss(network, step)
+
+        return fit_network(network, loss_at, fit, checkpoint)
+
+    whole = train(tmp_path / "whole.pt", None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed.pt", 13)
+    resumed = train(tmp_path / "killed.pt", None)
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_two_percent() -> None:
+    fit = Fit(steps=100, lr=1.0, warmup=10)
+    assert learning_rate(0, fit) == pytest.approx(0.1)
+    assert learning_rate(9, fit) == pytest.approx(1.0)
+    assert learning_rate(55, fit) == pytest.approx(0.02 + 0.98 * 0.5)
+    assert learning_rate(100, fit) == pytest.approx(0.02)
+    assert learning_rate(0, replace(fit, warmup=0)) == pytest.approx(1.0)

@@ -1,0 +1,104 @@
+"""The weights that ship: read by diffusers and transformers, and as good as their record says."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from lora_lab.assets import locate
+from lora_lab.base_model import load_base
+from lora_lab.pocket.attributes import compose, draw_attributes
+
+NAMES = ["pocket", "pocket-graphic", "pocket-photo"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_diffusers_reads_each_checkpoint(name: str) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        locate(f"embedded:{name}"), local_files_only=True, safety_checker=None
+    )
+    ours = load_base(f"embedded:{name}")
+    for part in ("unet", "vae", "text_encoder"):
+        theirs = getattr(pipeline, part).state_dict()
+        state = getattr(ours, part).state_dict()
+        assert state.keys() == theirs.keys()
+        assert all(torch.equal(state[key], theirs[key].float()) for key in state)
+    text = "portrait of a person, blue hoodie"
+    assert ours.tokenizer(text).input_ids == pipeline.tokenizer(text).input_ids
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_fp16_and_finite(name: str) -> None:
+    for path in locate(f"embedded:{name}").rglob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118  (safe_open is no dict)
+                tensor = file.get_tensor(key)
+                assert tensor.dtype == torch.float16, f"{path}: {key}"
+                assert torch.isfinite(tensor).all(), f"{path}: {key}"
+
+
+def test_all_weights_together_stay_below_64_mb() -> None:
+    folder = locate("embedded:pocket").parent
+    assert sum(path.stat().st_size for path in folder.rglob("*.*")) < 64_000_000
+
+
+def test_every_word_of_a_caption_is_one_token_and_the_trigger_is_not() -> None:
+    tokenizer = load_base("embedded:pocket", parts=()).tokenizer
+    rng = random.Random(0)
+    for _ in range(200):
+        text, _ = compose(draw_attributes(rng), rng, keep=1.0)
+        assert len(tokenizer(text).input_ids) <= 77
+        for word in text.replace(",", " ").replace("-", " ").split():
+            assert len(tokenizer(word).input_ids) == 3, word
+    assert len(tokenizer("zqx").input_ids) > 3
+
+
+def test_the_text_encoder_is_the_text_tower_of_the_clip() -> None:
+    from transformers import CLIPModel
+
+    tower = CLIPModel.from_pretrained(locate("embedded:pocket-clip")).text_model.state_dict()
+    encoder = load_base("embedded:pocket", parts=("text_encoder",)).text_encoder.state_dict()
+    assert tower.keys() == encoder.keys()
+    assert all(torch.equal(tower[key].float(), encoder[key]) for key in tower)
+
+
+def test_the_clip_finds_the_image_of_a_caption() -> None:
+    draw = pytest.importorskip("lora_lab.pocket.draw", reason="drawing needs the extra `pocket`")
+    from transformers import CLIPModel
+
+    from lora_lab.pocket.clip import retrieval_accuracy
+
+    rng = random.Random("never seen")
+    drawn = [draw_attributes(rng) for _ in range(64)]
+    images = np.stack([draw.render(a) for a in drawn])
+    clip = CLIPModel.from_pretrained(locate("embedded:pocket-clip"), dtype=torch.float32).eval()
+    tokenizer = load_base("embedded:pocket", parts=()).tokenizer
+    assert retrieval_accuracy(clip, tokenizer, images, drawn) >= 0.8
+
+
+def test_the_autoencoder_is_as_faithful_as_recorded() -> None:
+    from lora_lab.pocket.vae import psnr
+
+    paths = sorted(locate("embedded:person").rglob("*.png"))
+    assert len(paths) == 32
+    draw = pytest.importorskip("lora_lab.pocket.draw", reason="drawing needs the extra `pocket`")
+    rng = random.Random("never seen")
+    images = np.stack([draw.render(draw_attributes(rng)) for _ in range(64)])
+    recorded = json.loads((locate("embedded:pocket").parent / "quality.json").read_text())
+    measured = psnr(load_base("embedded:pocket", parts=("vae",)).vae, images)
+    assert measured == pytest.approx(recorded["vae_psnr_db"]["plain"], abs=1.0)
+
+
+def test_the_person_is_24_and_8_captioned_pictures_of_64_pixels() -> None:
+    for part, count in (("train", 24), ("held_out", 8)):
+        paths = sorted((locate("embedded:person") / part).rglob("*.png"))
+        assert len(paths) == count
+        for path in paths:
+            assert Image.open(path).size == (64, 64)
+            assert "zqx person" in path.with_suffix(".txt").read_text(encoding="utf-8")
