@@ -1,7 +1,7 @@
 """Pocket's tokenizer: CLIP's byte-pair encoding with the part of its vocabulary that pocket needs.
 
 The merges are CLIP's own (OpenAI, MIT; shipped by open_clip), in CLIP's order: the first
-``FIRST_MERGES`` and all that the words of the captions need, so that each of them is one token.
+``FIRST_MERGES`` and all that the words of the captions need, so that CLIP's tokens are theirs.
 """
 
 import gzip
