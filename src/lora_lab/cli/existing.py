@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 OWN_FILES = (
     *("run.json", "config.yaml", "overrides.yaml", "metrics.csv", "last.ckpt"),
-    *("lora", "images", "grids", "tensorboard", "wandb", "sweep.json"),
+    *("lora", "images", "grids", "tensorboard", "wandb", "sweep.json", "held_out.csv"),
 )
 """Names that a run or sweep folder consists of; a run would replace what has one of them."""
 
