@@ -8,6 +8,7 @@ lose in two ``.item()`` calls for every tensor.
 import contextlib
 import io
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -74,14 +75,12 @@ def _group_rate(group: dict) -> float:
     return rate
 
 
-def _dadapt_adam(groups: list[dict], config: OptimizerConfig) -> Optimizer:
-    """DAdaptAdam. Groups must share one lr (its step raises), so the factor is a layer_scale."""
-    from dadaptation import DAdaptAdam
-
-    for group in groups:
-        group["layer_scale"] = config.text_encoder_lr if group["name"] == "text_encoder" else 1.0
+def _with_own_d(
+    kind: Callable[..., Optimizer], groups: list[dict], config: OptimizerConfig
+) -> Optimizer:
+    """An optimizer that finds d by itself: DAdaptAdam and Prodigy take the same arguments."""
     with contextlib.redirect_stdout(io.StringIO()):  # it prints "Using decoupled weight decay"
-        return DAdaptAdam(
+        return kind(
             groups,
             lr=config.lr,
             betas=(config.betas[0], config.betas[1]),
@@ -92,6 +91,15 @@ def _dadapt_adam(groups: list[dict], config: OptimizerConfig) -> Optimizer:
             d0=config.d0,
             growth_rate=_growth_rate(config),
         )
+
+
+def _dadapt_adam(groups: list[dict], config: OptimizerConfig) -> Optimizer:
+    """DAdaptAdam. Groups must share one lr (its step raises), so the factor is a layer_scale."""
+    from dadaptation import DAdaptAdam
+
+    for group in groups:
+        group["layer_scale"] = config.text_encoder_lr if group["name"] == "text_encoder" else 1.0
+    return _with_own_d(DAdaptAdam, groups, config)
 
 
 def _prodigy(groups: list[dict], config: OptimizerConfig) -> Optimizer:
@@ -107,18 +115,7 @@ def _prodigy(groups: list[dict], config: OptimizerConfig) -> Optimizer:
             f"optimizer.text_encoder_lr must be 1 with optimizer=prodigy, got "
             f"{config.text_encoder_lr:g}: Prodigy has one rate for all groups, use dadapt_adam"
         )
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints "Using decoupled weight decay"
-        return Prodigy(
-            groups,
-            lr=config.lr,
-            betas=(config.betas[0], config.betas[1]),
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            decouple=config.decouple,
-            use_bias_correction=config.use_bias_correction,
-            d0=config.d0,
-            growth_rate=_growth_rate(config),
-        )
+    return _with_own_d(Prodigy, groups, config)
 
 
 def _adamw(groups: list[dict], config: OptimizerConfig) -> Optimizer:

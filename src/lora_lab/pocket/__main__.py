@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from lora_lab.base_model import load_base
@@ -15,7 +16,7 @@ from lora_lab.pocket.clip import retrieval_accuracy
 from lora_lab.pocket.draw import STYLES
 from lora_lab.pocket.export import export_checkpoint, export_clip
 from lora_lab.pocket.person import write_person
-from lora_lab.pocket.pretrain import SEED, Stages, set_threads
+from lora_lab.pocket.pretrain import SEED, Stages
 from lora_lab.pocket.unet import CLIP_SKIP
 from lora_lab.pocket.vae import psnr
 
@@ -66,7 +67,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    set_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
     stages = Stages(arguments.work)
     stages.draw()
     for style, name in NAMES.items():

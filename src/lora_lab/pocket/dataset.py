@@ -46,17 +46,14 @@ def draw_dataset(folder: Path, style: str, count: int, seed: int, processes: int
             log.info("%s: %d of %d shards drawn", style, done, len(shards))
 
 
-def load_dataset(
-    folder: Path, style: str, count: int | None = None
-) -> tuple[np.ndarray, list[Attributes]]:
+def load_dataset(folder: Path, style: str) -> tuple[np.ndarray, list[Attributes]]:
     """Read the shards of one style in order.
 
     Returns:
         images ``(N, 64, 64, 3)`` uint8, and their attributes.
     """
     images, drawn = [], []
-    paths = sorted(folder.glob(f"{style}-*.npz"))
-    for path in paths if count is None else paths[: -(-count // SHARD)]:
+    for path in sorted(folder.glob(f"{style}-*.npz")):
         with np.load(path) as shard:
             images.append(shard["images"])
             drawn += [Attributes(**a) for a in json.loads(str(shard["attributes"]))]

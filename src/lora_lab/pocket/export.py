@@ -55,9 +55,8 @@ def export_checkpoint(
     tokenizer: CLIPTokenizer,
 ) -> None:
     """Write a diffusers folder that ``StableDiffusionPipeline.from_pretrained`` reads."""
-    write_folder = folder / "unet"
-    _save_config(dict(unet.config), write_folder / "config.json")
-    _save_half(unet, write_folder / "diffusion_pytorch_model.safetensors")
+    _save_config(dict(unet.config), folder / "unet" / "config.json")
+    _save_half(unet, folder / "unet" / "diffusion_pytorch_model.safetensors")
     _save_config(dict(vae.config), folder / "vae" / "config.json")
     _save_half(vae, folder / "vae" / "diffusion_pytorch_model.safetensors")
     _save_config(text_encoder.config.to_dict(), folder / "text_encoder" / "config.json")

@@ -3,6 +3,7 @@
 Everything is kept in a work folder: drawn data, checkpoints, and what a finished stage hands on.
 """
 
+import copy
 import importlib.util
 import logging
 import random
@@ -12,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
@@ -118,7 +118,7 @@ class Stages:
         folder = self.work / "vae-final"
         if not folder.exists():
             images, _ = self.training_data(*STYLES)
-            vae = AutoencoderKL.from_pretrained(self.work / "vae") if self.encoder else None
+            vae = copy.deepcopy(self.encoder)
             train_decoder(vae, images, self.work / "decoder.pt").save_pretrained(folder)
         return AutoencoderKL.from_pretrained(folder).eval()
 
@@ -136,8 +136,3 @@ class Stages:
                 unet = train_unet(data, checkpoint, style, STYLE_FIT, self.unet("plain"))
             unet.save_pretrained(folder)
         return UNet2DConditionModel.from_pretrained(folder).eval()
-
-
-def set_threads(threads: int) -> None:
-    """Use ``threads`` threads; the weights' last bits depend on their number."""
-    torch.set_num_threads(threads)
