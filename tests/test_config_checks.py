@@ -84,7 +84,7 @@ def test_all_problems_are_told_at_once():
     with pytest.raises(ConfigError) as caught:
         check(config)
     keys = [line.split()[0] for line in str(caught.value).splitlines()]
-    assert keys == ["network.dim", "epochs", "sampling.steps"]
+    assert keys == ["network.dim", "sampling.steps", "epochs"]
 
 
 def test_training_nothing_is_refused():

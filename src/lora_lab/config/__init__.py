@@ -3,23 +3,21 @@
 Values live in ``conf/``; nothing here holds a default.
 """
 
+from lora_lab.config.callbacks import CallbacksConfig
 from lora_lab.config.check import check, check_sample
 from lora_lab.config.convert import to_config, to_sample_config
-from lora_lab.config.sample import PromptsConfig, SampleConfig, SamplingConfig
-from lora_lab.config.train import (
-    CallbacksConfig,
-    DataConfig,
-    LoggerConfig,
-    ModelConfig,
-    NetworkConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    StudyConfig,
-    TrainConfig,
-    TrainerConfig,
-    WandbConfig,
-)
+from lora_lab.config.data import DataConfig
+from lora_lab.config.logger import LoggerConfig, WandbConfig
+from lora_lab.config.model import ModelConfig
+from lora_lab.config.network import NetworkConfig
+from lora_lab.config.objective import ObjectiveConfig
+from lora_lab.config.optimizer import OptimizerConfig
+from lora_lab.config.sample import SampleConfig
+from lora_lab.config.sampling import PromptsConfig, SamplingConfig
+from lora_lab.config.schedule import ScheduleConfig
+from lora_lab.config.study import StudyConfig
+from lora_lab.config.train import TrainConfig
+from lora_lab.config.trainer import TrainerConfig
 
 __all__ = [
     "CallbacksConfig",

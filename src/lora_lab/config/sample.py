@@ -1,54 +1,9 @@
-"""The settings of sampling: types, and below each field the line that ``--help`` prints."""
+"""One call of sample.py: its settings and their ranges."""
 
 from dataclasses import dataclass
 
-
-@dataclass
-class PromptsConfig:
-    """Prompts in A1111's syntax; {subject} stands for the trained subject."""
-
-    simple: str
-    """The simple prompt, drawn at the fixed seed."""
-    complex: str
-    """The complex prompt, drawn at the fixed seed."""
-    random: list[str]
-    """The random prompts, drawn at the random seeds."""
-
-
-@dataclass
-class SamplingConfig:
-    """How images are drawn from a LoRA."""
-
-    checkpoints: list[str]
-    """Checkpoints that draw: files, folders, embedded:<name>; empty: the one trained on."""
-    prompts: PromptsConfig
-    """Prompts in A1111's syntax; {subject} stands for the trained subject."""
-    subject: str | None
-    """Words put in place of {subject}; null: "<trigger> <class>" of the LoRA's data folder."""
-    negative: str
-    """Negative prompt; may be empty."""
-    seed: int
-    """The fixed seed of the simple and the complex prompt; 0 to 2^32 - 1."""
-    random_seeds: list[int]
-    """One seed for each random prompt; 0 to 2^32 - 1."""
-    sampler: str
-    """Sampler by A1111's name: Euler a, Euler, DDIM, DPM++ 2M Karras, DPM++ SDE Karras, UniPC."""
-    steps: int
-    """Sampling steps; >= 1."""
-    guidance: float
-    """Classifier-free guidance scale (CFG); >= 1, 1 is off."""
-    width: int
-    """Width of the images in pixels; >= 8, a multiple of 8."""
-    height: int
-    """Height of the images in pixels; >= 8, a multiple of 8."""
-    batch_size: int
-    """Images drawn at once; part of what makes images repeat exactly; >= 1."""
-    lora_weight: float
-    """Weight at which the LoRA is applied; 1 is as trained."""
-    clip_skip: int
-    """Which hidden state of the text encoder is used, counted from its end; >= 1, 1 is the last."""
-    allow_pickle: bool
-    """Also read pickle checkpoints (.ckpt, .pt, .bin), with weights_only=True; true or false."""
+from lora_lab.config.rules import at_least, between, or_null, text
+from lora_lab.config.sampling import SamplingConfig
 
 
 @dataclass
@@ -71,3 +26,23 @@ class SampleConfig:
     """Show tracebacks of errors; true or false."""
     sampling: SamplingConfig
     """How images are drawn from a LoRA."""
+
+
+RULES = (
+    or_null(text("run")),
+    or_null(text("lora")),
+    or_null(text("prompt")),
+    between("count", 1, 10_000),
+    text("output"),
+    at_least("threads", 0),
+)
+
+
+def problems(config: SampleConfig) -> list[str]:
+    """Returns one line for each pair of settings that don't go together."""
+    if (config.run is None) != (config.lora is None):
+        return []
+    return [
+        f"either run or lora must be set, got run={config.run} and lora={config.lora}; "
+        "run=<run or sweep folder> draws grids, lora=<file> draws images"
+    ]

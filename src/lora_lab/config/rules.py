@@ -1,0 +1,70 @@
+"""Ranges of settings, each a key, what is allowed in words, and a test of the value."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One range: the key, what is allowed in words, and the test of a value."""
+
+    key: str
+    allowed: str
+    holds: Callable[[Any], bool]
+
+
+def at_least(key: str, low: float) -> Rule:
+    """A finite number, ``low`` or more."""
+    return Rule(key, f">= {low}", lambda value: math.isfinite(value) and value >= low)
+
+
+def above(key: str, low: float) -> Rule:
+    """A finite number above ``low``."""
+    return Rule(key, f"> {low}", lambda value: math.isfinite(value) and value > low)
+
+
+def between(key: str, low: int, high: int) -> Rule:
+    """A number from ``low`` to ``high``."""
+    return Rule(key, f"from {low} to {high}", lambda value: low <= value <= high)
+
+
+def one_of(key: str, choices: tuple[str, ...]) -> Rule:
+    """One of a few words."""
+    return Rule(key, f"one of {', '.join(choices)}", lambda value: value in choices)
+
+
+def or_null(rule: Rule) -> Rule:
+    """The rule, or null."""
+    return Rule(
+        rule.key, f"{rule.allowed} or null", lambda value: value is None or rule.holds(value)
+    )
+
+
+def text(key: str) -> Rule:
+    """Text that is not empty."""
+    return Rule(key, "text that is not empty", lambda value: bool(value.strip()))
+
+
+def broken(section: object, rules: tuple[Rule, ...], prefix: str = "") -> list[str]:
+    """Returns one line for each rule that doesn't hold.
+
+    Args:
+        section: the dataclass whose keys the rules name, relative to it.
+        rules: what to check.
+        prefix: the section's own key with its dot, such as ``network.``.
+    """
+    problems = []
+    for rule in rules:
+        value = section
+        for name in rule.key.split("."):
+            value = getattr(value, name)
+        if not rule.holds(value):
+            problems.append(f"{prefix}{rule.key} must be {rule.allowed}, got {shown(value)}")
+    return problems
+
+
+def shown(value: object) -> str:
+    """Returns a value as error messages spell it."""
+    return "null" if value is None else repr(value)
