@@ -34,7 +34,7 @@ TRAINING_SOURCES = (
     *("schedules", "trainer", "training", "callbacks/held_out_loss", "callbacks/lora_export"),
     *("callbacks/dlr", "callbacks/metrics_csv"),
 )
-"""Files of this package on which the bytes of a LoRA or its metrics depend."""
+"""Modules and packages of this package on which the bytes of a LoRA or its metrics depend."""
 
 
 class RunFolder:
@@ -126,10 +126,20 @@ def reuse_key(config: TrainConfig, fingerprints: dict[str, str]) -> str:
 def code_version() -> str:
     """64 hex digits over the sources that training depends on."""
     digest = hashlib.sha256()
-    for name in TRAINING_SOURCES:
-        digest.update(name.encode() + b"\0")
-        digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
+    root = Path(__file__).parent
+    for path in training_files():
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def training_files() -> list[Path]:
+    """The files behind ``TRAINING_SOURCES``: of a package, each of its modules."""
+    files: list[Path] = []
+    for name in TRAINING_SOURCES:
+        path = Path(__file__).parent / name
+        files += sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+    return files
 
 
 @cache
