@@ -22,7 +22,7 @@ from benchmarks.settings import train_settings
 from benchmarks.table import Row, paired
 from lora_lab.base_model import BaseModel, encode_prompt_hidden, load_base
 from lora_lab.config import TrainConfig
-from lora_lab.loader import PairedLoader
+from lora_lab.data.loader import PairedLoader
 from lora_lab.network import flatten, inject_lora
 from lora_lab.optimizers import build_optimizer
 from lora_lab.training import train
@@ -118,7 +118,7 @@ def measure(overrides: list[str], steps: int) -> list[Row]:
 
 def _steps_per_epoch(config: TrainConfig) -> int:
     """Batches of an epoch, from the images that the config names."""
-    from lora_lab.data import find_examples
+    from lora_lab.data.folders import find_examples
 
     shown = sum(example.repeats for example in find_examples(config.data).train)
     return max(1, shown // config.data.batch_size)

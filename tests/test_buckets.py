@@ -1,6 +1,6 @@
 import pytest
 
-from lora_lab.buckets import bucket_sizes, nearest_bucket, place
+from lora_lab.data.buckets import bucket_sizes, nearest_bucket, place
 
 
 def test_sd15_at_512_has_the_17_buckets_of_sd_scripts():

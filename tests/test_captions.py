@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_lab.captions import folder_meaning, read_caption, shuffle_caption
+from lora_lab.data.captions import folder_meaning, read_caption, shuffle_caption
 from lora_lab.errors import LabError
 
 

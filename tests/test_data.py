@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_lab.data import find_examples
+from lora_lab.data.folders import find_examples
 from lora_lab.errors import ConfigError, LabError
 from train_setup import data_config
 

@@ -13,10 +13,9 @@ PACKAGE = "lora_lab"
 # First name below the package -> floor. A module imports from its own floor or lower ones.
 FLOORS = {
     0: "config errors files assets",
-    1: "captions buckets objective optimizers schedules prompts png_info kohya statistics "
-    "randomness samplers clock",
-    2: "base_model checkpoint_files network latents merge metrics",
-    3: "data loader module generate grid grid_layout",
+    1: "objective optimizers schedules prompts png_info kohya statistics randomness samplers clock",
+    2: "base_model checkpoint_files network merge metrics",
+    3: "data module generate grid grid_layout",
     4: "callbacks inputs loggers run run_images saved_loras trainer training study",
     5: "cli pocket",
 }

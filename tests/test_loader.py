@@ -5,10 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lora_lab.captions import Caption
-from lora_lab.data import Example, Item
-from lora_lab.latents import ImageFile
-from lora_lab.loader import Batch, PairedLoader
+from lora_lab.data.batch import Batch
+from lora_lab.data.captions import Caption
+from lora_lab.data.examples import Example
+from lora_lab.data.images import ImageFile
+from lora_lab.data.loader import PairedLoader
+from lora_lab.data.prepare import Item
 from tiny_model import tiny_tokenizer
 from train_setup import data_config
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from lora_lab.base_model import BaseModel, load_base
 from lora_lab.clock import Clock
 from lora_lab.config import ModelConfig, TrainConfig
-from lora_lab.data import Examples, Item, find_examples, latents_fingerprint, prepare
-from lora_lab.latents import LatentCache
+from lora_lab.data.examples import Examples
+from lora_lab.data.folders import find_examples
+from lora_lab.data.latent_cache import LatentCache
+from lora_lab.data.prepare import Item, latents_fingerprint, prepare
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch.nn import Parameter
 
 from lora_lab.base_model import BaseModel, encode_prompt_hidden
 from lora_lab.config import TrainConfig
-from lora_lab.loader import Batch
+from lora_lab.data.batch import Batch
 from lora_lab.network import LoRANetwork, flatten
 from lora_lab.objective import (
     add_noise,

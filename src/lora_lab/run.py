@@ -29,10 +29,10 @@ WITHOUT_INFLUENCE = (
 )
 """Settings that don't change a LoRA; what lies at a path counts by its fingerprint instead."""
 TRAINING_SOURCES = (
-    *("assets", "base_model", "buckets", "captions", "checkpoint_files", "data", "inputs", "kohya"),
-    *("latents", "loader", "module", "network", "objective", "optimizers", "randomness"),
-    *("schedules", "trainer", "training", "callbacks/held_out_loss", "callbacks/lora_export"),
-    *("callbacks/dlr", "callbacks/metrics_csv"),
+    *("assets", "base_model", "checkpoint_files", "data", "inputs", "kohya", "module", "network"),
+    *("objective", "optimizers", "randomness", "schedules", "trainer", "training"),
+    *("callbacks/held_out_loss", "callbacks/lora_export", "callbacks/dlr"),
+    *("callbacks/metrics_csv",),
 )
 """Modules and packages of this package on which the bytes of a LoRA or its metrics depend."""
 

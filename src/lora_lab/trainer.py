@@ -10,8 +10,8 @@ import lightning.pytorch as pl
 import torch
 
 from lora_lab.config import TrainConfig
+from lora_lab.data.loader import PairedLoader
 from lora_lab.errors import ConfigError
-from lora_lab.loader import PairedLoader
 from lora_lab.module import LoRAModule
 
 

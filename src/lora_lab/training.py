@@ -21,9 +21,9 @@ from lora_lab.callbacks.cost import peak_memory, reset_peak_memory
 from lora_lab.callbacks.lora_export import CHECKPOINT, FileFacts, save_steps
 from lora_lab.clock import Clock
 from lora_lab.config import TrainConfig
-from lora_lab.data import find_examples
+from lora_lab.data.folders import find_examples
+from lora_lab.data.loader import PairedLoader
 from lora_lab.inputs import Inputs, SharedInputs, input_fingerprints, load_inputs
-from lora_lab.loader import PairedLoader
 from lora_lab.loggers import build_loggers, finish
 from lora_lab.module import LoRAModule
 from lora_lab.network import inject_lora

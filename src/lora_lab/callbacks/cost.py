@@ -9,7 +9,7 @@ import torch
 
 from lora_lab.callbacks.step_callback import StepCallback
 from lora_lab.clock import Clock
-from lora_lab.loader import Batch
+from lora_lab.data.batch import Batch
 from lora_lab.module import LoRAModule
 
 _CLEAR_REFS = Path("/proc/self/clear_refs")

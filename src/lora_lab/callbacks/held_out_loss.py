@@ -20,9 +20,10 @@ from transformers.models.clip.tokenization_clip import CLIPTokenizer
 from lora_lab.base_model import encode_prompt_hidden
 from lora_lab.callbacks.step_callback import StepCallback
 from lora_lab.clock import Clock
-from lora_lab.data import Item
+from lora_lab.data.batch import Batch
+from lora_lab.data.prepare import Item
+from lora_lab.data.tokens import tokenize
 from lora_lab.files import write_error, write_text
-from lora_lab.loader import Batch, tokenize
 from lora_lab.module import LoRAModule
 from lora_lab.objective import add_noise, squared_error, target
 from lora_lab.randomness import derive_seed, generator

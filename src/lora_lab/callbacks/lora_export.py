@@ -14,10 +14,12 @@ from lora_lab.base_model import BaseModel
 from lora_lab.callbacks.step_callback import StepCallback
 from lora_lab.clock import Clock
 from lora_lab.config import TrainConfig
-from lora_lab.data import Item, tag_frequency
+from lora_lab.data.batch import Batch
+from lora_lab.data.examples import tag_frequency
+from lora_lab.data.loader import PairedLoader
+from lora_lab.data.prepare import Item
 from lora_lab.files import atomic_path, sha256_file
 from lora_lab.kohya import TrainingFacts, build_metadata, write_lora
-from lora_lab.loader import Batch, PairedLoader
 from lora_lab.module import LoRAModule
 
 CHECKPOINT = "last.ckpt"

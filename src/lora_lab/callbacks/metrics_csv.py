@@ -11,8 +11,8 @@ import torch
 
 from lora_lab.callbacks.held_out_loss import TIMESTEPS
 from lora_lab.callbacks.step_callback import StepCallback
+from lora_lab.data.batch import Batch
 from lora_lab.files import write_error, write_text
-from lora_lab.loader import Batch
 from lora_lab.module import LoRAModule
 
 log = logging.getLogger(__name__)

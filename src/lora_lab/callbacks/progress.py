@@ -8,7 +8,7 @@ from typing import TextIO
 import lightning.pytorch as pl
 
 from lora_lab.callbacks.step_callback import StepCallback
-from lora_lab.loader import Batch
+from lora_lab.data.batch import Batch
 from lora_lab.module import LoRAModule
 
 log = logging.getLogger(__name__)

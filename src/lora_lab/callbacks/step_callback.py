@@ -4,7 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from lora_lab.loader import Batch
+from lora_lab.data.batch import Batch
 from lora_lab.module import LoRAModule
 
 

@@ -12,41 +12,17 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypedDict
 
 import torch
 from torch import Tensor
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from lora_lab.captions import shuffle_caption
 from lora_lab.config import DataConfig
-from lora_lab.data import Item
+from lora_lab.data.batch import Batch
+from lora_lab.data.captions import shuffle_caption
+from lora_lab.data.prepare import Item
+from lora_lab.data.tokens import tokenize
 from lora_lab.randomness import derive_seed, generator
-
-
-class Batch(TypedDict):
-    """What a training step computes on."""
-
-    latents: Tensor
-    """(B, C, h, w)"""
-    noise: Tensor
-    """Standard normal, (B, C, h, w)."""
-    offset_draw: Tensor
-    """Standard normal, for the noise offset, (B, C, 1, 1)."""
-    timesteps: Tensor
-    """int64, (B,)."""
-    input_ids: Tensor
-    """int64, (B, L)."""
-    keys: list[str]
-    """The images' keys."""
-    step: int
-    """Optimizer step that the batch belongs to, from 1."""
-    epoch: int
-    """From 1."""
-    ends_step: bool
-    """Whether the optimizer steps after this batch."""
-    ends_epoch: bool
-    """Whether it is the last batch of its epoch."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +136,8 @@ class PairedLoader:
             offset_draw=torch.stack([draw[2] for draw in drawn]),
             timesteps=torch.tensor([draw[3] for draw in drawn]),
             input_ids=torch.stack([draw[4] for draw in drawn]),
+            loss_weights=torch.ones(len(shown)),
+            masks=None,
             keys=[self.items[one.item].example.key for one in shown],
             step=step,
             epoch=epoch,
@@ -193,15 +171,3 @@ class PairedLoader:
         if text not in self.tokens or self.config.shuffle_caption:
             self.tokens[text] = tokenize(self.tokenizer, text)
         return self.tokens[text]
-
-
-def tokenize(tokenizer: CLIPTokenizer, text: str) -> Tensor:
-    """Token ids padded and cut to the model's length, int64, (L,)."""
-    encoded = tokenizer(
-        text,
-        padding="max_length",
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        return_tensors="pt",
-    )
-    return encoded.input_ids[0]

@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 
 from lora_lab.base_model import BaseModel, load_base
-from lora_lab.buckets import Placement
+from lora_lab.data.buckets import Placement
+from lora_lab.data.images import open_image
+from lora_lab.data.latent_cache import LatentCache, latent_key
 from lora_lab.errors import LabError
-from lora_lab.latents import LatentCache, latent_key, open_image
 
 WHOLE = Placement((32, 32), (0, 0, 32, 32))
 
