@@ -16,7 +16,8 @@ FLOORS = {
     1: "objective optimizers schedules prompts png_info kohya statistics randomness samplers clock",
     2: "base_model checkpoint_files network merge metrics",
     3: "data module generate grid grid_layout",
-    4: "callbacks inputs loggers run run_images saved_loras trainer training study",
+    4: "callbacks inputs loggers run run_images saved_loras trainer training study "
+    "wandb_run wandb_view",
     5: "cli pocket",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -1,31 +1,139 @@
+import csv
+import os
+
+import numpy as np
 import pytest
+from PIL import Image
+from safetensors.numpy import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lora_lab.config import LoggerConfig, WandbConfig
-from lora_lab.loggers import build_loggers, finish, public_settings
+from lora_lab.loggers import build_loggers, finish, log_images, public_settings
+from lora_lab.wandb_run import Picture, stored_id
 from train_setup import train_config
+from wandb_file import OfflineRun
+
+FAKE_KEY = "1234567890abcdef1234567890abcdef12345678"
 
 
 @pytest.fixture
 def config(tiny_base, tiny_person):
-    logger = LoggerConfig(True, True, WandbConfig(True, "test", "sweep", "offline"))
+    logger = LoggerConfig(True, True, WandbConfig(True, "test", "sweep", True, "offline"))
     return train_config(tiny_base, tiny_person, logger=logger)
 
 
-def test_tensorboard_and_wandb_log_at_once_offline(config, tmp_path):
-    """The group that the run joins is read back from wandb's own run."""
-    loggers = build_loggers(config, tmp_path)
-    assert loggers[1].experiment.group == "sweep"
-    for logger in loggers:
-        logger.log_metrics({"loss/step": 0.5}, step=1)
-    finish(loggers, ok=True)
-    assert list((tmp_path / "tensorboard").glob("events*"))
-    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+@pytest.fixture(scope="module")
+def run_dir(tiny_base, tiny_person, tmp_path_factory):
+    """A run that was killed after step 3 and went on from step 2 to step 4, offline."""
+    folder = tmp_path_factory.mktemp("sweep") / "network.dim=8"
+    logger = LoggerConfig(True, True, WandbConfig(True, "test", "sweep", True, "offline"))
+    config = train_config(tiny_base, tiny_person, logger=logger)
+    (folder / "lora").mkdir(parents=True)
+    for name in ("lora-step00000002", "lora"):
+        path, facts = folder / "lora" / f"{name}.safetensors", {"ss_max_train_steps": "4"}
+        save_file({"weight": np.ones(len(name), np.float32)}, path, facts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_API_KEY", FAKE_KEY)
+        loggers = build_loggers(config, folder)
+        log_steps(folder, loggers, [1, 2, 3])
+        picture = folder / "images" / "step2.png"
+        picture.parent.mkdir()
+        Image.new("RGB", (8, 8), "red").save(picture)
+        loggers[1].run.run._finish()  # as after a kill: neither artifacts nor an end of ours
+        loggers = build_loggers(config, folder, resumed=True)
+        log_steps(folder, loggers, [3, 4])
+        log_images(loggers, {"samples/simple": Picture(picture, "portrait")}, 4)
+        finish(loggers, ok=True)
+    return folder
+
+
+def log_steps(folder, loggers, steps):
+    """What the callback of metrics.csv does."""
+    with (folder / "metrics.csv").open("a", newline="") as file:
+        for step in steps:
+            if step == 1:
+                csv.writer(file).writerow(["step", "loss/step"])
+            csv.writer(file).writerow([step, step / 10])
+            for logger in loggers:
+                logger.log_metrics({"loss/step": step / 10}, step=step)
+
+
+@pytest.fixture(scope="module")
+def parts(run_dir):
+    """The offline files, the older one first."""
+    return [OfflineRun(path) for path in sorted(run_dir.glob("wandb/offline-run-*/*.wandb"))]
+
+
+def test_a_resumed_run_goes_on_under_its_own_id(run_dir, parts):
+    assert len(parts) == 2
+    assert {part.run.run_id for part in parts} == {stored_id(run_dir, "train")}
+
+
+def test_the_last_offline_part_holds_every_step(parts):
+    """wandb sync overwrites a run with its later part, so that one must be whole."""
+    losses = {step: row["loss/step"] for step, row in parts[1].history.items()}
+    assert losses == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+
+
+def test_the_superseded_part_is_not_synced(parts):
+    marker = [part.path.with_name(part.path.name + ".synced").is_file() for part in parts]
+    assert marker == [True, False]
+
+
+def test_group_and_job_type_are_those_of_the_sweep(parts):
+    run = parts[1].run
+    assert (run.run_group, run.job_type, run.display_name) == ("sweep", "train", "network.dim=8")
+
+
+def test_images_and_figures_of_a_step_are_one_row(parts, run_dir):
+    row = parts[1].history[4]
+    assert row["loss/step"] == 0.4
+    path = next(value for key, value in row.items() if key.endswith("path"))
+    assert (parts[1].path.parent / "files" / path).is_file()
+
+
+def test_every_file_of_an_artifact_is_in_the_run_folder(parts, run_dir):
+    loras = parts[1].artifacts
+    aliases = [set(lora.aliases) - {"latest"} for lora in loras]
+    assert aliases == [{"step-2", "50%"}, {"step-4", "100%", "final"}]
+    assert {lora.name for lora in loras} == {f"{run_dir.parent.name}-network.dim-8-lora"}
+    for lora in loras:
+        assert [entry.path for entry in lora.manifest.contents] == ["lora.safetensors"]
+        paths = [os.path.realpath(entry.local_path) for entry in lora.manifest.contents]
+        assert all(path.startswith(os.path.realpath(run_dir)) for path in paths)
+
+
+def test_no_key_is_written_anywhere(run_dir):
+    files = [path for path in run_dir.rglob("*") if path.is_file()]
+    assert files and not [path for path in files if FAKE_KEY.encode() in path.read_bytes()]
+
+
+def test_tensorboard_shows_the_image_at_its_step(run_dir):
+    events = EventAccumulator(str(run_dir / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Images("samples/simple")] == [4]
+    assert [event.step for event in events.Scalars("loss/step")] == [1, 2, 3, 3, 4]
+
+
+def test_a_run_that_begins_anew_gets_another_id(config, tmp_path):
+    ids = []
+    for _ in range(2):
+        loggers = build_loggers(config, tmp_path)
+        finish(loggers, ok=True)
+        ids.append(stored_id(tmp_path, "train"))
+    assert len(set(ids)) == 2
+
+
+def test_the_environment_is_as_before_when_a_run_has_ended(config, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    finish(build_loggers(config, tmp_path), ok=True)
+    assert "WANDB_DATA_DIR" not in os.environ
     from wandb import run
 
     assert run is None
 
 
-def test_no_path_of_this_machine_is_logged(config, tmp_path):
+def test_no_path_of_this_machine_is_logged(config):
     text = str(public_settings(config))
     assert config.data.dir not in text and config.model.checkpoint not in text
 

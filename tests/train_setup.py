@@ -88,7 +88,7 @@ def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
         objective=ObjectiveConfig(noise_offset=0.0, min_snr_gamma=5.0),
         trainer=TrainerConfig("32-true", "cpu", 1, 1, gradient_clip_val=1.0, threads=1),
         callbacks=CallbacksConfig(True, keep_last_checkpoint=False, progress=False),
-        logger=LoggerConfig(True, False, WandbConfig(False, "test", None, "offline")),
+        logger=LoggerConfig(True, False, WandbConfig(False, "test", None, True, "offline")),
         sampling=SAMPLING,
         study=StudyConfig(base_runs=2, several_parameters=False, reuse_from=None),
         epochs=2,

@@ -1,93 +1,221 @@
-"""TensorBoard and Weights & Biases, by choice; the only file that imports wandb.
+"""TensorBoard and Weights & Biases while training, by choice.
 
-metrics.csv is always written, by a callback. No key is ever read from the config or written: wandb
-takes it from its own login.
+metrics.csv is always written, by a callback.
 """
 
+import csv
 import dataclasses
+import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 
-from lora_lab.config import TrainConfig, WandbConfig
-from lora_lab.errors import LabError
+from lora_lab.config import TrainConfig
+from lora_lab.run import read_facts
+from lora_lab.saved_loras import find_saves
+from lora_lab.wandb_run import Job, Picture, WandbRun, start
+
+log = logging.getLogger(__name__)
+JOURNAL = "wandb/images.jsonl"
+"""Which images were logged while training; a run that goes on offline logs them again."""
 
 
-def build_loggers(config: TrainConfig, run_dir: Path) -> list[Logger]:
+class WandbLogger(Logger):
+    """Figures, images and LoRA files of one training run.
+
+    Args:
+        run: The run on Weights & Biases.
+        run_dir: The run folder.
+        keep_loras: Whether the LoRA files are logged as artifacts when the run ends.
+    """
+
+    def __init__(self, run: WandbRun, run_dir: Path, keep_loras: bool) -> None:
+        super().__init__()
+        self.run = run
+        self.run_dir = run_dir
+        self.keep_loras = keep_loras
+        self.first_step = run.first_step
+
+    @property
+    def name(self) -> str:
+        """Of the logger."""
+        return "wandb"
+
+    @property
+    def version(self) -> str:
+        """The run's id."""
+        return str(self.run.run.id)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the settings were given at the start."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log the figures of a step; those that were logged before a restart are left out."""
+        if step is None or step < self.first_step:
+            return
+        self.run.log(step, {key: value for key, value in metrics.items() if key != "step"})
+
+    def log_pictures(self, pictures: Mapping[str, Picture], step: int) -> None:
+        """Log all images of a step at once."""
+        if step < self.first_step:
+            return
+        with (self.run_dir / JOURNAL).open("a", encoding="utf-8") as file:
+            for key, picture in pictures.items():
+                path = picture.path.resolve().relative_to(self.run_dir.resolve())
+                entry = {"step": step, "key": key, "path": str(path), "caption": picture.caption}
+                file.write(json.dumps(entry) + "\n")
+        self.run.log(step, {}, pictures)
+
+    def replay(self) -> None:
+        """Log again what an interrupted part logged, unless the server has it already.
+
+        Offline parts of one run overwrite each other when they are synced: the last must hold all.
+        """
+        rows = _read_rows(self.run_dir / "metrics.csv")
+        pictures = _read_journal(self.run_dir)
+        for step in sorted(rows.keys() | pictures.keys()):
+            if step >= self.run.first_step:
+                self.run.log(step, rows.get(step, {}), pictures.get(step))
+                self.first_step = step
+
+    def finalize(self, status: str) -> None:
+        """Log the LoRA files with their place in the run as aliases, and end."""
+        if self.keep_loras:
+            log_loras(self.run, self.run_dir)
+        self.run.finish(status == "success")
+
+
+def build_loggers(config: TrainConfig, run_dir: Path, resumed: bool = False) -> list[Logger]:
     """The loggers that the config turns on, beside metrics.csv; several at once are possible.
 
     Args:
         config: The run's settings, which the loggers store without paths.
         run_dir: Files go to its tensorboard/ and wandb/.
+        resumed: Whether the run goes on where it stopped.
 
     Raises:
         LabError: Weights & Biases can't be started.
     """
     loggers: list[Logger] = []
+    if getattr(rank_zero_only, "rank", 0):
+        return loggers
     if config.logger.tensorboard:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
         loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
     if config.logger.wandb.enabled:
-        loggers.append(_wandb_logger(config, run_dir))
+        settings = config.logger.wandb
+        job = Job("train", run_dir.name, settings.group, public_settings(config))
+        if not resumed:
+            (run_dir / JOURNAL).unlink(missing_ok=True)
+        logger = WandbLogger(start(settings, run_dir, job, resumed), run_dir, settings.loras)
+        if resumed:
+            logger.replay()
+        loggers.append(logger)
     return loggers
+
+
+def log_images(loggers: list[Logger], pictures: Mapping[str, Picture], step: int) -> None:
+    """Show images of a step in every logger that can show any.
+
+    Args:
+        loggers: Of the running training.
+        pictures: Stable key (the same in every run and at every step) -> a PNG in the run folder.
+        step: The training step.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_pictures(pictures, step)
+        elif isinstance(logger, TensorBoardLogger):
+            add_images(logger.experiment, pictures, step)
+
+
+def add_images(writer: Any, pictures: Mapping[str, Picture], step: int) -> None:
+    """Write images to TensorBoard's event file.
+
+    Args:
+        writer: A SummaryWriter.
+        pictures: Tag -> image.
+        step: The training step.
+    """
+    import numpy as np
+
+    for key, picture in pictures.items():
+        with Image.open(picture.path) as image:
+            pixels = np.asarray(image.convert("RGB"))  # (H, W, 3)
+        writer.add_image(key, pixels, step, dataformats="HWC")
+
+
+def log_loras(run: WandbRun, run_dir: Path) -> None:
+    """Log every saved LoRA of a run as a version of one artifact."""
+    saves = find_saves(run_dir, read_facts(run_dir) or {})
+    for save in saves:
+        aliases = [f"step-{save.step}"]
+        aliases += [f"{100 * save.share:.3g}%"] if save.share else []
+        aliases += ["final"] if save.share == 1 else []
+        facts = {"step": save.step, "share": save.share}
+        run.log_files("lora", lora_name(run_dir), {LORA_FILE: save.path}, aliases, facts)
+
+
+LORA_FILE = "lora.safetensors"
+"""Name inside the artifact: versions of equal bytes must be one."""
+
+
+def lora_name(run_dir: Path) -> str:
+    """The artifact that holds a run's LoRA files."""
+    folder = run_dir.resolve()
+    return f"{folder.parent.name}-{folder.name}-lora"
 
 
 def finish(loggers: list[Logger], ok: bool) -> None:
     """Close the loggers; in a sweep the next run begins in the same process."""
     for logger in loggers:
         logger.finalize("success" if ok else "failed")
-    if any(type(logger).__name__ == "WandbLogger" for logger in loggers):
-        import wandb
-
-        wandb.finish(exit_code=0 if ok else 1)
-
-
-def _wandb_logger(config: TrainConfig, run_dir: Path) -> Logger:
-    import wandb
-    from lightning.pytorch.loggers import WandbLogger
-
-    settings = config.logger.wandb
-    try:
-        run = wandb.init(
-            project=settings.project,
-            group=settings.group,
-            name=run_dir.name,
-            dir=run_dir,
-            mode=_mode(settings),
-            config=public_settings(config),
-            settings=wandb.Settings(
-                console="off", silent=True, save_code=False, x_disable_meta=True
-            ),
-        )
-    except (wandb.errors.Error, OSError) as error:
-        raise LabError(
-            f"Weights & Biases could not be started ({error}); "
-            "run `wandb login` or set logger.wandb.mode=offline"
-        ) from error
-    return WandbLogger(experiment=run)
-
-
-def _mode(settings: WandbConfig) -> Any:
-    """``auto`` is online when there is a login, else offline; wandb reads WANDB_MODE itself."""
-    import os
-
-    import wandb
-
-    if settings.mode != "auto":
-        return settings.mode
-    if "WANDB_MODE" in os.environ:
-        return None
-    return "online" if wandb.api.api_key else "offline"
 
 
 def public_settings(config: TrainConfig) -> dict[str, Any]:
     """The config as plain values without loggers, and without the paths of this machine."""
     values = dataclasses.asdict(config)
     del values["logger"]
-    for section, key in (("model", "checkpoint"), ("data", "dir"), ("data", "held_out_dir")):
-        if values[section][key] is not None:
-            values[section][key] = Path(values[section][key]).name
-    del values["data"]["cache_dir"]
-    return values
+    public = _without_folders(values)
+    assert isinstance(public, dict)
+    return public
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    if isinstance(value, str) and (value.startswith("~") or Path(value).is_absolute()):
+        return Path(value).name
+    return value
+
+
+def _read_rows(path: Path) -> dict[int, dict[str, float]]:
+    """Step -> figures, of the whole lines of a metrics.csv."""
+    if not path.is_file():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    found: dict[int, dict[str, float]] = {}
+    for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
+        figures = {name: float(cell) for name, cell in row.items() if name and cell}
+        found[int(figures.pop("step"))] = figures
+    return found
+
+
+def _read_journal(run_dir: Path) -> dict[int, dict[str, Picture]]:
+    """Step -> images that were logged at it, as far as their files are there."""
+    path = run_dir / JOURNAL
+    found: dict[int, dict[str, Picture]] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            entry = json.loads(line)
+            file = run_dir / entry["path"]
+            if file.is_file():
+                picture = Picture(file, entry["caption"])
+                found.setdefault(entry["step"], {})[entry["key"]] = picture
+    return found

@@ -91,7 +91,7 @@ def _train(
         timesteps=base.noise_scheduler.config["num_train_timesteps"],
         accumulate=config.trainer.accumulate_grad_batches,
     )
-    loggers = build_loggers(config, folder.path)
+    loggers = build_loggers(config, folder.path, resumed=checkpoint is not None)
     network = inject_lora(base, config.network, config.seed)
     trained = False
     try:

@@ -17,6 +17,8 @@ class WandbConfig:
     """Project that the runs belong to."""
     group: str | None
     """Group that the run belongs to; null: the name of the sweep's folder, none without a sweep."""
+    loras: bool
+    """Log the saved LoRA files as artifacts, which uploads them; true or false."""
     mode: str
     """auto (online when logged in, else offline), online or offline."""
 
