@@ -9,7 +9,7 @@ from benchmarks.settings import sampling_settings, train_settings
 from benchmarks.table import Row, paired
 from lora_lab.base_model import BaseModel, encode_prompt_hidden, load_base
 from lora_lab.config import SamplingConfig
-from lora_lab.generate import DrawSettings, ImageRequest, draw_images
+from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images
 
 PROMPT = "a portrait of a person"
 

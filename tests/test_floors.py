@@ -13,11 +13,10 @@ PACKAGE = "lora_lab"
 # First name below the package -> floor. A module imports from its own floor or lower ones.
 FLOORS = {
     0: "config errors files assets",
-    1: "objective optimizers schedules prompts png_info kohya statistics randomness samplers clock",
+    1: "objective optimizers schedules prompts kohya statistics randomness clock",
     2: "base_model checkpoint_files network merge metrics",
-    3: "data module generate grid grid_layout",
-    4: "callbacks inputs loggers run run_images saved_loras trainer training study "
-    "wandb_run wandb_view",
+    3: "data module",
+    4: "callbacks inputs loggers run sampling trainer training study wandb_run wandb_view",
     5: "cli pocket",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

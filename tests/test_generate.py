@@ -7,7 +7,9 @@ import torch
 from lora_files import one_module_lora, random_lora
 from lora_lab.base_model import encode_prompt_hidden, load_base
 from lora_lab.errors import LabError
-from lora_lab.generate import (
+from lora_lab.kohya import write_lora
+from lora_lab.merge import LoRAMerger, named_layers
+from lora_lab.sampling.generate import (
     DrawSettings,
     ImageRequest,
     batches,
@@ -15,8 +17,6 @@ from lora_lab.generate import (
     encode_prompts,
     guided_noise,
 )
-from lora_lab.kohya import write_lora
-from lora_lab.merge import LoRAMerger, named_layers
 
 SETTINGS = DrawSettings("DPM++ 2M Karras", 4, 3.0, 32, 32, clip_skip=2, batch_size=4)
 REQUESTS = [ImageRequest("zqx person, (smile:1.3)", "bad", seed) for seed in (1, 2, 3)]

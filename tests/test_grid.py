@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_lab.grid import BASE_RED, draw_grid
-from lora_lab.grid_layout import (
+from lora_lab.sampling.layout import (
     NOTE,
     SHOWN_WIDTH,
     SMALLEST_SHOWN_TEXT,
@@ -18,6 +17,7 @@ from lora_lab.grid_layout import (
     lay_out,
     wrap,
 )
+from lora_lab.sampling.picture import BASE_RED, draw_grid
 
 RED = tuple(int(BASE_RED[i : i + 2], 16) for i in (1, 3, 5))
 BLUE = Image.new("RGB", (64, 64), (0, 0, 255))

@@ -13,8 +13,8 @@ from lora_lab.cli.sample_command import draw_from_file, draw_grids
 from lora_lab.config import SampleConfig
 from lora_lab.errors import LabError
 from lora_lab.kohya import write_lora
-from lora_lab.png_info import read_parameters
-from lora_lab.saved_loras import find_rows, run_share
+from lora_lab.sampling.png_info import read_parameters
+from lora_lab.sampling.saved_loras import find_rows, run_share
 from settings import tiny_sampling
 
 STEPS = (4, 8)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lora_lab.errors import LabError
-from lora_lab.samplers import SAMPLERS, image_noise, make_sampler
+from lora_lab.sampling.samplers import SAMPLERS, image_noise, make_sampler
 from tiny_model import sd15_noise_scheduler
 
 STEPS = 25

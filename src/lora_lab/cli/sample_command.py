@@ -11,15 +11,15 @@ import torch
 
 from lora_lab.assets import locate
 from lora_lab.base_model import BaseModel, load_base
-from lora_lab.cli.sample_grids import compose_grid
 from lora_lab.config import SampleConfig, SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.files import atomic_path, write_json
-from lora_lab.generate import ImageRequest, check_settings
-from lora_lab.grid import draw_grid
 from lora_lab.merge import LoRAMerger
 from lora_lab.run import COMPLETE, read_facts
-from lora_lab.run_images import (
+from lora_lab.sampling.compose import compose_grid
+from lora_lab.sampling.generate import ImageRequest, check_settings
+from lora_lab.sampling.picture import draw_grid
+from lora_lab.sampling.run_images import (
     KINDS,
     SUBJECT,
     Outcome,
@@ -32,7 +32,7 @@ from lora_lab.run_images import (
     safe_name,
     with_subject,
 )
-from lora_lab.saved_loras import Rows, RunLoRAs, find_rows
+from lora_lab.sampling.saved_loras import Rows, RunLoRAs, find_rows
 
 log = logging.getLogger(__name__)
 

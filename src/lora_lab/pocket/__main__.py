@@ -10,7 +10,6 @@ from PIL import Image
 
 from lora_lab.base_model import load_base
 from lora_lab.files import write_json
-from lora_lab.generate import DrawSettings, ImageRequest, draw_images
 from lora_lab.pocket import evaluate
 from lora_lab.pocket.clip import retrieval_accuracy
 from lora_lab.pocket.draw import STYLES
@@ -19,6 +18,7 @@ from lora_lab.pocket.person import write_person
 from lora_lab.pocket.pretrain import SEED, Stages
 from lora_lab.pocket.unet import CLIP_SKIP
 from lora_lab.pocket.vae import psnr
+from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images
 
 NAMES = {"plain": "pocket", "graphic": "pocket-graphic", "photo": "pocket-photo"}
 HERE = Path(__file__).parent

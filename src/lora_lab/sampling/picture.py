@@ -2,7 +2,7 @@
 
 from PIL import Image, ImageDraw, ImageFont
 
-from lora_lab.grid_layout import (
+from lora_lab.sampling.layout import (
     TITLE,
     Cell,
     Font,

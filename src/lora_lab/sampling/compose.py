@@ -6,9 +6,9 @@ from PIL import Image
 
 from lora_lab.base_model import BaseModel
 from lora_lab.config import SamplingConfig
-from lora_lab.grid_layout import Cell, Column, Grid, Row, cell_factor
-from lora_lab.run_images import Outcome, PlannedImage, plan_images
-from lora_lab.saved_loras import Rows, RunLoRAs, SavedLoRA
+from lora_lab.sampling.layout import Cell, Column, Grid, Row, cell_factor
+from lora_lab.sampling.run_images import Outcome, PlannedImage, plan_images
+from lora_lab.sampling.saved_loras import Rows, RunLoRAs, SavedLoRA
 
 _TITLES = {"simple": "simple prompt", "complex": "complex prompt", "random": "random prompts"}
 

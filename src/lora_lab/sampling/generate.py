@@ -18,7 +18,7 @@ from torch import Tensor
 from lora_lab.base_model import BaseModel, encode_prompt_hidden
 from lora_lab.errors import LabError
 from lora_lab.prompts import apply_weights, parse_prompt, tokenize
-from lora_lab.samplers import image_noise, make_sampler
+from lora_lab.sampling.samplers import image_noise, make_sampler
 
 log = logging.getLogger(__name__)
 

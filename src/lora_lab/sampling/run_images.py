@@ -18,12 +18,12 @@ from PIL import Image
 from lora_lab.base_model import BaseModel
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
-from lora_lab.generate import DrawSettings, ImageRequest, draw_images
 from lora_lab.kohya import lora_hash, read_lora
 from lora_lab.merge import LoRAMerger
-from lora_lab.png_info import ImageRecipe, read_recipe, write_image
 from lora_lab.prompts import expand_choices
 from lora_lab.randomness import derive_seed
+from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images
+from lora_lab.sampling.png_info import ImageRecipe, read_recipe, write_image
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""From LoRA files to images and grids: sampling, what a PNG tells, rows and columns, drawing."""
