@@ -14,7 +14,7 @@ PACKAGE = "lora_lab"
 FLOORS = {
     0: "config errors files assets",
     1: "objective optimizers schedules prompts kohya statistics randomness clock",
-    2: "base_model checkpoint_files network merge metrics",
+    2: "conditioning base_model checkpoint_files network merge metrics",
     3: "data module",
     4: "callbacks inputs loggers run sampling trainer training study wandb_run wandb_view",
     5: "cli pocket",

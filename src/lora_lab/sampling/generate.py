@@ -136,8 +136,8 @@ def encode_prompts(base: BaseModel, prompts: Iterable[str], clip_skip: int) -> d
     hidden = {}
     for prompt in prompts:
         parsed = parse_prompt(prompt)
-        for name, _ in parsed.loras:
-            log.warning("<lora:%s> in a prompt is not loaded: name the file with lora=", name)
+        for tag in parsed.loras:
+            log.warning("<lora:%s> in a prompt is not loaded: name the file with lora=", tag.name)
         chunks = tokenize(parsed, base.tokenizer)
         states = encode_prompt_hidden(base.text_encoder, chunks.input_ids, clip_skip)
         hidden[prompt] = apply_weights(states, chunks.weights)
