@@ -12,7 +12,7 @@ PACKAGE = "lora_lab"
 
 # First name below the package -> floor. A module imports from its own floor or lower ones.
 FLOORS = {
-    0: "config errors files assets",
+    0: "config errors files assets locks",
     1: "objective optimizers schedules prompts kohya statistics randomness clock",
     2: "conditioning base_model checkpoint_files network merge metrics",
     3: "data module",
