@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from lora_lab.base_model import load_base
-from lora_lab.conditioning import encode, guided_noise
+from lora_lab.conditioning import Conditioning, Guidance, Part, encode
 from lora_lab.errors import LabError
 from lora_lab.prompts import Embedding, read_embedding, read_embeddings
 from tiny_model import make_tiny_base
@@ -124,7 +124,40 @@ def test_damaged_pickled_and_missing_files_are_named(tmp_path):
             read_embedding(tmp_path / name, 8)
 
 
+def steered(unet, prompts, scale, call=0):
+    """Noise for a batch of one, whose negative prompt is all zeros."""
+    negative = Conditioning((Part(1.0, (10,), torch.zeros(1, 77, 1)),))
+    guidance = Guidance(unet, [Conditioning(tuple(prompts))], [negative], scale)
+    return guidance.noise_pred(torch.zeros(1, 4, 2, 2), torch.tensor(1), call)
+
+
+def mean_of_states(model_input, timestep, states, return_dict):
+    """A UNet that predicts the mean of the hidden states everywhere."""
+    return (model_input + states.mean(dim=(1, 2))[:, None, None, None],)
+
+
+def part(weight, *means):
+    hidden = torch.tensor(means)[:, None, None].expand(-1, 77, 1)
+    return Part(weight, tuple(range(1, len(means) + 1)), hidden)
+
+
 def test_a_composition_adds_weighted_directions():
-    without, a, b = torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0])
-    noise = guided_noise(without + 1, [(a + 1, 0.5), (b + 1, -1.0)], 4.0)
-    assert noise.tolist() == [3.0, -7.0]
+    noise = steered(mean_of_states, [part(0.5, 1.0), part(-1.0, 2.0)], 4.0)
+    assert torch.equal(noise, torch.full((1, 4, 2, 2), 4.0 * (0.5 * 1.0 - 2.0)))
+
+
+def test_a_guidance_of_1_leaves_the_negative_prompt_out_unless_parts_have_weights():
+    calls = []
+
+    def counted(*arguments, return_dict):
+        calls.append(len(arguments[0]))
+        return mean_of_states(*arguments, return_dict=return_dict)
+
+    assert steered(counted, [part(1.0, 3.0)], 1.0).mean() == 3
+    assert steered(counted, [part(0.5, 3.0)], 1.0).mean() == 1.5
+    assert calls == [1, 2]
+
+
+def test_guidance_goes_by_the_phase_of_the_call():
+    means = [steered(mean_of_states, [part(1.0, 1.0, 5.0)], 2.0, call).mean() for call in range(4)]
+    assert means == [2, 2, 10, 2]  # past the last phase the web UI begins anew

@@ -6,6 +6,7 @@ import torch
 
 from lora_files import one_module_lora, random_lora
 from lora_lab.base_model import encode_prompt_hidden, load_base
+from lora_lab.conditioning import Conditioning, Guidance, Part, encode
 from lora_lab.errors import LabError
 from lora_lab.kohya import write_lora
 from lora_lab.merge import LoRAMerger, named_layers
@@ -14,8 +15,7 @@ from lora_lab.sampling.generate import (
     ImageRequest,
     batches,
     draw_images,
-    encode_prompts,
-    guided_noise,
+    encode_requests,
 )
 
 SETTINGS = DrawSettings("DPM++ 2M Karras", 4, 3.0, 32, 32, clip_skip=2, batch_size=4)
@@ -136,10 +136,10 @@ def pixels_of_pipeline(pipe, base):
     ]
     holder = type(base)(**{**vars(base), "text_encoder": pipe.text_encoder})
     with torch.no_grad():
-        hidden = encode_prompts(holder, {REQUESTS[0].prompt, "bad"}, SETTINGS.clip_skip)
+        hidden = encode_requests(holder, REQUESTS, SETTINGS)
     images = pipe(
-        prompt_embeds=hidden[REQUESTS[0].prompt].expand(3, -1, -1),
-        negative_prompt_embeds=hidden["bad"].expand(3, -1, -1),
+        prompt_embeds=hidden.prompt[REQUESTS[0].prompt].parts[0].hidden.expand(3, -1, -1),
+        negative_prompt_embeds=hidden.negative["bad"].parts[0].hidden.expand(3, -1, -1),
         latents=torch.stack(noise) * sigma / (1 + sigma**2) ** 0.5,
         num_inference_steps=SETTINGS.steps,
         guidance_scale=SETTINGS.guidance,
@@ -147,6 +147,11 @@ def pixels_of_pipeline(pipe, base):
         width=32,
     ).images
     return np.stack([np.asarray(image) for image in images]).astype(int)
+
+
+def conditionings(states):
+    """One prompt without edits an image, from hidden states (B, T * 77, C)."""
+    return [Conditioning((Part(1.0, (20,), state[None]),)) for state in states]
 
 
 def test_guidance_is_the_formula_of_classifier_free_guidance(base):
@@ -157,9 +162,11 @@ def test_guidance_is_the_formula_of_classifier_free_guidance(base):
     with torch.no_grad():
         with_prompt = base.unet(latents, time, prompt)[0]
         without = base.unet(latents, time, negative)[0]
-        result = guided_noise(base, latents, time, prompt, negative, 4.0)
-        alone = guided_noise(base, latents, time, prompt, negative, 1.0)
-        longer = guided_noise(base, latents, time, torch.cat([prompt] * 2, 1), negative, 4.0)
+        unet, without_text = base.unet, conditionings(negative)
+        result = Guidance(unet, conditionings(prompt), without_text, 4.0)
+        alone = Guidance(unet, conditionings(prompt), without_text, 1.0)
+        longer = Guidance(unet, conditionings(torch.cat([prompt] * 2, 1)), without_text, 4.0)
+        result, alone, longer = (g.noise_pred(latents, time, 0) for g in (result, alone, longer))
     expected = without + 4.0 * (with_prompt - without)
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(alone, with_prompt)
@@ -170,7 +177,8 @@ def test_a_prompt_without_weights_is_encoded_as_its_tokens(base):
     ids = base.tokenizer("the person", padding="max_length", max_length=77, return_tensors="pt")
     with torch.no_grad():
         expected = encode_prompt_hidden(base.text_encoder, ids.input_ids, 2)
-        assert torch.equal(encode_prompts(base, ["the person"], 2)["the person"], expected)
+        (part,) = encode(base, "the person", clip_skip=2, calls=20).parts
+        assert torch.equal(part.hidden, expected)
 
 
 def test_batches_hold_prompts_of_one_length_and_are_of_nearly_equal_size():

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
@@ -18,6 +19,7 @@ from lora_lab.prompts import (
     Embedding,
     Insert,
     Phase,
+    SubPrompt,
     apply_weights,
     edited_texts,
     empty_chunk,
@@ -38,15 +40,18 @@ class Part:
     hidden: Tensor
     """(S, T * 77, C)."""
 
-    def at(self, call: int) -> Tensor:
-        """The hidden states for a call of the UNet, (T * 77, C).
+    def phase(self, call: int) -> int:
+        """Which phase a call of the UNet belongs to.
 
         Args:
             call: Number of the call from 0. As in the web UI a phase that ends at step n serves the
                 calls up to n, so the first phase serves one call more than its steps.
         """
-        phase = next((i for i, last in enumerate(self.last_steps) if call <= last), 0)
-        return self.hidden[phase]
+        return next((i for i, last in enumerate(self.last_steps) if call <= last), 0)
+
+    def at(self, call: int) -> Tensor:
+        """The hidden states for a call of the UNet, (T * 77, C)."""
+        return self.hidden[self.phase(call)]
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ def encode(
     clip_skip: int,
     calls: int,
     embeddings: Sequence[Embedding] = (),
+    composed: bool = True,
 ) -> Conditioning:
     """Encode a prompt; the LoRAs that it names must be applied already.
 
@@ -77,10 +83,11 @@ def encode(
         clip_skip: Which hidden state from the end; 1 is the last layer.
         calls: Calls of the UNet while an image is drawn; edits count in these.
         embeddings: Textual inversions that the prompt may name.
+        composed: Whether AND splits the prompt; in a negative prompt it is a word.
     """
     text, _ = take_networks(prompt)
     parts = []
-    for sub in split_composition(text):
+    for sub in split_composition(text) if composed else (SubPrompt(text, 1.0),):
         phases = edited_texts(sub.text, calls)
         hidden = _encode_phases(base, phases, clip_skip, embeddings)
         parts.append(Part(sub.weight, tuple(phase.last_step for phase in phases), hidden))
@@ -156,20 +163,72 @@ def _inserted(text_encoder: CLIPTextModel, inserts: Sequence[Insert]) -> Iterato
         handle.remove()
 
 
-def guided_noise(
-    without: Tensor, directions: Sequence[tuple[Tensor, float]], guidance_scale: float
-) -> Tensor:
-    """Classifier-free guidance of a composition.
+class Guidance:
+    """The noise that a batch's prompts ask for: classifier-free guidance of compositions.
 
     noise = n + scale * sum_i w_i (p_i - n): arXiv 2207.12598, eq. 6 with scale = 1 + w for one
     part, arXiv 2206.01714, eq. 11 for several.
 
     Args:
-        without: Noise predicted for the negative prompt, any shape.
-        directions: Noise predicted for each part, of the same shape, and the part's weight.
-        guidance_scale: CFG.
+        unet: The UNet, LoRAs included.
+        prompts: One an image, all of the same lengths.
+        negatives: One an image, all of the same length.
+        scale: CFG; 1 leaves out the negative prompts, and their cost, unless parts have weights.
     """
-    noise = without.clone()
-    for predicted, weight in directions:
-        noise += weight * guidance_scale * (predicted - without)
-    return noise
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        prompts: Sequence[Conditioning],
+        negatives: Sequence[Conditioning],
+        scale: float,
+    ) -> None:
+        self.unet = unet
+        self.scale = scale
+        columns = list(zip(*[prompt.parts for prompt in prompts], strict=True))
+        self._factors = [
+            torch.tensor([part.weight * scale for part in column])[:, None, None, None]
+            for column in columns
+        ]  # one (B, 1, 1, 1) a part
+        self._alone = len(columns) == 1 and all((factor == 1).all() for factor in self._factors)
+        negative = [image.parts[0] for image in negatives]
+        self._columns = columns if self._alone else [negative, *columns]
+        self._phases: list[list[int]] = []
+        self._states: list[Tensor] = []
+
+    def noise_pred(self, model_input: Tensor, timestep: Tensor, call: int) -> Tensor:
+        """The guided noise for one call of the UNet.
+
+        Args:
+            model_input: (B, 4, h, w).
+            timestep: ().
+            call: Number of the call from 0, which edited prompts go by.
+
+        Returns:
+            (B, 4, h, w).
+        """
+        states = self._at(call)
+        if len({state.shape for state in states}) == 1:
+            both = torch.cat([model_input] * len(states)), timestep, torch.cat(states)
+            predicted = self.unet(*both, return_dict=False)[0].chunk(len(states))
+        else:
+            predicted = tuple(
+                self.unet(model_input, timestep, state, return_dict=False)[0] for state in states
+            )
+        if self._alone:
+            return predicted[0]
+        without = predicted[0]
+        noise = without.clone()
+        for direction, factor in zip(predicted[1:], self._factors, strict=True):
+            noise += factor * (direction - without)
+        return noise
+
+    def _at(self, call: int) -> list[Tensor]:
+        """Hidden states of negative prompts and parts, one (B, T * 77, C) each."""
+        phases = [[part.phase(call) for part in column] for column in self._columns]
+        if phases != self._phases:
+            self._phases = phases
+            self._states = [
+                torch.stack([part.at(call) for part in column]) for column in self._columns
+            ]
+        return self._states

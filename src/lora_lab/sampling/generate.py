@@ -1,11 +1,10 @@
 """Images from a base model, with or without LoRAs merged into it.
 
-Shapes: B images, T chunks of a prompt, C hidden size of the text encoder, h and w the sides of the
-latents.
+Shapes: B images, h and w the sides of the latents.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -15,10 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lora_lab.base_model import BaseModel, encode_prompt_hidden
+from lora_lab.base_model import BaseModel
+from lora_lab.conditioning import Conditioning, Guidance, encode
 from lora_lab.errors import LabError
-from lora_lab.prompts import apply_weights, parse_prompt, tokenize
-from lora_lab.sampling.samplers import image_noise, make_sampler
+from lora_lab.prompts import Embedding
+from lora_lab.sampling.samplers import image_noise, make_sampler, unet_calls
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,10 @@ class Drawn:
 
 @torch.inference_mode()
 def draw_images(
-    base: BaseModel, requests: Sequence[ImageRequest], settings: DrawSettings
+    base: BaseModel,
+    requests: Sequence[ImageRequest],
+    settings: DrawSettings,
+    embeddings: Sequence[Embedding] = (),
 ) -> list[Drawn]:
     """Make images, several at once.
 
@@ -66,6 +69,7 @@ def draw_images(
         base: The model as it stands, LoRAs included.
         requests: What to draw.
         settings: Sampler, size and so on, for all of them.
+        embeddings: Textual inversions that the prompts may name.
 
     Returns:
         One result a request, in their order. An image with NaN comes back as a problem.
@@ -74,10 +78,11 @@ def draw_images(
         LabError: Size, sampler or clip skip do not suit the model.
     """
     check_settings(base, settings)
-    prompts = {text for request in requests for text in (request.prompt, request.negative)}
-    hidden = encode_prompts(base, sorted(prompts), settings.clip_skip)
+    hidden = encode_requests(base, requests, settings, embeddings)
     drawn: dict[int, Drawn] = {}
-    lengths = [(len(hidden[r.prompt]), len(hidden[r.negative])) for r in requests]
+    lengths = [
+        (hidden.prompt[r.prompt].lengths, hidden.negative[r.negative].lengths) for r in requests
+    ]
     for batch in batches(lengths, settings.batch_size):
         chosen = [requests[index] for index in batch]
         latents = _sample(base, chosen, hidden, settings)
@@ -85,18 +90,18 @@ def draw_images(
     return [drawn[index] for index in range(len(requests))]
 
 
-def batches(lengths: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]]:
+def batches(lengths: Sequence[Hashable], batch_size: int) -> list[list[int]]:
     """Put prompts of equal length together, in batches of nearly equal size.
 
     Args:
-        lengths: Chunks of each image's prompt and of its negative prompt.
+        lengths: What each image shares with those that it can be drawn with: its tokens.
         batch_size: The most images in a batch.
 
     Returns:
         Indices of the images, batch by batch.
     """
     result = []
-    for length in sorted(set(lengths)):
+    for length in dict.fromkeys(lengths):
         indices = [index for index, other in enumerate(lengths) if other == length]
         parts = ceil(len(indices) / batch_size)
         edges = [len(indices) * part // parts for part in range(parts + 1)]
@@ -127,27 +132,46 @@ def check_settings(base: BaseModel, settings: DrawSettings) -> None:
     make_sampler(settings.sampler, base.noise_scheduler, settings.steps, [0])
 
 
-def encode_prompts(base: BaseModel, prompts: Iterable[str], clip_skip: int) -> dict[str, Tensor]:
-    """Encode prompts with their weights.
+@dataclass(frozen=True)
+class Encoded:
+    """The prompts of some requests as the UNet takes them."""
 
-    Returns:
-        Prompt -> (T, 77, C).
-    """
-    hidden = {}
-    for prompt in prompts:
-        parsed = parse_prompt(prompt)
-        for tag in parsed.loras:
-            log.warning("<lora:%s> in a prompt is not loaded: name the file with lora=", tag.name)
-        chunks = tokenize(parsed, base.tokenizer)
-        states = encode_prompt_hidden(base.text_encoder, chunks.input_ids, clip_skip)
-        hidden[prompt] = apply_weights(states, chunks.weights)
-    return hidden
+    prompt: dict[str, Conditioning]
+    negative: dict[str, Conditioning]
+
+
+def encode_requests(
+    base: BaseModel,
+    requests: Sequence[ImageRequest],
+    settings: DrawSettings,
+    embeddings: Sequence[Embedding] = (),
+) -> Encoded:
+    """Encode each prompt and each negative prompt once."""
+    calls = unet_calls(settings.sampler, settings.steps)
+
+    def encoded(texts: set[str], composed: bool) -> dict[str, Conditioning]:
+        return {
+            text: encode(
+                base,
+                text,
+                clip_skip=settings.clip_skip,
+                calls=calls,
+                embeddings=embeddings,
+                composed=composed,
+            )
+            for text in sorted(texts)
+        }
+
+    return Encoded(
+        encoded({request.prompt for request in requests}, True),
+        encoded({request.negative for request in requests}, False),
+    )
 
 
 def _sample(
     base: BaseModel,
     requests: Sequence[ImageRequest],
-    hidden: dict[str, Tensor],
+    hidden: Encoded,
     settings: DrawSettings,
 ) -> Tensor:
     """Latents of finished images, (B, 4, h, w)."""
@@ -160,46 +184,17 @@ def _sample(
     channels = base.unet.config["in_channels"]
     noise = torch.stack([image_noise(g, channels, height, width) for g in generators])
     latents = noise * sampler.initial_scale
-    prompt = torch.stack([hidden[r.prompt].flatten(0, 1) for r in requests])  # (B, T * 77, C)
-    negative = torch.stack([hidden[r.negative].flatten(0, 1) for r in requests])
-    for timestep in sampler.timesteps:
+    guidance = Guidance(
+        base.unet,
+        [hidden.prompt[request.prompt] for request in requests],
+        [hidden.negative[request.negative] for request in requests],
+        settings.guidance,
+    )
+    for call, timestep in enumerate(sampler.timesteps):
         model_input = sampler.model_input(latents, timestep)
-        noise_pred = guided_noise(base, model_input, timestep, prompt, negative, settings.guidance)
+        noise_pred = guidance.noise_pred(model_input, timestep, call)
         latents = sampler.step(noise_pred, timestep, latents, generators)
     return latents
-
-
-def guided_noise(
-    base: BaseModel,
-    model_input: Tensor,
-    timestep: Tensor,
-    prompt: Tensor,
-    negative: Tensor,
-    guidance_scale: float,
-) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598, eq. 6, with scale = 1 + w).
-
-    Args:
-        base: Its UNet predicts the noise.
-        model_input: (B, 4, h, w).
-        timestep: ().
-        prompt: (B, T * 77, C).
-        negative: (B, T' * 77, C).
-        guidance_scale: 1 leaves out the negative prompt, and its cost.
-
-    Returns:
-        (B, 4, h, w).
-    """
-    if guidance_scale == 1:
-        return base.unet(model_input, timestep, prompt, return_dict=False)[0]
-    if prompt.shape == negative.shape:
-        states = torch.cat([negative, prompt])
-        both = base.unet(torch.cat([model_input] * 2), timestep, states, return_dict=False)[0]
-        without, with_prompt = both.chunk(2)
-    else:
-        without = base.unet(model_input, timestep, negative, return_dict=False)[0]
-        with_prompt = base.unet(model_input, timestep, prompt, return_dict=False)[0]
-    return without + guidance_scale * (with_prompt - without)
 
 
 def _decode(base: BaseModel, latents: Tensor) -> list[Drawn]:

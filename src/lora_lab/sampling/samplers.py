@@ -138,6 +138,11 @@ def make_sampler(
     return Sampler(scheduler, scale, draws_noise=name == "Euler a")
 
 
+def unet_calls(name: str, steps: int) -> int:
+    """Calls of the UNet that the web UI counts for some steps: DPM++ SDE makes two a step."""
+    return steps * (2 if name == "DPM++ SDE Karras" else 1)
+
+
 def _plain_config(noise_scheduler: DDPMScheduler) -> dict[str, Any]:
     """The betas and the prediction type: what belongs to the model and not to a sampler."""
     names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
