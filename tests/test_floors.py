@@ -13,7 +13,7 @@ PACKAGE = "lora_lab"
 # First name below the package -> floor. A module imports from its own floor or lower ones.
 FLOORS = {
     0: "config errors files assets locks",
-    1: "objective optimizers schedules prompts kohya statistics randomness clock",
+    1: "objective optimizers schedules prompts kohya statistics inference randomness clock",
     2: "conditioning base_model checkpoint_files network merge metrics",
     3: "data module",
     4: "callbacks inputs loggers run sampling trainer training study wandb_run wandb_view",

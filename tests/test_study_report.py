@@ -135,7 +135,9 @@ def test_comparison_csv_has_a_row_a_run_and_every_figure(report):
     assert [row["run"] for row in rows][:3] == ["base", "base-2", "network.dim<b>=8"]
     better = rows[2]
     assert better["verdict"] == "better"
-    assert float(better["held_out_difference"]) == pytest.approx(-0.004)
+    assert float(better["held_out_difference"]) == pytest.approx(-0.0041)
+    assert better["held_out_loss_verdict"] == "better"
+    assert float(better["held_out_loss_high"]) < 0 < float(better["held_out_loss_mdd"])
     assert float(better["held_out_loss_t500"]) > 0
     assert float(better["paired_difference_tail"]) < 0
     assert float(better["seconds"]) == pytest.approx(4 + 0.5 + 20 + 0.4)

@@ -8,6 +8,11 @@ from pathlib import Path
 from lora_lab.files import write_text
 from lora_lab.study.verdict import Judged, Study
 
+FIGURES = (
+    *("verdict", "mean", "base_mean", "difference", "low", "high", "p", "p_holm"),
+    *("floor", "threshold", "mdd", "clusters", "seeds", "reason"),
+)
+"""Fields of a MetricResult that stand in the table."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -23,7 +28,9 @@ def write_comparison(study: Study, path: Path) -> None:
 def comparison_text(study: Study) -> str:
     """The table as CSV; empty cells where nothing was measured."""
     timesteps = sorted({t for one in study.judged for t in one.measures.held_out_by_timestep})
-    rows = [_row(one, study, timesteps) | _costs(one) for one in study.judged]
+    rows = [
+        _row(one, study, timesteps) | _metrics(one, study) | _costs(one) for one in study.judged
+    ]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -66,6 +73,16 @@ def _row(one: Judged, study: Study, timesteps: list[int]) -> dict[str, str | flo
         "peak_dlr_text_encoder": figures.peak_dlr_text_encoder,
         "peak_dlr_step": figures.peak_dlr_step,
     }
+
+
+def _metrics(one: Judged, study: Study) -> dict[str, str | float | None]:
+    """Every number of every metric: identity_clip_mean, identity_clip_difference ..."""
+    cells: dict[str, str | float | None] = {}
+    for metric in study.metrics:
+        result = one.result(metric.name)
+        for figure in FIGURES:
+            cells[f"{metric.name}_{figure}"] = getattr(result, figure) if result else None
+    return cells
 
 
 def _costs(one: Judged) -> dict[str, str | float | None]:

@@ -3,13 +3,18 @@
 import math
 from dataclasses import dataclass
 
-from lora_lab.study.spelling import listed, magnitude, size
-from lora_lab.study.verdict import FEW_SEEDS, Judged, Kind, Study
+from lora_lab.study.metric_results import BY_NAME, METRICS, Kind, MetricResult
+from lora_lab.study.spelling import listed, magnitude, percent, size
+from lora_lab.study.verdict import FEW_SEEDS, Judged, Study
+
+RANKED = (Kind.BETTER, Kind.WORSE, Kind.MIXED, Kind.NONE_SHOWN)
 
 MANY_VALUES = 8
 """With more values than this, some cross the floor by chance alone: the report says so."""
 FEW_LABELS = 5
 """Up to so many values are named one by one."""
+MOST_TOLD = 3
+"""Metrics whose detectable difference the first sentence tells."""
 NOTICEABLE = 0.05
 """Share by which a file must be smaller to be worth a sentence."""
 
@@ -28,12 +33,17 @@ def headline(study: Study) -> Headline:
     return Headline(_sentence(study), tuple(details))
 
 
-def of_kind(study: Study, kind: Kind) -> list[Judged]:
-    """The values of one kind; the largest differences first where there are any."""
-    found = [one for one in study.values if one.kind is kind]
-    if kind in (Kind.BETTER, Kind.WORSE):
-        found.sort(key=lambda one: -abs(one.difference))
+def of_kind(study: Study, *kinds: Kind) -> list[Judged]:
+    """The values of some kinds; the largest differences in held-out loss first."""
+    found = [one for one in study.values if one.kind in kinds]
+    if Kind.NONE_SHOWN not in kinds:
+        found.sort(key=lambda one: -abs(one.difference) if math.isfinite(one.difference) else 0.0)
     return found
+
+
+def shown_in(one: Judged, kind: Kind) -> list[MetricResult]:
+    """The metrics in which a value was shown to be better, or worse."""
+    return [r for r in one.results if r.verdict is kind and BY_NAME[r.metric].judged]
 
 
 def _sentence(study: Study) -> str:
@@ -42,35 +52,38 @@ def _sentence(study: Study) -> str:
         return f"No verdict on {name}: no run of the base was trained to its end."
     if not any(one.kind is not Kind.BASE for one in values):
         return f"No verdict on {name}: the sweep holds no value beside the base's own."
-    ranked = [one for one in values if one.kind in (Kind.BETTER, Kind.WORSE, Kind.NONE_SHOWN)]
+    ranked = [one for one in values if one.kind in RANKED]
     if not ranked:
         reasons = list(dict.fromkeys(one.reason for one in values if one.reason))
         why = reasons[0] if len(reasons) == 1 else "no value could be ranked"
         return f"No verdict on {name}: {why}."
-    parts = [_better(study), _worse(study), _no_difference(study), _not_ranked(study)]
+    parts = [*_differences(study), _no_difference(study), _not_ranked(study)]
     return f"{name}: {'; '.join(part for part in parts if part)}."
 
 
-def _better(study: Study) -> str:
-    found = of_kind(study, Kind.BETTER)
-    if not found:
-        return ""
-    base = study.sweep.base_value
-    return (
-        f"{_subject(found)} better than the base ({base}), {_extent(found)} lower in held-out loss"
-    )
+def _differences(study: Study) -> list[str]:
+    """One part for all values that are better or worse in the same metrics."""
+    groups: dict[str, list[Judged]] = {}
+    for one in of_kind(study, Kind.BETTER, Kind.MIXED, Kind.WORSE):
+        groups.setdefault(_manner(one), []).append(one)
+    ordered = sorted(groups.items(), key=lambda group: list(Kind).index(group[1][0].kind))
+    parts = []
+    for index, (manner, found) in enumerate(ordered):
+        than = f" than the base ({study.sweep.base_value})" if index == 0 else ""
+        parts.append(
+            f"{_subject(found)} {manner.replace(' in ', than + ' in ', 1)}{_extent(found)}"
+        )
+    return parts
 
 
-def _worse(study: Study) -> str:
-    found = of_kind(study, Kind.WORSE)
-    if not found:
-        return ""
-    if of_kind(study, Kind.BETTER):
-        return f"{_subject(found)} worse, {_extent(found)} higher"
-    base = study.sweep.base_value
-    return (
-        f"{_subject(found)} worse than the base ({base}), {_extent(found)} higher in held-out loss"
-    )
+def _manner(one: Judged) -> str:
+    """Better in identity but worse in held-out loss."""
+    words = []
+    for kind in (Kind.BETTER, Kind.WORSE):
+        metrics = [BY_NAME[result.metric].word for result in shown_in(one, kind)]
+        if metrics:
+            words.append(f"{kind.value} in {listed(metrics)}")
+    return " but ".join(words)
 
 
 def _subject(found: list[Judged]) -> str:
@@ -81,7 +94,11 @@ def _subject(found: list[Judged]) -> str:
 
 
 def _extent(found: list[Judged]) -> str:
-    return ("up to " if len(found) > 1 else "") + magnitude(found[0].relative)
+    """By how much, where it is one metric that differs."""
+    results = [*shown_in(found[0], Kind.BETTER), *shown_in(found[0], Kind.WORSE)]
+    if len(results) != 1:
+        return ""
+    return f" ({'up to ' if len(found) > 1 else ''}{percent(results[0].relative)})"
 
 
 def _no_difference(study: Study) -> str:
@@ -89,10 +106,37 @@ def _no_difference(study: Study) -> str:
     if not found:
         return ""
     if len(found) == len([one for one in study.values if one.kind is not Kind.BASE]):
-        return (
+        text = (
             f"no difference shown between {_labels(found)} and the base ({study.sweep.base_value})"
         )
-    return f"no difference shown for {_labels(found)}"
+    else:
+        text = f"no difference shown for {_labels(found)}"
+    return text + _smaller(study, found) + _could_see(found)
+
+
+def _smaller(study: Study, found: list[Judged]) -> str:
+    """The size of the smallest file among values that were not shown to differ."""
+    theirs = study.base.measures.lora_bytes if study.base else math.nan
+    sized = [one for one in found if math.isfinite(one.measures.lora_bytes)]
+    smallest = min(sized, key=lambda one: one.measures.lora_bytes, default=None)
+    if smallest is None or not smallest.measures.lora_bytes < (1 - NOTICEABLE) * theirs:
+        return ""
+    share = smallest.measures.lora_bytes / theirs
+    whose = "" if len(found) == 1 else f"{smallest.label} "
+    return f", {whose}at {share * 100:.0f} % of the base's file size"
+
+
+def _could_see(found: list[Judged]) -> str:
+    """What the study would have seen, in the metric that sees least among identity and loss."""
+    told = []
+    for metric in METRICS:
+        results = [r for one in found if (r := one.result(metric.name)) and math.isfinite(r.mdd)]
+        if metric.judged and results and all(r.base_mean for r in results):
+            largest = max(r.mdd / abs(r.base_mean) for r in results)
+            told.append(f"{magnitude(largest)} in {metric.word}")
+    if not told:
+        return ""
+    return f" (it would have been seen from {listed(told[:MOST_TOLD])})"
 
 
 def _not_ranked(study: Study) -> str:
@@ -120,24 +164,23 @@ def _floor(study: Study) -> str:
     share = floor.sd / study.base.measures.held_out
     text = (
         f"Noise floor: {floor.seeds} base runs that differ in nothing but the seed lie "
-        f"{magnitude(share)} apart in held-out loss (standard deviation). Better or worse means "
-        f"beyond twice that, {magnitude(2 * share)}; a smaller difference could not have been seen."
+        f"{magnitude(share)} apart in held-out loss (standard deviation). With {floor.seeds} seeds "
+        f"a difference counts from {floor.threshold / floor.sd:.1f} times that on, "
+        f"{magnitude(floor.threshold / study.base.measures.held_out)}: another seed alone goes "
+        "beyond it once in twenty times."
     )
     if floor.seeds < FEW_SEEDS:
-        text += (
-            f" {floor.seeds} seeds are few: the floor itself is uncertain, so a verdict near it is "
-            "a hint, not a proof (study.base_runs=5 makes it firmer)."
-        )
+        text += f" More seeds see smaller differences (study.base_runs={FEW_SEEDS})."
     return text
 
 
 def _chance(study: Study) -> str:
-    ranked = [one for one in study.values if one.kind in (Kind.BETTER, Kind.WORSE, Kind.NONE_SHOWN)]
+    ranked = [one for one in study.values if one.kind in RANKED]
     if len(ranked) <= MANY_VALUES or study.floor.reason:
         return ""
     return (
-        f"{len(ranked)} values were compared with one base: among so many, some cross the floor "
-        "by chance alone."
+        f"{len(ranked)} values were compared with one base: intervals are corrected for that, the "
+        "noise floor is not, and among so many some cross it by chance alone."
     )
 
 

@@ -25,6 +25,8 @@ class ImageLosses:
     """Step -> mean over the training images and timesteps."""
     final: dict[str, float] = field(default_factory=dict)
     """Held-out image -> mean over the timesteps at the last measured step."""
+    units: dict[tuple[str, str], float] = field(default_factory=dict)
+    """(held-out image, timestep) -> loss at the last measured step."""
 
 
 def read_image_losses(path: Path) -> ImageLosses:
@@ -41,13 +43,15 @@ def read_image_losses(path: Path) -> ImageLosses:
     if not lines or tuple(lines[0].split(",")) != COLUMNS:
         return ImageLosses()
     losses: dict[tuple[str, int], dict[str, list[float]]] = {}
+    units: dict[int, dict[tuple[str, str], float]] = {}
     try:
         for cells in csv.reader(lines[1:]):
             if len(cells) == len(COLUMNS) and cells[0].isdigit():
+                step, part, image, timestep = int(cells[0]), *cells[1:4]
                 loss = _number(cells[4])
-                losses.setdefault((cells[1], int(cells[0])), {}).setdefault(cells[2], []).append(
-                    loss
-                )
+                losses.setdefault((part, step), {}).setdefault(image, []).append(loss)
+                if part == "held_out":
+                    units.setdefault(step, {})[image, timestep] = loss
     except csv.Error:
         return ImageLosses()
     training = {
@@ -57,7 +61,11 @@ def read_image_losses(path: Path) -> ImageLosses:
     }
     last = max((step for part, step in losses if part == "held_out"), default=0)
     final = losses.get(("held_out", last), {})
-    return ImageLosses(training, {image: float(np.mean(values)) for image, values in final.items()})
+    return ImageLosses(
+        training,
+        {image: float(np.mean(values)) for image, values in final.items()},
+        units.get(last, {}),
+    )
 
 
 def with_training_images(table: MetricsTable, losses: ImageLosses) -> MetricsTable:

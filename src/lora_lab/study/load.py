@@ -13,8 +13,10 @@ from typing import Any
 import yaml
 
 from lora_lab.errors import ConfigError, LabError
+from lora_lab.inference import Scores
 from lora_lab.study.held_out_file import ImageLosses, read_image_losses, with_training_images
 from lora_lab.study.metrics_table import MetricsTable, empty_table, read_metrics
+from lora_lab.study.scores_file import SCORES_FILE, read_scores
 
 MAX_CONFIG_BYTES = 2**20  # a resolved config has a few kilobytes
 # Both are safe loaders; the one in C is ten times as fast, which counts with hundreds of runs.
@@ -58,6 +60,8 @@ class Run:
     record: Record = field(default_factory=Record)
     metrics: MetricsTable = field(default_factory=empty_table)
     image_losses: ImageLosses = field(default_factory=ImageLosses)
+    scores: dict[str, Scores] = field(default_factory=dict)
+    """Metric -> (cluster, unit) -> score, as study/metric_results.py names them."""
     notes: tuple[str, ...] = ()
     """What was missing or damaged, one sentence each."""
 
@@ -166,6 +170,8 @@ def _load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
     metrics = empty_table()
     if facts is not None:
         metrics = with_training_images(read_metrics(folder / "metrics.csv"), losses)
+    scores, problem = read_scores(folder / SCORES_FILE)
+    notes += [problem] if problem else []
     status = _status(facts, str(entry.get("status", "")))
     seed = entry.get("seed", (facts or {}).get("seed"))
     error = entry.get("error") or (facts or {}).get("error")
@@ -182,6 +188,7 @@ def _load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
         record=_record(facts or {}),
         metrics=metrics,
         image_losses=losses,
+        scores=scores | ({"held_out_loss": losses.units} if losses.units else {}),
         notes=(*notes, *metrics.notes),
     )
 

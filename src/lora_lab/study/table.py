@@ -4,15 +4,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lora_lab.study.metric_results import Kind
 from lora_lab.study.spelling import duration, percent, plain, signed, size, step_time
-from lora_lab.study.verdict import Judged, Kind, Study
+from lora_lab.study.verdict import Judged, Study
 
 STRIP = 95.0
 """Half the width of a strip in its own units."""
 FLOOR_SHARE = 0.3
 """The floor takes at least this share of half a strip, so that it is to be seen."""
-VERDICT_ORDER = (Kind.BASE, Kind.BETTER, Kind.NONE_SHOWN, Kind.WORSE, Kind.NOT_RANKED)
-SIGNS = {Kind.BETTER: "✓ ", Kind.WORSE: "✕ ", Kind.NONE_SHOWN: "≈ "}
+VERDICT_ORDER = (Kind.BASE, Kind.BETTER, Kind.MIXED, Kind.NONE_SHOWN, Kind.WORSE, Kind.NOT_RANKED)
+SIGNS = {Kind.BETTER: "✓ ", Kind.MIXED: "± ", Kind.WORSE: "✕ ", Kind.NONE_SHOWN: "≈ "}
 
 
 @dataclass(frozen=True)

@@ -119,8 +119,8 @@ def limits(study: Study) -> list[str]:
     floor = study.floor
     if not floor.reason and floor.seeds < FEW_SEEDS:
         found.append(
-            f"How large the noise floor really is: it was measured on {floor.seeds} seeds. Where "
-            "nothing differs, a threshold from so few is still crossed now and then."
+            f"Small differences: the noise floor was measured on {floor.seeds} seeds, and so few "
+            "ask for a difference far beyond it."
         )
     ranked = [one for one in study.values if one.kind not in (Kind.BASE, Kind.NOT_RANKED)]
     if ranked:

@@ -1,39 +1,37 @@
-"""May one value be called better? The decision, run by run.
+"""May one value be called better? The decision, metric by metric and value by value.
 
-The figure is the loss on held-out images at the end of the training, at fixed timesteps and under
-fixed noise. Its noise floor is the standard deviation between the seeds of the base. A value is
-called better or worse only if its difference to the base of the same seed is larger than twice
-the floor; otherwise no difference was shown.
+Each metric of a value is compared with its mean over the base's seeds, paired by (prompt, image
+seed) or (held-out image, timestep). A value is called better or worse only if the interval of the
+difference, bootstrapped over prompts and corrected for the number of values, excludes 0 and the
+difference exceeds what another seed of the base does; otherwise no difference was shown.
 """
 
 import math
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lora_lab.inference import floor_factor, mean_of
 from lora_lab.statistics import last_finite, pooled_sd, sample_sd
 from lora_lab.study.comparable import Comparability, compare, parameters_of
+from lora_lab.study.judge_metric import (
+    ROUNDING,
+    BaseScores,
+    Candidate,
+    base_scores,
+    judge_metric,
+)
 from lora_lab.study.load import Run, Sweep
 from lora_lab.study.measure import HELD_OUT, Measures, measure
+from lora_lab.study.metric_results import METRICS, Kind, Metric, MetricResult, overall
 from lora_lab.study.pair import PairedLoss, pair_loss, seed_sd_of_smoothed_loss
 
+__all__ = ["FACTOR", "Floor", "Judged", "Kind", "Metric", "MetricResult", "Study", "judge"]
+
 FACTOR = 2.0
-"""A difference counts when it exceeds so many standard deviations between the base's seeds."""
-ROUNDING = 1e-6
-"""A floor below this share of the loss is rounding, not training."""
+"""Half the width of the band of the base's seeds in figures, in standard deviations."""
 FEW_SEEDS = 5
 """With fewer base seeds than this the floor itself is uncertain, and the report says so."""
-
-
-class Kind(StrEnum):
-    """What can be said of a run."""
-
-    BASE = "base"
-    BETTER = "better"
-    WORSE = "worse"
-    NONE_SHOWN = "no difference shown"
-    NOT_RANKED = "not ranked"
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,8 @@ class Floor:
 
     @property
     def threshold(self) -> float:
-        """The smallest difference in held-out loss that the study could have shown."""
-        return FACTOR * self.sd
+        """What a difference in held-out loss must exceed."""
+        return math.nan if self.reason else floor_factor(self.seeds) * self.sd
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,15 @@ class Judged:
     paired: PairedLoss | None = None
     """Training loss against the base of the same seed."""
     difference: float = math.nan
-    """Held-out loss - that of the base of the same seed."""
+    """Held-out loss - the mean of the base's seeds (of a base run: - the first one's)."""
     relative: float = math.nan
     """The same as a share of the base's loss."""
+    results: tuple[MetricResult, ...] = ()
+    """One a metric that was measured, in the order of METRICS."""
+
+    def result(self, metric: str) -> MetricResult | None:
+        """The result in one metric; None when it wasn't measured."""
+        return next((result for result in self.results if result.metric == metric), None)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Study:
     """The base run that the others are shown against; None when none was trained to its end."""
     floor: Floor
     judged: tuple[Judged, ...]
+    metrics: tuple[Metric, ...] = ()
+    """Those that any run was measured in."""
 
     @property
     def values(self) -> tuple[Judged, ...]:
@@ -97,15 +103,73 @@ def judge(sweep: Sweep) -> Study:
     reference = next((run for run in sweep.base_runs if run.complete), None)
     seeds = _usable_base_runs(sweep, reference)
     floor = noise_floor(seeds)
-    partners = {run.seed: run for run in seeds}
+    table = _judge_metrics(sweep, reference, seeds, parameters, floor)
     judged = []
     for run in sweep.runs:
         if run.is_base or reference is None:
-            judged.append(_show(run, reference))
+            one = _show(run, reference)
         else:
-            judged.append(_judge(run, partners.get(run.seed, reference), parameters, floor, sweep))
+            one = _judge(run, reference, parameters, sweep, table.get(run.name, ()))
+        judged.append(replace(one, results=table.get(run.name, ())))
     base = next((one for one in judged if one.run is reference), None)
-    return Study(sweep, parameters, base, floor, tuple(judged))
+    measured = {result.metric for one in judged for result in one.results}
+    metrics = tuple(metric for metric in METRICS if metric.name in measured)
+    return Study(sweep, parameters, base, floor, tuple(judged), metrics)
+
+
+def _judge_metrics(
+    sweep: Sweep,
+    reference: Run | None,
+    seeds: tuple[Run, ...],
+    parameters: tuple[str, ...],
+    floor: Floor,
+) -> dict[str, tuple[MetricResult, ...]]:
+    """Name of a run -> its results, one a metric."""
+    found: dict[str, list[MetricResult]] = {run.name: [] for run in sweep.runs}
+    for metric in METRICS:
+        late = floor.sd if metric.name == "held_out_loss" and not floor.reason else 0.0
+        base = base_scores([run.scores.get(metric.name, {}) for run in seeds], late)
+        judged = judge_metric(
+            metric, base, _candidates(sweep, reference, parameters, metric) if reference else ()
+        )
+        for run in sweep.runs:
+            if run.name in judged:
+                found[run.name].append(judged[run.name])
+            elif run.scores.get(metric.name):
+                found[run.name].append(_unranked(run, metric, base))
+    return {name: tuple(results) for name, results in found.items()}
+
+
+def _candidates(
+    sweep: Sweep, reference: Run, parameters: tuple[str, ...], metric: Metric
+) -> list[Candidate]:
+    """The runs of values that may be ranked in a metric."""
+    candidates = []
+    for run in sweep.runs:
+        if run.is_base or not run.complete or same_value(run.value, sweep.base_value):
+            continue
+        comparability = compare(run, reference, parameters)
+        comparable = not comparability.obstacles
+        if metric.name == "held_out_loss":
+            comparable = comparability.ranked
+        if comparable:
+            candidates.append(Candidate(run.name, run.value, run.scores.get(metric.name, {})))
+    return candidates
+
+
+def _unranked(run: Run, metric: Metric, base: BaseScores) -> MetricResult:
+    """A run that is shown in a metric and not judged: the base's, or one that can't be ranked."""
+    return MetricResult(
+        value=run.value,
+        run=run.name,
+        metric=metric.name,
+        verdict=Kind.BASE if run.is_base else Kind.NOT_RANKED,
+        mean=mean_of(run.scores[metric.name]),
+        base_mean=mean_of(base.mean),
+        floor=base.sd,
+        threshold=base.threshold,
+        seeds=len(base.seeds),
+    )
 
 
 def noise_floor(seeds: tuple[Run, ...]) -> Floor:
@@ -171,25 +235,32 @@ def _show(run: Run, reference: Run | None) -> Judged:
 
 
 def _judge(
-    run: Run, partner: Run, parameters: tuple[str, ...], floor: Floor, sweep: Sweep
+    run: Run,
+    reference: Run,
+    parameters: tuple[str, ...],
+    sweep: Sweep,
+    results: tuple[MetricResult, ...],
 ) -> Judged:
-    """A value's run against the base run of its seed."""
+    """A value's run against the base."""
     own = measure(run)
-    comparability = compare(run, partner, parameters)
-    difference, relative = _differ(own, partner)
-    reason = _why_not_ranked(run, partner, comparability, floor, difference)
+    comparability = compare(run, reference, parameters)
+    kind, reason = overall(results), ""
     if same_value(run.value, sweep.base_value):
         kind = Kind.BASE
-    elif reason:
-        kind = Kind.NOT_RANKED
-    elif abs(difference) <= floor.threshold:
-        kind = Kind.NONE_SHOWN
-    else:
-        kind = Kind.BETTER if difference < 0 else Kind.WORSE
+    elif kind is Kind.NOT_RANKED:
+        reason = _why_not_ranked(run, comparability, results)
+    partner = _partner(run, sweep, reference)
     paired = pair_loss(run, partner) if comparability.ranked else None
-    if not run.complete or not comparability.ranked:
-        difference = relative = math.nan
+    held_out = next((one for one in results if one.metric == "held_out_loss"), None)
+    difference = held_out.difference if held_out else math.nan
+    relative = held_out.relative if held_out else math.nan
     return Judged(run, run.value, own, kind, reason, paired, difference, relative)
+
+
+def _partner(run: Run, sweep: Sweep, reference: Run) -> Run:
+    """The base run of the same seed, whose training saw the same noise; else the first."""
+    same = [base for base in sweep.base_runs if base.complete and base.seed == run.seed]
+    return same[0] if same else reference
 
 
 def _differ(own: Measures, partner: Run) -> tuple[float, float]:
@@ -209,17 +280,14 @@ def _why_incomplete(run: Run) -> str:
 
 
 def _why_not_ranked(
-    run: Run, partner: Run, comparability: Comparability, floor: Floor, difference: float
+    run: Run, comparability: Comparability, results: tuple[MetricResult, ...]
 ) -> str:
-    """The first reason why nothing can be said of a value; empty when there is none."""
+    """The first reason why nothing can be said of a value."""
     if not run.complete:
         return _why_incomplete(run)
     if comparability.obstacles:
         return "; ".join(comparability.obstacles)
-    if comparability.loss_changed:
+    reasons = [result.reason for result in results if result.reason]
+    if comparability.loss_changed and not reasons:
         return comparability.loss_changed
-    if run.seed != partner.seed:
-        return f"no base run has its seed {run.seed}"
-    if not math.isfinite(difference):
-        return "no held-out loss was measured in it or in the base"
-    return f"no noise floor: {floor.reason}" if floor.reason else ""
+    return reasons[0] if reasons else "neither held-out loss nor image metrics were measured"

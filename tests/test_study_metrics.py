@@ -1,0 +1,94 @@
+"""The verdict in several metrics: image scores beside the held-out loss."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+from lora_lab.study.headline import headline
+from lora_lab.study.judge_metric import Candidate, base_scores, judge_metric
+from lora_lab.study.load import load_sweep
+from lora_lab.study.metric_results import BY_NAME
+from lora_lab.study.verdict import Kind, judge
+from study_sweep_builder import SweepBuilder, fingerprints
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return SweepBuilder(tmp_path / "sweep")
+
+
+def with_scores(sweep, shifts, spread=0.002):
+    """Writes image scores whose truth is known: prompts and seeds vary, a run is shifted."""
+    folder = sweep.write()
+    for run in sweep.runs:
+        shift = shifts.get(run.value if run.role == "value" else run.name, 0.0)
+        rng = np.random.default_rng(run.seed)
+        own = rng.normal(0, spread) if run.role == "base" else 0.0
+        rows = [
+            ["identity_clip", f"prompt {p}", str(s), 0.7 + 0.01 * p + 0.001 * s + shift + own]
+            for p in range(8)
+            for s in range(4)
+        ]
+        content = {"recipe": {}, "columns": [], "scores": rows}
+        (folder / run.name / "image_scores.json").write_text(json.dumps(content))
+    return judge(load_sweep(folder))
+
+
+def test_each_metric_has_a_verdict_of_its_own(sweep):
+    sweep.base(3).value("2", effect=-0.01).value("8")
+    study = with_scores(sweep, {"2": -0.1})
+    two, eight = study.values
+    assert [metric.name for metric in study.metrics] == ["held_out_loss", "identity_clip"]
+    assert two.kind is Kind.MIXED and eight.kind is Kind.NONE_SHOWN
+    assert two.result("identity_clip").verdict is Kind.WORSE
+    assert two.result("held_out_loss").verdict is Kind.BETTER
+    assert two.result("identity_clip").mean == pytest.approx(0.6365)
+    text = headline(study).sentence
+    assert "2 is better than the base (16) in held-out loss but worse in identity" in text
+
+
+def test_image_metrics_are_judged_where_the_loss_is_another_quantity(tmp_path):
+    sweep = SweepBuilder(tmp_path / "s", parameter="data.resolution", base_value="64").base(3)
+    sweep.value("32", inputs=fingerprints(latents="x"))
+    (one,) = with_scores(sweep, {"32": -0.1}).values
+    assert one.kind is Kind.WORSE
+    assert one.result("held_out_loss").verdict is Kind.NOT_RANKED
+
+
+def test_missing_images_are_left_out_of_the_pairs(sweep):
+    sweep.base(3).value("2")
+    with_scores(sweep, {})
+    path = sweep.folder / "network.dim=2" / "image_scores.json"
+    content = json.loads(path.read_text())
+    content["scores"] = content["scores"][4:]
+    path.write_text(json.dumps(content))
+    assert judge(load_sweep(sweep.folder)).values[0].result("identity_clip").clusters == 7
+
+
+def test_damaged_scores_are_told_and_the_rest_is_judged(sweep):
+    sweep.base(3).value("2", effect=0.01)
+    with_scores(sweep, {})
+    (sweep.folder / "network.dim=2" / "image_scores.json").write_text('{"scores": [[1')
+    (two,) = judge(load_sweep(sweep.folder)).values
+    assert two.kind is Kind.WORSE and two.result("identity_clip") is None
+    assert any("image_scores.json can't be read" in note for note in two.run.notes)
+
+
+def test_three_hundred_values_are_judged_in_seconds(sweep):
+    rng = np.random.default_rng(0)
+    names = [(f"p{c}", f"{u}") for c in range(12) for u in range(4)]
+    noise = {key: rng.normal(0, 0.1) for key in names}
+
+    def scores(shift):
+        return {key: 0.5 + noise[key] + shift + rng.normal(0, 0.02) for key in names}
+
+    base = base_scores([scores(rng.normal(0, 0.002)) for _ in range(5)])
+    shifts = [0.2 if index % 10 == 0 else 0.0 for index in range(300)]
+    candidates = [Candidate(str(i), str(i), scores(shift)) for i, shift in enumerate(shifts)]
+    began = time.process_time()
+    results = judge_metric(BY_NAME["identity_clip"], base, candidates)
+    assert time.process_time() - began < 20
+    better = [name for name, result in results.items() if result.verdict is Kind.BETTER]
+    assert better == [str(i) for i in range(0, 300, 10)]
