@@ -13,8 +13,10 @@ PACKAGE = "lora_lab"
 # First name below the package -> floor. A module imports from its own floor or lower ones.
 FLOORS = {
     0: "config errors files assets locks",
-    1: "objective optimizers schedules prompts kohya statistics inference randomness clock",
-    2: "conditioning base_model checkpoint_files network merge metrics",
+    1: "objective optimizers schedules prompts kohya lora_layouts statistics inference randomness "
+    "clock",
+    2: "conditioning base_model checkpoint_files checkpoint_kinds "
+    "checkpoint_hub network merge metrics",
     3: "data module",
     4: "callbacks inputs loggers run sampling trainer training study wandb_run wandb_view",
     5: "cli pocket",

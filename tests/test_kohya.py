@@ -12,7 +12,6 @@ from lora_lab.kohya import (
     TrainingFacts,
     build_metadata,
     kohya_key,
-    lora_modules,
     read_lora,
     write_lora,
 )
@@ -30,6 +29,14 @@ FACTS = TrainingFacts(
     image_counts={"1_zqx person": (1, 33)},
     tag_frequency={"1_zqx person": {"zqx person": 33, "smile": 4}},
     bucket_counts={(768, 768): 33},
+    network={
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": 192,
+        "ss_network_alpha": 1.0,
+        "ss_network_dropout": None,
+        "ss_network_args": {"train_unet": True},
+    },
+    prediction_type="epsilon",
     checkpoint_name="realistic.safetensors",
     checkpoint_sha256="ab" * 32,
     checkpoint_legacy_hash="c0c0c0c0",
@@ -177,12 +184,6 @@ def test_no_path_of_the_users_machine_reaches_the_metadata():
     assert "/home/someone" not in text and "/m/x" not in text
 
 
-def test_alpha_that_is_missing_counts_as_dim():
-    tensors = {key: value for key, value in TENSORS.items() if not key.endswith("alpha")}
-    assert lora_modules(tensors).popitem()[1][2] == 1.0
-    assert lora_modules(TENSORS).popitem()[1][2] == 0.5
-
-
 @pytest.mark.parametrize("size", [0, 5, 60, 200])
 def test_a_truncated_file_is_refused_by_name(tmp_path, size):
     write_lora(tmp_path / "cut.safetensors", TENSORS, {})
@@ -202,7 +203,7 @@ def test_a_missing_file_is_refused_by_name(tmp_path):
     [
         "unet.down_blocks.0.attentions.0.proj_in.lora_A.weight",
         "lora_unet_mid_block_attentions_0_proj_in.hada_w1_a",
-        "lora_unet_mid_block_attentions_0_proj_in.dora_scale",
+        "lora_unet_mid_block_attentions_0_proj_in.diff_b",
         "model.diffusion_model.out.2.weight",
     ],
 )

@@ -35,6 +35,25 @@ OPTIMIZER = OptimizerConfig(
 )
 """The guide's."""
 
+NETWORK = NetworkConfig(
+    name="lora",
+    dim=4,
+    alpha=1.0,
+    conv_dim=None,
+    conv_alpha=None,
+    train_unet=True,
+    train_text_encoder=True,
+    dropout=0.0,
+    rank_dropout=0.0,
+    module_dropout=0.0,
+    rslora=False,
+    dora=False,
+    factor=-1,
+    weights=None,
+    dim_from_weights=False,
+)
+"""A plain LoRA, with nothing else on."""
+
 SAMPLING = SamplingConfig(
     checkpoints=[],
     subject="zqx person",
@@ -80,9 +99,11 @@ def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
         changes: Values by key, with ``__`` for the dot: ``network__dim=8``.
     """
     config = TrainConfig(
-        model=ModelConfig("tiny", str(base), clip_skip=2, allow_pickle=False),
+        model=ModelConfig(
+            "tiny", str(base), clip_skip=2, allow_pickle=False, prediction_type=None, merge=[]
+        ),
         data=data_config(folder),
-        network=NetworkConfig(dim=4, alpha=1.0, train_unet=True, train_text_encoder=True),
+        network=NETWORK,
         optimizer=OPTIMIZER,
         schedule=ScheduleConfig("cosine", warmup_steps=0, power=1.0),
         objective=ObjectiveConfig(noise_offset=0.0, min_snr_gamma=5.0),

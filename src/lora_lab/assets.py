@@ -1,10 +1,13 @@
 """Where the things that ship with the project are: the embedded models and the embedded person."""
 
+import re
 from pathlib import Path
 
 from lora_lab.errors import LabError
 
 PREFIX = "embedded:"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FILE_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _POCKET = Path(__file__).parent / "pocket"
 
 
@@ -16,6 +19,13 @@ def _embedded() -> dict[str, Path]:
     if person.is_dir():
         found["person"] = person
     return found
+
+
+def is_hub_name(location: str) -> bool:
+    """Whether a location can only be a repository on a model hub: ``owner/name``, and no path."""
+    if not _HUB_NAME.fullmatch(location) or Path(location).suffix in _FILE_SUFFIXES:
+        return False
+    return not Path(location).exists() and not Path(location).parent.exists()
 
 
 def locate(location: str) -> Path:

@@ -22,11 +22,11 @@ from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from lora_lab.assets import locate
-from lora_lab.checkpoint_files import ARCHITECTURE_FOLDER, read_part, read_single_file
+from lora_lab.assets import is_hub_name, locate
+from lora_lab.checkpoint_files import PARTS, read_checkpoint
+from lora_lab.checkpoint_hub import fetch_folder
 from lora_lab.errors import LabError
 
-PARTS = ("unet", "text_encoder", "vae")
 BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
     "unet": UNet2DConditionModel.from_config,
     "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
@@ -62,43 +62,57 @@ class BaseModel:
 
 
 def load_base(
-    checkpoint: str, *, allow_pickle: bool = False, parts: Iterable[str] = PARTS
+    checkpoint: str,
+    *,
+    allow_pickle: bool = False,
+    parts: Iterable[str] = PARTS,
+    prediction_type: str | None = None,
+    zero_terminal_snr: bool | None = None,
 ) -> BaseModel:
     """Read a diffusers folder or a single-file SD 1.5 checkpoint.
 
     Args:
-        checkpoint: A folder, a file, or `embedded:<name>`.
+        checkpoint: A folder, a file, `embedded:<name>`, or the name of a repository on a hub.
         allow_pickle: Whether .ckpt, .pt and .bin files may be read (with `weights_only=True`).
         parts: Which of unet, text_encoder and vae to fill with weights.
+        prediction_type: What the UNet predicts, epsilon or v_prediction; None for what the
+            checkpoint says.
+        zero_terminal_snr: Whether the betas are rescaled so that the last timestep is pure noise
+            (arXiv 2305.08891, algorithm 1); None for what the checkpoint says.
 
     Raises:
         LabError: The folder or file is missing, damaged, or does not hold what the config says.
     """
-    path = locate(checkpoint)
-    parts = tuple(parts)
-    if path.is_dir():
-        folder = path
-        tensors = {part: read_part(path / part, allow_pickle) for part in PARTS}
-    else:
-        folder = ARCHITECTURE_FOLDER
-        tensors = read_single_file(path, folder, allow_pickle)
-    modules: dict[str, Any] = {}
-    for part in PARTS:
-        with torch.device("meta"):
-            modules[part] = BUILDERS[part](read_config(folder / part / "config.json"))
-        if part in parts:
-            fill(modules[part], tensors[part], path / part if path.is_dir() else path)
+    path = fetch_folder(checkpoint) if is_hub_name(checkpoint) else locate(checkpoint)
+    folder, tensors, said = read_checkpoint(path, allow_pickle)
+    facts = said.overruled(prediction_type, zero_terminal_snr)
+    modules = {part: _build(part, folder) for part in PARTS}
+    for part in parts:
+        fill(modules[part], tensors[part], path / part if path.is_dir() else path)
     return BaseModel(
         **modules,
         tokenizer=load_tokenizer(folder / "tokenizer", modules["text_encoder"].config.vocab_size),
         noise_scheduler=DDPMScheduler.from_config(
-            read_config(folder / "scheduler" / "scheduler_config.json")
+            read_config(folder / "scheduler" / "scheduler_config.json") | facts.settings()
         ),
-        name=path.name if path.is_dir() else path.stem,
+        name=checkpoint_name(checkpoint, path),
         path=path,
         fingerprint=fingerprint(tensors["unet"], tensors["text_encoder"]),
         vae_fingerprint=fingerprint(tensors["vae"]),
     )
+
+
+def _build(part: str, folder: Path) -> Any:
+    """The module that a part's config describes, on the meta device."""
+    with torch.device("meta"):
+        return BUILDERS[part](read_config(folder / part / "config.json"))
+
+
+def checkpoint_name(checkpoint: str, path: Path) -> str:
+    """What a checkpoint is called: its file, its folder, or its repository on the hub."""
+    if is_hub_name(checkpoint):
+        return checkpoint.rpartition("/")[2]
+    return path.name if path.is_dir() else path.stem
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Everything that a run reads: images, captions, base model, and the latents made of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lora_lab.base_model import BaseModel, load_base
@@ -10,22 +10,28 @@ from lora_lab.data.examples import Examples
 from lora_lab.data.folders import find_examples
 from lora_lab.data.latent_cache import LatentCache
 from lora_lab.data.prepare import Item, latents_fingerprint, prepare
+from lora_lab.merge import with_merged
 
 
 @dataclass
 class SharedInputs:
     """What the runs of one process need not load twice."""
 
-    bases: dict[tuple[str, bool], BaseModel] = field(default_factory=dict)
-    """(checkpoint, allow_pickle) -> base model."""
+    bases: dict[str, BaseModel] = field(default_factory=dict)
+    """What `model` says -> base model."""
     latents: dict[str | None, LatentCache] = field(default_factory=dict)
     """Cache folder -> latents."""
 
     def base(self, config: ModelConfig) -> BaseModel:
-        """The base model that a config names."""
-        key = (config.checkpoint, config.allow_pickle)
+        """The base model that a config names, with the LoRAs merged that it names."""
+        key = repr(replace(config, clip_skip=1))  # clip skip doesn't touch a weight
         if key not in self.bases:
-            self.bases[key] = load_base(config.checkpoint, allow_pickle=config.allow_pickle)
+            base = load_base(
+                config.checkpoint,
+                allow_pickle=config.allow_pickle,
+                prediction_type=config.prediction_type,
+            )
+            self.bases[key] = with_merged(base, config.merge)
         return self.bases[key]
 
     def cache(self, folder: str | None) -> LatentCache:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from lora_lab.config import TrainConfig
 from lora_lab.run import read_facts
-from lora_lab.saved_loras import find_saves
+from lora_lab.sampling.saved_loras import find_saves
 from lora_lab.wandb_run import Job, Picture, WandbRun, start
 
 log = logging.getLogger(__name__)

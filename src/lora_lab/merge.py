@@ -4,15 +4,18 @@ Merging costs nothing per step. The original tensors are set aside, not subtract
 `restore` brings back every bit.
 """
 
+import hashlib
 from collections.abc import Sequence
-from math import prod
+from dataclasses import replace
+from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from lora_lab.base_model import BaseModel
+from lora_lab.base_model import BaseModel, fingerprint
+from lora_lab.config import MergeConfig
 from lora_lab.errors import LabError
-from lora_lab.kohya import kohya_key, lora_modules
+from lora_lab.kohya import kohya_key, read_lora
+from lora_lab.lora_layouts import LayerChange, layer_changes
 
 
 class LoRAMerger:
@@ -37,16 +40,17 @@ class LoRAMerger:
             LabError: A LoRA does not fit; the base then stands as without LoRAs.
         """
         self.restore()
-        for tensors, weight in loras:
-            changes = lora_modules(tensors)
-            for name in sorted(changes):
-                self._check(name, changes[name])
-            for name, (down, up, scale) in changes.items():
-                layer = self._layers[name]
-                before = layer.weight.data
-                self._originals.setdefault(name, before)
-                change = weight * scale * weight_change(down, up)
-                layer.weight.data = before + change.reshape(before.shape).to(before)
+        try:
+            for tensors, weight in loras:
+                changes = layer_changes(tensors, "LoRA file")
+                merged = {name: self._merged(name, changes[name], weight) for name in changes}
+                for name, tensor in merged.items():
+                    layer = self._layers[name]
+                    self._originals.setdefault(name, layer.weight.data)
+                    layer.weight.data = tensor
+        except LabError:
+            self.restore()
+            raise
 
     def restore(self) -> None:
         """Bring back the base's own weights, bit for bit."""
@@ -54,37 +58,54 @@ class LoRAMerger:
             self._layers[name].weight.data = weight
         self._originals.clear()
 
-    def _check(self, name: str, change: tuple[Tensor, Tensor, float]) -> None:
-        """Refuse a module that the base lacks or that has another shape there."""
+    def keep(self) -> None:
+        """Make the weights as they stand the base's own."""
+        self._originals.clear()
+
+    def _merged(self, name: str, change: LayerChange, weight: float) -> Tensor:
+        """A layer's weight with a change in it; refuses a layer that the base lacks."""
         if name not in self._layers:
-            self.restore()
             raise LabError(
                 f"LoRA file of another architecture: the base has no module {name}; "
                 "choose a LoRA trained on this kind of checkpoint"
             )
-        down, up, _ = change
-        shape = tuple(self._layers[name].weight.shape)
-        found = (up.shape[0], *down.shape[1:])
-        same = found[:2] == shape[:2] and prod(found) == prod(shape)  # 1x1 convolutions are linear
-        if not same or up.shape[1] != down.shape[0]:
-            self.restore()
+        try:
+            return change.merged(self._layers[name].weight.data, weight)
+        except ValueError as error:
             raise LabError(
-                f"LoRA file of another architecture: {name} changes a weight of shape {found}, "
-                f"the base has {shape}; choose a LoRA trained on this kind of checkpoint"
-            )
+                f"LoRA file of another architecture: {name} {error}; "
+                "choose a LoRA trained on this kind of checkpoint"
+            ) from None
 
 
-def weight_change(down: Tensor, up: Tensor) -> Tensor:
-    """Up @ down in fp32.
+def with_merged(base: BaseModel, merge: Sequence[MergeConfig]) -> BaseModel:
+    """A base model with LoRA files merged into it for good, in the order of the list.
 
     Args:
-        down: (dim, in) or (dim, in, kh, kw).
-        up: (out, dim) or (out, dim, 1, 1).
+        base: Loaded for this alone: its weights are replaced.
+        merge: Files and their weights; none gives the base as it is.
 
     Returns:
-        (out, in) or (out, in * kh * kw).
+        The base, whose fingerprint covers the files and their weights.
+
+    Raises:
+        LabError: A file can't be read or doesn't fit; names it.
     """
-    return up.to(torch.float32).flatten(1) @ down.to(torch.float32).flatten(1)
+    if not merge:
+        return base
+    digest = hashlib.sha256(base.fingerprint.encode())
+    merger = LoRAMerger(base)
+    loras = []
+    for item in merge:
+        tensors, _ = read_lora(Path(item.file).expanduser())
+        loras.append((tensors, item.weight))
+        digest.update(f"{fingerprint(tensors)} {item.weight!r}".encode())
+        try:
+            merger.apply(loras)
+        except LabError as error:
+            raise LabError(f"model.merge: {item.file}: {error}") from None
+    merger.keep()
+    return replace(base, fingerprint=digest.hexdigest())
 
 
 def named_layers(base: BaseModel) -> dict[str, nn.Linear | nn.Conv2d]:

@@ -43,6 +43,7 @@ class LoRAModule(pl.LightningModule):
         self.unet = base.unet
         self.text_encoder = base.text_encoder
         self.network = network
+        self.lora_beside = network.beside  # so that they move and are saved with the module
         self.config = config
         self.total_steps = total_steps
         self.prediction_type: str = base.noise_scheduler.config["prediction_type"]
@@ -75,6 +76,7 @@ class LoRAModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean weighted loss of a batch."""
         objective = self.config.objective
+        self.network.dropout.begin(batch["step"], batch["keys"])
         noise = offset_noise(batch["noise"], batch["offset_draw"], objective.noise_offset)
         losses = self.image_losses(batch["latents"], noise, batch["timesteps"], batch["input_ids"])
         snr = signal_to_noise(self.alphas_cumprod[batch["timesteps"]])
@@ -82,6 +84,10 @@ class LoRAModule(pl.LightningModule):
         weighted = losses * weights  # (B,)
         self.losses.append(weighted.detach())
         return weighted.mean()
+
+    def on_after_backward(self) -> None:
+        """Dropout belongs to training alone; what is measured in between sees all of it."""
+        self.network.dropout.end()
 
     def configure_optimizers(self) -> Any:
         """The optimizer over flat tensors, and its schedule, which moves on each step."""

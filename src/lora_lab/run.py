@@ -14,7 +14,7 @@ import yaml
 
 from lora_lab.config import TrainConfig
 from lora_lab.errors import LabError
-from lora_lab.files import make_folder, write_json, write_text
+from lora_lab.files import make_folder, sha256_file, write_json, write_text
 
 RUNNING, COMPLETE, FAILED = "running", "complete", "failed"
 LIBRARIES = (
@@ -25,12 +25,24 @@ LIBRARIES = (
 WITHOUT_INFLUENCE = (
     *("logger", "sampling", "study", "resume", "debug"),
     *("callbacks.progress", "callbacks.keep_last_checkpoint"),
-    *("data.dir", "data.held_out_dir", "data.cache_dir", "model.checkpoint", "model.allow_pickle"),
+    *("data.dir", "data.held_out_dir", "data.cache_dir"),
+    *("model.checkpoint", "model.allow_pickle", "model.merge", "network.weights"),
 )
 """Settings that don't change a LoRA; what lies at a path counts by its fingerprint instead."""
 TRAINING_SOURCES = (
-    *("assets", "base_model", "checkpoint_files", "data", "inputs", "kohya", "module", "network"),
-    *("objective", "optimizers", "randomness", "schedules", "trainer", "training"),
+    *("assets", "base_model", "checkpoint_files", "conditioning", "data", "inputs", "kohya"),
+    *(
+        "lora_layouts",
+        "merge",
+        "module",
+        "network",
+        "objective",
+        "optimizers",
+        "randomness",
+        "schedules",
+        "trainer",
+        "training",
+    ),
     *("callbacks/held_out_loss", "callbacks/lora_export", "callbacks/dlr"),
     *("callbacks/metrics_csv",),
 )
@@ -108,6 +120,8 @@ def config_key(config: TrainConfig) -> str:
         for section in sections:
             node = node[section]
         del node[key]
+    if config.network.weights is not None:
+        values["network"]["weights"] = sha256_file(Path(config.network.weights).expanduser())
     return _digest(values)
 
 

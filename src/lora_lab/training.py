@@ -156,7 +156,7 @@ def build_callbacks(
             run_dir=run_dir,
             output_name=config.output_name,
             steps=saves,
-            facts=FileFacts(config, inputs.base, inputs.items, loader, time.time()),
+            facts=FileFacts(config, inputs.base, inputs.items, loader, module.network, time.time()),
             keep_last=config.callbacks.keep_last_checkpoint,
             clock=clock,
         )

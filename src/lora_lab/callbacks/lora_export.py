@@ -21,6 +21,7 @@ from lora_lab.data.prepare import Item
 from lora_lab.files import atomic_path, sha256_file
 from lora_lab.kohya import TrainingFacts, build_metadata, write_lora
 from lora_lab.module import LoRAModule
+from lora_lab.network import LoRANetwork, network_metadata
 
 CHECKPOINT = "last.ckpt"
 
@@ -33,6 +34,7 @@ class FileFacts:
     base: BaseModel
     items: list[Item]
     loader: PairedLoader
+    network: LoRANetwork
     started_at: float
     """Unix time in seconds."""
     session_id: int = field(default_factory=lambda: secrets.randbelow(2**32))
@@ -58,6 +60,8 @@ class FileFacts:
             image_counts={folder: (repeats[folder], images[folder]) for folder in images},
             tag_frequency=tag_frequency(examples),
             bucket_counts=dict(buckets),
+            network=network_metadata(self.network),
+            prediction_type=self.base.noise_scheduler.config["prediction_type"],
             checkpoint_name=self.base.path.name,
             checkpoint_sha256=self.checkpoint_hashes[0],
             checkpoint_legacy_hash=self.checkpoint_hashes[1],

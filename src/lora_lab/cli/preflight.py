@@ -7,10 +7,12 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from lora_lab.assets import locate
+from lora_lab.assets import is_hub_name, locate
 from lora_lab.config import SampleConfig, TrainConfig, check, check_sample, to_config
 from lora_lab.config.convert import to_sample_config
 from lora_lab.errors import ConfigError, LabError
+
+CHECKPOINT_KEYS = ("model.checkpoint", "sampling.checkpoints")
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
@@ -33,6 +35,9 @@ def checked_train_config(config: DictConfig) -> TrainConfig:
     named = {"model.checkpoint": typed.model.checkpoint, "data.dir": typed.data.dir}
     if typed.data.held_out_dir is not None:
         named["data.held_out_dir"] = typed.data.held_out_dir
+    if typed.network.weights is not None:
+        named["network.weights"] = typed.network.weights
+    named |= {f"model.merge.{n}.file": item.file for n, item in enumerate(typed.model.merge)}
     _check_paths(named)
     return typed
 
@@ -71,6 +76,8 @@ def _check_paths(named: dict[str, str]) -> None:
 
 
 def _missing(key: str, location: str) -> list[str]:
+    if key in CHECKPOINT_KEYS and is_hub_name(location):
+        return []  # whether the hub has it is told when it is loaded
     try:
         locate(location)
     except LabError as error:

@@ -5,7 +5,6 @@ from lora_lab.kohya.lora_file import (
     kohya_key,
     lora_hash,
     lora_hashes,
-    lora_modules,
     read_lora,
     write_lora,
 )
@@ -18,7 +17,6 @@ __all__ = [
     "kohya_key",
     "lora_hash",
     "lora_hashes",
-    "lora_modules",
     "read_lora",
     "write_lora",
 ]

@@ -2,7 +2,7 @@
 
 Each module has three tensors, for example `lora_unet_mid_block_attentions_0_proj_in` with
 `.lora_down.weight` (dim, in[, kh, kw]), `.lora_up.weight` (out, dim[, 1, 1]) and `.alpha` ();
-the change of its weight is `up @ down * alpha / dim`.
+the change of its weight is `up @ down * alpha / dim`. `lora_layouts` has the other kinds.
 """
 
 import hashlib
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from lora_lab.errors import LabError
 from lora_lab.files import atomic_path
+from lora_lab.lora_layouts import layer_changes
 
 PREFIXES = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
 """How the name of a module begins. transformers 5 dropped `text_model` from its own names."""
-LEAVES = ("lora_down.weight", "lora_up.weight", "alpha")
 
 
 def kohya_key(part: str, module_path: str, leaf: str) -> str:
@@ -82,7 +82,8 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         Tensors and metadata (empty if the file has none).
 
     Raises:
-        LabError: Missing, truncated, not safetensors, or not a LoRA in kohya's layout.
+        LabError: Missing, truncated, not safetensors, or not a LoRA, DoRA, LoHa or LoKr in kohya's
+            layout.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -94,41 +95,8 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise LabError(
             f"{path} is not a complete safetensors file ({error}): download or train it anew"
         ) from None
-    _refuse_other_kinds(path, tensors)
+    layer_changes(tensors, str(path))
     return tensors, metadata
-
-
-def _refuse_other_kinds(path: Path, tensors: dict[str, Tensor]) -> None:
-    if not tensors:
-        raise LabError(f"{path} holds no tensors: train or download it anew")
-    for key in sorted(tensors):
-        module, _, leaf = key.partition(".")
-        if leaf not in LEAVES or not module.startswith("lora_"):
-            raise LabError(
-                f"{path}: key {key} does not belong to a LoRA in kohya's layout "
-                "(lora_<module>.lora_down.weight, .lora_up.weight, .alpha); "
-                "LoHa, LoKr, DoRA and diffusers' own layout cannot be read"
-            )
-        for needed in LEAVES[:2]:
-            if f"{module}.{needed}" not in tensors:
-                raise LabError(f"{path} lacks key {module}.{needed}: download or train it anew")
-
-
-def lora_modules(tensors: dict[str, Tensor]) -> dict[str, tuple[Tensor, Tensor, float]]:
-    """Group a file's tensors by module.
-
-    Returns:
-        Module name -> (down, up, alpha / dim). A missing alpha means alpha = dim, as for kohya.
-    """
-    modules = {}
-    for key in tensors:
-        name, _, leaf = key.partition(".")
-        if leaf == LEAVES[0]:
-            down = tensors[key]
-            alpha = tensors.get(f"{name}.alpha")
-            scale = 1.0 if alpha is None else float(alpha) / down.shape[0]
-            modules[name] = (down, tensors[f"{name}.{LEAVES[1]}"], scale)
-    return modules
 
 
 def lora_hash(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:

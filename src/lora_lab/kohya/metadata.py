@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from lora_lab.config import NetworkConfig, OptimizerConfig, TrainConfig
+from lora_lab.config import OptimizerConfig, TrainConfig
+
+PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}
+"""As modelspec spells them."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class TrainingFacts:
     """Folder name -> comma-separated part of the captions -> how many images have it."""
     bucket_counts: dict[tuple[int, int], int]
     """(width, height) in pixels -> images times repeats."""
+    network: dict[str, Any]
+    """`ss_network_*` of the network."""
+    prediction_type: str
+    """epsilon or v_prediction."""
     checkpoint_name: str
     checkpoint_sha256: str | None
     """Of a single-file checkpoint; None for a folder."""
@@ -65,10 +72,7 @@ def _training(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
         "ss_sd_model_name": facts.checkpoint_name,
         "ss_sd_model_hash": facts.checkpoint_legacy_hash,
         "ss_new_sd_model_hash": facts.checkpoint_sha256,
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": network.dim,
-        "ss_network_alpha": network.alpha,
-        "ss_network_args": _network_parts(network),
+        **facts.network,
         "ss_learning_rate": optimizer.lr,
         "ss_unet_lr": optimizer.lr if network.train_unet else None,
         "ss_text_encoder_lr": (
@@ -94,10 +98,6 @@ def _training(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
         "ss_training_finished_at": facts.finished_at,
         "ss_session_id": facts.session_id,
     }
-
-
-def _network_parts(network: NetworkConfig) -> dict[str, bool]:
-    return {"train_unet": network.train_unet, "train_text_encoder": network.train_text_encoder}
 
 
 def _optimizer_text(optimizer: OptimizerConfig) -> str:
@@ -144,5 +144,5 @@ def _modelspec(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
         "modelspec.title": config.output_name,
         "modelspec.resolution": f"{config.data.resolution}x{config.data.resolution}",
         "modelspec.date": finished.strftime("%Y-%m-%dT%H:%M:%S"),
-        "modelspec.prediction_type": "epsilon",
+        "modelspec.prediction_type": PREDICTION_TYPES[facts.prediction_type],
     }

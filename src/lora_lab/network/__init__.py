@@ -2,5 +2,6 @@
 
 from lora_lab.network.flat import flatten
 from lora_lab.network.inject import LoRANetwork, inject_lora
+from lora_lab.network.metadata import network_metadata
 
-__all__ = ["LoRANetwork", "flatten", "inject_lora"]
+__all__ = ["LoRANetwork", "flatten", "inject_lora", "network_metadata"]

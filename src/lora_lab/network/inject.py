@@ -1,13 +1,14 @@
-"""The LoRA: small trainable matrices beside the linear layers of a frozen base model.
+"""The LoRA: small trainable matrices beside the layers of a frozen base model.
 
 W' x = W x + alpha / dim · up (down x), arXiv 2106.09685, section 4.1, applied by PEFT. 1x1
 convolutions (proj_in and proj_out of the UNet) count as linear layers and keep 4-D weights.
+DoRA is PEFT's, LoHa and LoKr are LyCORIS'.
 """
 
-import math
+import re
 from dataclasses import dataclass
+from typing import Any
 
-import torch
 from peft import LoraConfig
 from peft.mapping import inject_adapter_in_model
 from peft.tuners.lora.layer import LoraLayer
@@ -16,18 +17,14 @@ from torch.nn import Parameter
 
 from lora_lab.base_model import BaseModel
 from lora_lab.config import NetworkConfig
-from lora_lab.errors import LabError
-from lora_lab.kohya import kohya_key
-from lora_lab.randomness import generator
-
-TARGETS = {
-    "unet": [
-        *("to_q", "to_k", "to_v", "to_out.0"),
-        *("proj_in", "proj_out", "ff.net.0.proj", "ff.net.2"),
-    ],
-    "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
-}
-ADAPTER = "default"
+from lora_lab.errors import ConfigError
+from lora_lab.lora_layouts import LOHA, LORA
+from lora_lab.merge import named_layers
+from lora_lab.network.dropout import PairedDropout
+from lora_lab.network.initial import loha_start, lokr_start, lora_start
+from lora_lab.network.layers import ADAPTER, AdapterLayer, LycorisLayer, PeftLayer
+from lora_lab.network.start import fill_from_file, read_start
+from lora_lab.network.targets import BLOCKS, Target, find_targets, part_of
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,10 @@ class LoRANetwork:
 
     base: BaseModel
     config: NetworkConfig
-    layers: dict[tuple[str, str], LoraLayer]
-    """(part, path of the module in the base model) -> the PEFT layer that stands there."""
+    layers: dict[Target, AdapterLayer]
+    dropout: PairedDropout
+    beside: nn.ModuleList
+    """Layers that are no part of the base's modules: those of LyCORIS, in the order of `layers`."""
 
     def trainable(self, clip_skip: int) -> dict[str, list[Parameter]]:
         """The tensors that get a gradient, by part.
@@ -47,91 +46,137 @@ class LoRANetwork:
         """
         used = self.base.text_encoder.config.num_hidden_layers - (clip_skip - 1)
         parts: dict[str, list[Parameter]] = {"unet": [], "text_encoder": []}
-        for (part, path), layer in self.layers.items():
-            if part == "text_encoder" and _layer_index(path) >= used:
+        for target, layer in self.layers.items():
+            if target.part == "text_encoder" and _layer_index(target.path) >= used:
                 continue
-            parts[part] += _matrices(layer)
+            parts[target.part] += layer.parameters().values()
         return parts
 
     def tensors(self) -> dict[str, Tensor]:
-        """All LoRA tensors in kohya's names: down (dim, in[, 1, 1]), up (out, dim[, 1, 1]), alpha.
+        """All LoRA tensors in kohya's names, such as down (dim, in[, kh, kw]), and the alphas.
 
         Copies on the CPU, in float32.
         """
-        tensors = {}
-        for (part, path), layer in self.layers.items():
-            down, up = _matrices(layer)
-            tensors[kohya_key(part, path, "lora_down.weight")] = _copy(down)
-            tensors[kohya_key(part, path, "lora_up.weight")] = _copy(up)
-            tensors[kohya_key(part, path, "alpha")] = torch.tensor(float(self.config.alpha))
-        return tensors
+        return {
+            f"{target.name}.{leaf}": tensor
+            for target, layer in self.layers.items()
+            for leaf, tensor in layer.file_tensors().items()
+        }
 
     def remove(self) -> None:
         """Put the base model's own layers back; their weights were never touched."""
-        for (part, path), layer in self.layers.items():
-            parent, _, name = path.rpartition(".")
-            setattr(_model(self.base, part).get_submodule(parent), name, layer.base_layer)
-        for part in TARGETS:
-            model = _model(self.base, part)
+        for target, layer in self.layers.items():
+            if isinstance(layer, LycorisLayer):
+                layer.module.restore()
+            elif isinstance(layer, PeftLayer):
+                parent, _, name = target.path.rpartition(".")
+                module = part_of(self.base, target.part).get_submodule(parent)
+                setattr(module, name, layer.module.base_layer)
+        for part in BLOCKS:
+            model = part_of(self.base, part)
             if "peft_config" in model.__dict__:
                 del model.peft_config
             model.requires_grad_(False)
 
 
 def inject_lora(base: BaseModel, config: NetworkConfig, seed: int) -> LoRANetwork:
-    """Put a LoRA beside each linear layer of the parts that the config trains.
+    """Put a LoRA beside each layer that the config trains.
 
-    Down starts Kaiming-uniform with a = √5, as in kohya's sd-scripts, from a generator of its own
-    for each module: row i depends on seed, module and i alone, so a larger dim begins with the rows
-    of a smaller one. Up starts at 0.
+    Its first numbers come from a generator of its own for each tensor (`initial.py`), or from
+    `network.weights`.
 
     Raises:
-        LabError: Nothing is to be trained.
+        ConfigError: A dim larger than a layer, nothing to be trained, or a missing package.
+        LabError: `network.weights` can't be read or doesn't fit.
     """
-    chosen = {"unet": config.train_unet, "text_encoder": config.train_text_encoder}
-    layers = {}
-    for part, targets in TARGETS.items():
-        if not chosen[part]:
+    start = read_start(config)
+    existing = named_layers(base)
+    targets = find_targets(base, config, start)
+    dropout = PairedDropout(config, seed)
+    build = _peft_layers if config.name == LORA else _lycoris_layers
+    layers = build(base, targets, config)
+    for target, layer in layers.items():
+        if isinstance(layer, PeftLayer):
+            lora_start(layer.parameters(), seed, target.name)
+            dropout.attach(layer.module.lora_A[ADAPTER], target.name)
+        else:
+            begin = loha_start if config.name == LOHA else lokr_start
+            begin(layer.parameters(), seed, target.name)
+    network = LoRANetwork(base, config, layers, dropout, nn.ModuleList(_beside(layers)))
+    if start:
+        try:
+            fill_from_file(layers, start, config, existing)
+        except BaseException:
+            network.remove()
+            raise
+    return network
+
+
+def _peft_layers(
+    base: BaseModel, targets: list[Target], config: NetworkConfig
+) -> dict[Target, AdapterLayer]:
+    """PEFT's layers in the place of the base's."""
+    layers: dict[Target, AdapterLayer] = {}
+    for part in BLOCKS:
+        own = {target.path: target for target in targets if target.part == part}
+        if not own:
             continue
-        model = _model(base, part)
-        settings = LoraConfig(r=config.dim, target_modules=targets)
+        model = part_of(base, part)
+        settings = LoraConfig(r=config.dim, target_modules=list(own), use_dora=config.dora)
         settings.lora_alpha = config.alpha
+        settings.use_rslora = config.rslora
+        settings.rank_pattern = _pattern({path: t.dim for path, t in own.items()}, config.dim)
         inject_adapter_in_model(settings, model, ADAPTER)
         for path, module in model.named_modules():
             if isinstance(module, LoraLayer):
-                _initialise(module, config.dim, seed, kohya_key(part, path, "lora_down.weight"))
-                layers[part, path] = module
-    if not layers:
-        raise LabError("network.train_unet and network.train_text_encoder are both false, set one")
-    return LoRANetwork(base, config, layers)
+                module.scaling[ADAPTER] = own[path].alpha / own[path].dim
+                layers[own[path]] = PeftLayer(module, own[path].alpha)
+    return layers
 
 
-def _matrices(layer: LoraLayer) -> tuple[Parameter, Parameter]:
-    """Down and up of one layer."""
-    down, up = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-    assert isinstance(down, Parameter) and isinstance(up, Parameter)
-    return down, up
+def _pattern(sizes: dict[str, int], usual: int) -> dict[str, int]:
+    """PEFT's way to give single layers a rank of their own: a regular expression of each path."""
+    return {re.escape(path): size for path, size in sizes.items() if size != usual}
 
 
-def _model(base: BaseModel, part: str) -> nn.Module:
-    return base.unet if part == "unet" else base.text_encoder
+def _lycoris_layers(
+    base: BaseModel, targets: list[Target], config: NetworkConfig
+) -> dict[Target, AdapterLayer]:
+    """LyCORIS' layers, which answer for the base's."""
+    del base  # its layers stand in the targets
+    kind, arguments = _lycoris(config)
+    layers: dict[Target, AdapterLayer] = {}
+    for target in targets:
+        module = kind(
+            target.name, target.layer, lora_dim=target.dim, alpha=target.alpha, **arguments
+        )
+        module.apply_to()
+        layers[target] = LycorisLayer(module)
+    return layers
+
+
+def _lycoris(config: NetworkConfig) -> tuple[Any, dict[str, int]]:
+    """LyCORIS' class and its arguments beyond dim and alpha.
+
+    Raises:
+        ConfigError: lycoris-lora isn't installed.
+    """
+    try:
+        from lycoris.modules.loha import LohaModule
+        from lycoris.modules.lokr import LokrModule
+    except ImportError as error:
+        raise ConfigError(
+            f"network={config.name} needs the package lycoris-lora: pip install 'lora-lab[lycoris]'"
+        ) from error
+    if config.name == LOHA:
+        return LohaModule, {}
+    return LokrModule, {"factor": config.factor}
+
+
+def _beside(layers: dict[Target, AdapterLayer]) -> list[nn.Module]:
+    return [layer.module for layer in layers.values() if isinstance(layer, LycorisLayer)]
 
 
 def _layer_index(path: str) -> int:
     """Number of the text encoder's layer: ``encoder.layers.11.mlp.fc1`` -> 11."""
     return int(path.split("layers.", 1)[1].split(".", 1)[0])
-
-
-def _initialise(layer: LoraLayer, dim: int, seed: int, key: str) -> None:
-    """Kaiming-uniform with a = √5 is uniform within ±1/√fan_in (arXiv 1502.01852, section 2.2)."""
-    down, up = _matrices(layer)
-    fan_in = down[0].numel()
-    draws = generator(seed, "lora_init", key)
-    rows = [torch.rand(fan_in, generator=draws) for _ in range(dim)]
-    with torch.no_grad():
-        down.data = ((2.0 * torch.stack(rows) - 1.0) / math.sqrt(fan_in)).view_as(down)
-        up.data = torch.zeros_like(up, dtype=torch.float32)
-
-
-def _copy(parameter: Tensor) -> Tensor:
-    return parameter.detach().to("cpu", torch.float32, copy=True)

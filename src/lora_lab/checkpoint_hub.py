@@ -1,0 +1,59 @@
+"""Base checkpoints from a model hub, kept in Hugging Face's own cache."""
+
+from pathlib import Path
+
+from lora_lab.errors import LabError
+
+PARTS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+"""Part of a diffusers folder -> stem of its weights' file."""
+SMALL_FILES = ("model_index.json", "scheduler/*", "tokenizer/*", "*/config.json")
+
+
+def fetch_folder(name: str) -> Path:
+    """The diffusers folder of a repository: downloaded, or from the cache.
+
+    Args:
+        name: `<owner>/<repository>`.
+
+    Raises:
+        LabError: It is neither reachable nor in the cache, or holds no safetensors.
+    """
+    from huggingface_hub import list_repo_files, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        weights = chosen_weights(name, list_repo_files(name))
+        return Path(snapshot_download(name, allow_patterns=[*SMALL_FILES, *weights]))
+    except (HfHubHTTPError, OSError) as error:  # offline is an OSError, too
+        problem = error
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError):
+        reason = next(iter(str(problem).splitlines()), type(problem).__name__)
+        raise LabError(
+            f"{name} is no file or folder here, and as the name of a repository it could not be "
+            f"downloaded ({reason}): check the name and the network, or name a file or folder"
+        ) from None
+
+
+def chosen_weights(name: str, files: list[str]) -> list[str]:
+    """The file of weights to load for each part: the plain one, else the fp16 variant.
+
+    Raises:
+        LabError: A part has none in safetensors.
+    """
+    chosen = []
+    for part, stem in PARTS.items():
+        variants = [f"{part}/{stem}.safetensors", f"{part}/{stem}.fp16.safetensors"]
+        there = [file for file in variants if file in files]
+        if not there:
+            raise LabError(
+                f"the repository {name} holds no {variants[0]}: name a diffusers repository of "
+                "Stable Diffusion 1.x with safetensors, or a file or folder"
+            )
+        chosen.append(there[0])
+    return chosen

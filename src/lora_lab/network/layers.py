@@ -1,0 +1,93 @@
+"""The trained tensors of one layer, under the names that a LoRA file gives them.
+
+LoRA and DoRA are PEFT's layers, which stand in the place of the base's own; LoHa and LoKr are those
+of LyCORIS, which answer for the base's layer and stand beside the model.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from peft.tuners.lora.layer import LoraLayer
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+ADAPTER = "default"
+DOWN, UP, DORA_SCALE = "lora_down.weight", "lora_up.weight", "dora_scale"
+
+
+class AdapterLayer(Protocol):
+    """What a LoRA needs to know of each of its layers."""
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Last part of the key in the file -> tensor that is trained."""
+
+    def file_tensors(self) -> dict[str, Tensor]:
+        """What the file gets, by the last part of the key: CPU copies in float32."""
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `file_tensors` gave."""
+
+
+@dataclass(frozen=True)
+class PeftLayer:
+    """LoRA, with DoRA's magnitudes if PEFT trains them."""
+
+    module: LoraLayer
+    alpha: float
+    """As the file has it."""
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Down (dim, in[, kh, kw]), up (out, dim[, 1, 1]), and the magnitudes."""
+        found = {
+            DOWN: self.module.lora_A[ADAPTER].weight,
+            UP: self.module.lora_B[ADAPTER].weight,
+        }
+        if ADAPTER in self.module.lora_magnitude_vector:
+            found[DORA_SCALE] = self.module.lora_magnitude_vector[ADAPTER].weight
+        return found
+
+    def file_tensors(self) -> dict[str, Tensor]:
+        """Down, up, alpha, and dora_scale (out, 1[, 1, 1]) as LyCORIS and ComfyUI read it."""
+        tensors = {leaf: copied(tensor) for leaf, tensor in self.parameters().items()}
+        if DORA_SCALE in tensors:
+            ones = [1] * (tensors[DOWN].ndim - 1)
+            tensors[DORA_SCALE] = tensors[DORA_SCALE].reshape(-1, *ones)
+        tensors["alpha"] = torch.tensor(float(self.alpha))
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over down, up and magnitudes."""
+        _take_over(self.parameters(), tensors)
+
+
+@dataclass(frozen=True)
+class LycorisLayer:
+    """LoHa or LoKr."""
+
+    module: Any
+    """LyCORIS' LohaModule or LokrModule."""
+
+    def parameters(self) -> dict[str, Parameter]:
+        """LyCORIS' own names, such as ``hada_w1_a`` or ``lokr_w1``."""
+        return dict(nn.Module.named_parameters(self.module))
+
+    def file_tensors(self) -> dict[str, Tensor]:
+        """The trained tensors and alpha."""
+        tensors = {leaf: copied(tensor) for leaf, tensor in self.parameters().items()}
+        return {**tensors, "alpha": torch.tensor(float(self.module.alpha))}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over the trained tensors."""
+        _take_over(self.parameters(), tensors)
+
+
+def _take_over(parameters: dict[str, Parameter], tensors: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for leaf, parameter in parameters.items():
+            parameter.copy_(tensors[leaf].reshape(parameter.shape))
+
+
+def copied(tensor: Tensor) -> Tensor:
+    """A copy on the CPU in float32."""
+    return tensor.detach().to("cpu", torch.float32, copy=True)

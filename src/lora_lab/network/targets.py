@@ -1,0 +1,146 @@
+"""Which layers of a base model get a LoRA, named and chosen as kohya's sd-scripts does.
+
+Linear layers and 1x1 convolutions inside the UNet's transformers and inside the text encoder's
+attention and MLP; with a `conv_dim` also every layer inside residual blocks, down- and upsamplers,
+of which 3x3 convolutions take `conv_dim` and the others `dim` (sd-scripts, networks/lora.py).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers.models.downsampling import Downsample2D
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.upsampling import Upsample2D
+from torch import nn
+from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention
+
+from lora_lab.base_model import BaseModel
+from lora_lab.config import NetworkConfig
+from lora_lab.errors import ConfigError
+from lora_lab.kohya import kohya_key
+from lora_lab.lora_layouts import LOKR, LayerChange
+
+BLOCKS: dict[str, tuple[type[nn.Module], ...]] = {
+    "unet": (Transformer2DModel,),
+    "text_encoder": (CLIPAttention, CLIPMLP),
+}
+CONV_BLOCKS = (ResnetBlock2D, Downsample2D, Upsample2D)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A layer that gets a LoRA."""
+
+    part: str
+    """unet or text_encoder."""
+    path: str
+    """Of the layer in the base model."""
+    layer: nn.Linear | nn.Conv2d
+    dim: int
+    alpha: float
+    """As the file will have it: with rsLoRA, the alpha asked for times the root of dim."""
+
+    @property
+    def name(self) -> str:
+        """The layer's name in a LoRA file."""
+        return layer_name(self.part, self.path)
+
+
+def layer_name(part: str, path: str) -> str:
+    """Name of a layer in a LoRA file, such as ``lora_unet_mid_block_attentions_0_proj_in``."""
+    return kohya_key(part, path, "alpha").removesuffix(".alpha")
+
+
+def part_of(base: BaseModel, part: str) -> nn.Module:
+    """The UNet or the text encoder."""
+    return base.unet if part == "unet" else base.text_encoder
+
+
+def find_targets(
+    base: BaseModel, config: NetworkConfig, start: dict[str, LayerChange]
+) -> list[Target]:
+    """The layers that the config trains, in the order of the model.
+
+    Args:
+        base: Its UNet and text encoder.
+        config: Parts, dims and alphas.
+        start: The layers of the file that training starts from; with `dim_from_weights` they alone
+            are trained, with their own dims and alphas.
+
+    Raises:
+        ConfigError: A dim is larger than a layer, or nothing is to be trained.
+    """
+    chosen = {"unet": config.train_unet, "text_encoder": config.train_text_encoder}
+    with_conv = config.conv_dim is not None or config.dim_from_weights
+    targets = []
+    for part in BLOCKS:
+        for path, layer in _layers(base, part, with_conv) if chosen[part] else ():
+            sizes = _sizes(config, layer, start.get(layer_name(part, path)))
+            if sizes is not None:
+                targets.append(Target(part, path, layer, *sizes))
+    if not targets:
+        raise ConfigError(
+            "network trains nothing: set network.train_unet or network.train_text_encoder to true, "
+            "or name network.weights that hold layers of the parts which are trained"
+        )
+    if config.name != LOKR and not config.dim_from_weights:
+        _refuse_large_dims(targets, config)
+    return targets
+
+
+def _layers(
+    base: BaseModel, part: str, with_conv: bool
+) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
+    """Path and module of every layer that may get a LoRA."""
+    blocks = BLOCKS[part] + (CONV_BLOCKS if with_conv else ())
+    inside: list[str] = []
+    for path, module in part_of(base, part).named_modules():
+        if isinstance(module, blocks):
+            inside.append(f"{path}.")
+        if isinstance(module, nn.Linear | nn.Conv2d) and path.startswith(tuple(inside)):
+            yield path, module
+
+
+def _sizes(
+    config: NetworkConfig, layer: nn.Linear | nn.Conv2d, start: LayerChange | None
+) -> tuple[int, float] | None:
+    """Dim and alpha of a layer; None if it gets no LoRA."""
+    if config.dim_from_weights:
+        return None if start is None else (start.dim or config.dim, start.alpha)
+    if kernel(layer) == 1:
+        return config.dim, file_alpha(config.alpha, config.dim, config.rslora)
+    if config.conv_dim is None or config.conv_alpha is None:
+        return None
+    return config.conv_dim, file_alpha(config.conv_alpha, config.conv_dim, config.rslora)
+
+
+def file_alpha(alpha: float, dim: int, rslora: bool) -> float:
+    """The alpha with which `alpha / dim` is the factor that is trained.
+
+    rsLoRA trains with alpha / √dim (arXiv 2312.03732, definition 1). Files hold alpha as a 32-bit
+    number, and so is this, so that a file gives the very factor that was trained.
+    """
+    if not rslora:
+        return alpha
+    return torch.tensor(alpha * math.sqrt(dim), dtype=torch.float32).item()
+
+
+def kernel(layer: nn.Linear | nn.Conv2d) -> int:
+    """Elements of a layer's kernel: 1 for a linear layer or a 1x1 convolution."""
+    return math.prod(layer.weight.shape[2:])
+
+
+def _refuse_large_dims(targets: list[Target], config: NetworkConfig) -> None:
+    """Refuse a dim above the full rank of a layer: it would add numbers and no freedom."""
+    for target in targets:
+        out, inner = target.layer.weight.flatten(1).shape
+        if target.dim > min(out, inner):
+            key = "dim" if kernel(target.layer) == 1 else "conv_dim"
+            raise ConfigError(
+                f"network.{key} must be <= {min(out, inner)} for this base, got {target.dim}: "
+                f"{target.name} changes a weight of {out} x {inner}, which a larger rank can't "
+                "change any further"
+            )
