@@ -30,6 +30,7 @@ RECIPE = ImageRecipe(
     lora="zqx",
     lora_hash="1a2b3c4d5e6f",
     lora_weight=0.8,
+    names={"other": "aaaabbbbcccc", "embedding:style": "ddddeeeeffff"},
     batch="11 abcdef",
 )
 # A1111's own format, as FORMATS and its users' files show it.
@@ -47,7 +48,7 @@ def test_the_parameters_read_like_a1111s():
         "Negative prompt: blurry, low quality\n"
         "Steps: 25, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 1234, Size: 768x512, "
         "Model hash: 879db523c3, Model: dreamshaper_8, Clip skip: 2, RNG: CPU, "
-        'Lora hashes: "zqx: 1a2b3c4d5e6f"'
+        'Lora hashes: "other: aaaabbbbcccc, zqx: 1a2b3c4d5e6f"'
     )
 
 

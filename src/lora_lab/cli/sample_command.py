@@ -18,6 +18,7 @@ from lora_lab.merge import LoRAMerger
 from lora_lab.run import COMPLETE, read_facts
 from lora_lab.sampling.compose import compose_grid
 from lora_lab.sampling.generate import ImageRequest, check_settings
+from lora_lab.sampling.names import PromptNames
 from lora_lab.sampling.picture import draw_grid
 from lora_lab.sampling.run_images import (
     KINDS,
@@ -138,10 +139,13 @@ def draw_run(
         final = save is run.saves[-1] and not run.problem
         planned = plan_images(config, final)
         files = {image_path(run.folder / "images", name, item, save.step): item for item in planned}
-        requests = {path: item.request for path, item in files.items()}
+        requests = {path: item.request for path, item in files.items() if not item.problem}
         outcomes, drawn = draw_lora(merger, base, save.path, requests, config)
+        outcomes |= {
+            path: Outcome(None, item.problem) for path, item in files.items() if item.problem
+        }
         images.update(_by_place(files, outcomes, save.step))
-        count += len(files) if drawn else 0
+        count += len(requests) if drawn else 0
     if count:
         seconds = time.perf_counter() - began
         log.info("%s on %s: %d images in %.0f s", run.folder.name, name, count, seconds)
@@ -202,7 +206,7 @@ def draw_from_file(config: SampleConfig) -> list[Path]:
     sampling = config.sampling
     if SUBJECT in text:
         sampling = with_subject(sampling, [lora])
-    prompt = prompt_text(text, sampling, "prompt", 0)
+    prompt = prompt_text(text, sampling, "prompt", 0, PromptNames(sampling))
     paths: list[Path] = []
     names: set[str] = set()
     for checkpoint in sampling.checkpoints:

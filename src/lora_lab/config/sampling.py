@@ -33,6 +33,12 @@ class SamplingConfig:
     """Words put in place of {subject}; null: "<trigger> <class>" of the LoRA's data folder."""
     negative: str
     """Negative prompt; may be empty."""
+    lora_dir: str | None
+    """Folder with the files that <lora:name> in a prompt names; null: prompts can name none."""
+    wildcards_dir: str | None
+    """Folder with the .txt files that __name__ in a prompt names; null: prompts can name none."""
+    embeddings: list[str]
+    """Textual inversions that prompts can name: .safetensors files, or folders of them."""
     seed: int
     """The fixed seed of the simple and the complex prompt; 0 to 2^32 - 1."""
     random_seeds: list[int]
@@ -63,6 +69,9 @@ RULES = (
     text("prompts.complex"),
     Rule("prompts.random", "a list of texts that are not empty", all),
     or_null(text("subject")),
+    or_null(text("lora_dir")),
+    or_null(text("wildcards_dir")),
+    Rule("embeddings", "a list of files or folders", all),
     between("seed", 0, _MAX_IMAGE_SEED),
     Rule(
         "random_seeds",

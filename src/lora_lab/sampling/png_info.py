@@ -39,6 +39,8 @@ class ImageRecipe:
     lora_hash: str | None
     """First 12 hex digits of its sshs_model_hash."""
     lora_weight: float
+    names: dict[str, str]
+    """What the prompt may name -> hash: LoRAs, and textual inversions as `embedding:<name>`."""
     batch: str
     """Which images were drawn together: their number and a digest of their recipes."""
 
@@ -57,8 +59,11 @@ def parameters_text(recipe: ImageRecipe) -> str:
         "Clip skip": str(recipe.clip_skip),
         "RNG": "CPU",
     }
+    loras = {name: digest for name, digest in recipe.names.items() if ":" not in name}
     if recipe.lora and recipe.lora_hash:
-        fields["Lora hashes"] = f"{recipe.lora}: {recipe.lora_hash}"
+        loras[recipe.lora] = recipe.lora_hash
+    if loras:
+        fields["Lora hashes"] = ", ".join(f"{name}: {digest}" for name, digest in loras.items())
     last = ", ".join(f"{name}: {_quoted(value)}" for name, value in fields.items())
     negative = [f"Negative prompt: {recipe.negative}"] if recipe.negative else []
     return "\n".join([" ".join(filter(None, [recipe.prompt, lora])), *negative, last])

@@ -14,15 +14,17 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from PIL import Image
+from torch import Tensor
 
 from lora_lab.base_model import BaseModel
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.kohya import lora_hash, read_lora
 from lora_lab.merge import LoRAMerger
-from lora_lab.prompts import expand_choices
+from lora_lab.prompts import LoRATag
 from lora_lab.randomness import derive_seed
 from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images
+from lora_lab.sampling.names import PromptNames
 from lora_lab.sampling.png_info import ImageRecipe, read_recipe, write_image
 
 log = logging.getLogger(__name__)
@@ -39,6 +41,8 @@ class PlannedImage:
     index: int
     """Number of the prompt within its kind, from 0."""
     request: ImageRequest
+    problem: str = ""
+    """Why the prompt can't be drawn, such as an unknown wildcard."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +61,28 @@ def plan_images(config: SamplingConfig, final: bool) -> list[PlannedImage]:
     if final:
         pairs = zip(prompts.random, config.random_seeds, strict=True)
         planned += [("random", index, text, seed) for index, (text, seed) in enumerate(pairs)]
+    names = PromptNames(config)
     images = []
     for kind, index, text, seed in planned:
-        prompt = prompt_text(text, config, kind, index)
-        images.append(PlannedImage(kind, index, ImageRequest(prompt, config.negative, seed)))
+        try:
+            prompt, problem = prompt_text(text, config, kind, index, names), ""
+        except LabError as error:
+            prompt, problem = text, first_line(error)
+        request = ImageRequest(prompt, config.negative, seed)
+        images.append(PlannedImage(kind, index, request, problem))
     return images
 
 
-def prompt_text(text: str, config: SamplingConfig, kind: str, index: int) -> str:
-    """A prompt of the config with its subject and with its choices made."""
+def prompt_text(
+    text: str, config: SamplingConfig, kind: str, index: int, names: PromptNames
+) -> str:
+    """A prompt of the config with its subject and with its choices made.
+
+    Raises:
+        LabError: It names a wildcard that is unknown.
+    """
     choice_seed = derive_seed(config.seed, "prompt", kind, index)
-    return expand_choices(text.replace(SUBJECT, config.subject or SUBJECT), choice_seed)
+    return names.expand(text.replace(SUBJECT, config.subject or SUBJECT), choice_seed)
 
 
 def with_subject(config: SamplingConfig, loras: Iterable[Path]) -> SamplingConfig:
@@ -144,23 +159,67 @@ def draw_lora(
         What came of each file, and whether anything was drawn. A LoRA that can't be read or does
         not fit, and an image with NaN, come back as problems.
     """
+    names = PromptNames(config)
     try:
-        tensors, metadata = read_lora(lora)
-        digest = lora_hash(tensors, metadata)
-        recipes = image_recipes(base, lora, digest, files, config)
-        if all(read_recipe(path) == recipe for path, recipe in recipes.items()):
-            return {path: Outcome(path) for path in files}, False
-        merger.apply([(tensors, config.lora_weight)])
-        drawn = draw_images(base, list(files.values()), draw_settings(config))
-    except (LabError, RuntimeError) as error:
-        log.warning("%s: %s", lora, error)
-        return {path: Outcome(None, first_line(error)) for path in files}, False
-    finally:
-        merger.restore()
-    outcomes = {}
-    for path, result in zip(files, drawn, strict=True):
-        outcomes[path] = _keep(path, result.image, result.problem, recipes[path])
-    return outcomes, True
+        read = read_lora(lora)
+    except LabError as error:
+        return _none(lora, files, error), False
+    outcomes: dict[Path, Outcome] = {}
+    drew = False
+    for tags, group in _by_networks(names, files, outcomes).items():
+        try:
+            found, drawn = _draw_group(merger, base, lora, read, group, tags, names)
+        except (LabError, RuntimeError) as error:
+            found, drawn = _none(lora, group, error), False
+        finally:
+            merger.restore()
+        outcomes |= found
+        drew = drew or drawn
+    return outcomes, drew
+
+
+def _by_networks(
+    names: PromptNames, files: dict[Path, ImageRequest], outcomes: dict[Path, Outcome]
+) -> dict[tuple[LoRATag, ...], dict[Path, ImageRequest]]:
+    """Images by the LoRAs that their prompts name; a tag that can't be followed is an outcome."""
+    groups: dict[tuple[LoRATag, ...], dict[Path, ImageRequest]] = {}
+    for path, request in files.items():
+        try:
+            groups.setdefault(names.loras(request.prompt), {})[path] = request
+        except LabError as error:
+            outcomes |= _none(path, [path], error)
+    return groups
+
+
+def _draw_group(
+    merger: LoRAMerger,
+    base: BaseModel,
+    lora: Path,
+    read: tuple[dict[str, Tensor], dict[str, str]],
+    files: dict[Path, ImageRequest],
+    tags: tuple[LoRATag, ...],
+    names: PromptNames,
+) -> tuple[dict[Path, Outcome], bool]:
+    """Draw images that share all LoRAs, unless they are all there."""
+    config = names.config
+    width = base.text_encoder.config.hidden_size
+    named = names.hashes(tags, width)
+    recipes = image_recipes(base, lora, lora_hash(*read), files, config, named)
+    if all(read_recipe(path) == recipe for path, recipe in recipes.items()):
+        return {path: Outcome(path) for path in files}, False
+    merger.apply([(read[0], config.lora_weight), *names.changes(tags)])
+    requests, settings = list(files.values()), draw_settings(config)
+    drawn = draw_images(base, requests, settings, names.embeddings(width))
+    return {
+        path: _keep(path, result.image, result.problem, recipes[path])
+        for path, result in zip(files, drawn, strict=True)
+    }, True
+
+
+def _none(source: Path, files: Iterable[Path], error: Exception) -> dict[Path, Outcome]:
+    """Nothing came of these images."""
+    log.warning("%s: %s", source, error)
+    return {path: Outcome(None, first_line(error)) for path in files}
 
 
 def _keep(
@@ -185,6 +244,7 @@ def image_recipes(
     digest: str,
     files: dict[Path, ImageRequest],
     config: SamplingConfig,
+    names: dict[str, str],
 ) -> dict[Path, ImageRecipe]:
     """The recipe of each image; images that are drawn together share `batch`."""
     requests = [asdict(request) for request in files.values()]
@@ -206,6 +266,7 @@ def image_recipes(
             lora=lora.stem,
             lora_hash=digest,
             lora_weight=config.lora_weight,
+            names=names,
             batch=batch,
         )
         for path, request in files.items()
