@@ -84,7 +84,7 @@ def test_latin_1_prompts_stand_in_a_text_chunk_that_old_readers_know(tmp_path):
 
 
 def test_the_bare_base_names_no_lora():
-    text = parameters_text(replace(RECIPE, lora=None, lora_hash=None))
+    text = parameters_text(replace(RECIPE, lora=None, lora_hash=None, names={}))
     assert "lora" not in text.lower()
 
 
