@@ -142,7 +142,7 @@ def test_images_are_drawn_from_a_single_file(tmp_path, base, sampling):
     config = SampleConfig(
         run=None,
         lora=str(tmp_path / "mine.safetensors"),
-        prompt="a (cat:1.2), __x__ \u2603",
+        prompt="a (cat:1.2), \u2603",
         count=2,
         output=str(tmp_path / "out"),
         threads=0,
