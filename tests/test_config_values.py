@@ -24,6 +24,16 @@ GUIDE_TABLE = {
     "data.flip": False,
     "data.shuffle_caption": False,
     "data.keep_tokens": 0,
+    "data.bucket_no_upscale": True,
+    "data.bucket_reso_steps": 64,
+    "data.min_bucket_reso": 256,
+    "data.max_bucket_reso": 2048,
+    "data.random_crop": False,
+    "data.color_aug": False,
+    "data.caption_dropout_rate": 0.0,
+    "data.prior_loss_weight": 1.0,
+    "data.weighted_captions": False,
+    "data.max_token_length": 75,
     "network.dim": 192,
     "network.alpha": 1.0,
     "optimizer.name": "dadapt_adam",
@@ -67,6 +77,17 @@ def flat(config: DictConfig) -> dict[str, Any]:
     return leaves
 
 
+def data_from_kohya(kohya: dict[str, Any]) -> dict[str, Any]:
+    """The data settings that have kohya's own names."""
+    same = (
+        *("bucket_no_upscale", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso"),
+        *("random_crop", "color_aug", "caption_dropout_rate", "prior_loss_weight"),
+        "weighted_captions",
+    )
+    values = {f"data.{name}": kohya[name] for name in same}
+    return {**values, "data.max_token_length": int(kohya["max_token_length"])}
+
+
 def table_from_kohya(kohya: dict[str, Any]) -> dict[str, Any]:
     """A kohya config in this project's keys."""
     arguments = dict(item.split("=") for item in kohya["optimizer_args"].split())
@@ -80,6 +101,7 @@ def table_from_kohya(kohya: dict[str, Any]) -> dict[str, Any]:
         "data.flip": kohya["flip_aug"],
         "data.shuffle_caption": kohya["shuffle_caption"],
         "data.keep_tokens": kohya["keep_tokens"],
+        **data_from_kohya(kohya),
         "network.dim": kohya["network_dim"],
         "network.alpha": kohya["network_alpha"],
         "optimizer.name": {"DAdaptAdam": "dadapt_adam"}[kohya["optimizer"]],

@@ -15,7 +15,7 @@ FLOORS = {
     0: "config errors files assets locks",
     1: "objective optimizers schedules prompts kohya lora_layouts statistics inference randomness "
     "clock",
-    2: "conditioning base_model checkpoint_files checkpoint_kinds "
+    2: "caption_encoder conditioning base_model checkpoint_files checkpoint_kinds "
     "checkpoint_hub network merge metrics",
     3: "data module",
     4: "callbacks inputs loggers run sampling trainer training study wandb_run wandb_view",

@@ -27,6 +27,7 @@ FACTS = TrainingFacts(
     epoch=46,
     batches_per_epoch=11,
     image_counts={"1_zqx person": (1, 33)},
+    reg_image_counts={"1_person": (2, 10)},
     tag_frequency={"1_zqx person": {"zqx person": 33, "smile": 4}},
     bucket_counts={(768, 768): 33},
     network={

@@ -34,7 +34,7 @@ def test_a_latent_that_is_not_finite_names_image_and_checkpoint(
     with torch.no_grad():
         next(base.vae.encoder.parameters()).fill_(float("nan"))
     with pytest.raises(LabError, match=r"a\.png: its latent holds NaN or infinity; the VAE of"):
-        LatentCache().latent(base, open_image(picture), WHOLE, flip=False)
+        LatentCache().posterior(base, open_image(picture), WHOLE, flip=False)
 
 
 def test_the_key_changes_with_everything_that_the_latent_depends_on(picture: Path) -> None:
@@ -58,9 +58,9 @@ def test_latents_on_disk_are_the_same_bytes_and_damaged_ones_are_made_again(
     base: BaseModel, picture: Path, tmp_path: Path
 ) -> None:
     image, folder = open_image(picture), tmp_path / "cache"
-    first = LatentCache(folder).latent(base, image, WHOLE, flip=False)
-    assert torch.equal(LatentCache(folder).latent(base, image, WHOLE, flip=False), first)
+    first = LatentCache(folder).posterior(base, image, WHOLE, flip=False).mean
+    assert torch.equal(LatentCache(folder).posterior(base, image, WHOLE, flip=False).mean, first)
     [stored] = folder.rglob("*.safetensors")
     stored.write_bytes(stored.read_bytes()[:40])
-    assert torch.equal(LatentCache(folder).latent(base, image, WHOLE, flip=False), first)
-    assert [path.suffix for path in folder.rglob("*.*")] == [".safetensors"]
+    assert torch.equal(LatentCache(folder).posterior(base, image, WHOLE, flip=False).mean, first)
+    assert {path.suffix for path in folder.rglob("*.*")} == {".safetensors", ".lock"}

@@ -10,6 +10,7 @@ from lora_lab.data.examples import Examples
 from lora_lab.data.folders import find_examples
 from lora_lab.data.latent_cache import LatentCache
 from lora_lab.data.prepare import Item, latents_fingerprint, prepare
+from lora_lab.data.truncation import tell_truncated
 from lora_lab.merge import with_merged
 
 
@@ -48,7 +49,13 @@ class Inputs:
     base: BaseModel
     examples: Examples
     items: list[Item]
+    """Training images, then regularisation images."""
     held_out: list[Item]
+
+    @property
+    def training_items(self) -> list[Item]:
+        """The items without regularisation images."""
+        return [item for item in self.items if not item.example.is_reg]
 
     def fingerprints(self) -> dict[str, str]:
         """sha256 of images, captions, checkpoint, VAE, and the latents they gave."""
@@ -64,10 +71,12 @@ def load_inputs(config: TrainConfig, shared: SharedInputs, clock: Clock) -> Inpu
     """
     examples = find_examples(config.data)
     base = shared.base(config.model)
+    tell_truncated(examples, base.tokenizer, config.data)
     with clock.phase("caching"):
-        cache, resolution = shared.cache(config.data.cache_dir), config.data.resolution
-        items = prepare(examples.train, base, cache, resolution, config.data.flip)
-        held_out = prepare(examples.held_out, base, cache, resolution, flip=False)
+        cache = shared.cache(config.data.cache_dir)
+        shown = examples.train + examples.reg
+        items = prepare(shown, base, cache, config.data, augment=True)
+        held_out = prepare(examples.held_out, base, cache, config.data, augment=False)
     return Inputs(base, examples, items, held_out)
 
 

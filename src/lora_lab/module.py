@@ -9,12 +9,14 @@ import lightning.pytorch as pl
 from torch import Tensor
 from torch.nn import Parameter
 
-from lora_lab.base_model import BaseModel, encode_prompt_hidden
+from lora_lab.base_model import BaseModel
+from lora_lab.caption_encoder import CaptionEncoder
 from lora_lab.config import TrainConfig
 from lora_lab.data.batch import Batch
 from lora_lab.network import LoRANetwork, flatten
 from lora_lab.objective import (
     add_noise,
+    image_means,
     min_snr_weights,
     offset_noise,
     signal_to_noise,
@@ -50,6 +52,8 @@ class LoRAModule(pl.LightningModule):
         self.alphas_cumprod: Tensor
         alphas_cumprod = base.noise_scheduler.alphas_cumprod.clone()  # (T,)
         self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
+        frozen = not config.network.train_text_encoder
+        self.captions = CaptionEncoder(config.model.clip_skip, frozen)
         self.flat: dict[str, Parameter] = {}
         """The trainable tensors by part, each part as one flat tensor."""
         self.losses: list[Tensor] = []
@@ -58,30 +62,36 @@ class LoRAModule(pl.LightningModule):
         """Figures of the current step; callbacks add to it, the logging callback empties it."""
         self.train()
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, input_ids: Tensor) -> Tensor:
+    def predict(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        input_ids: Tensor,
+        token_weights: Tensor | None = None,
+    ) -> Tensor:
         """What the UNet makes of noisy latents and captions, (B, C, h, w)."""
-        hidden = encode_prompt_hidden(
-            self.text_encoder, input_ids, self.config.model.clip_skip
-        )  # (B, L, D)
+        hidden = self.captions(self.text_encoder, input_ids, token_weights)  # (B, L, D)
         return self.unet(noisy, timesteps, hidden, return_dict=False)[0]
 
-    def image_losses(
-        self, latents: Tensor, noise: Tensor, timesteps: Tensor, input_ids: Tensor
-    ) -> Tensor:
-        """Mean squared error of each image, without weights, (B,)."""
+    def image_losses(self, batch: Batch, noise: Tensor) -> Tensor:
+        """Mean squared error of each image within its mask, without other weights, (B,)."""
+        latents, timesteps = batch["latents"], batch["timesteps"]
         noisy = add_noise(latents, noise, timesteps, self.alphas_cumprod)
         wanted = target(self.prediction_type, latents, noise, timesteps, self.alphas_cumprod)
-        return squared_error(self.predict(noisy, timesteps, input_ids), wanted)
+        prediction = self.predict(noisy, timesteps, batch["input_ids"], batch["token_weights"])
+        if batch["masks"] is None:
+            return squared_error(prediction, wanted)
+        return image_means((prediction.float() - wanted.float()) ** 2, batch["masks"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean weighted loss of a batch."""
         objective = self.config.objective
         self.network.dropout.begin(batch["step"], batch["keys"])
         noise = offset_noise(batch["noise"], batch["offset_draw"], objective.noise_offset)
-        losses = self.image_losses(batch["latents"], noise, batch["timesteps"], batch["input_ids"])
+        losses = self.image_losses(batch, noise)
         snr = signal_to_noise(self.alphas_cumprod[batch["timesteps"]])
         weights = min_snr_weights(snr, objective.min_snr_gamma, self.prediction_type)
-        weighted = losses * weights  # (B,)
+        weighted = losses * weights * batch["loss_weights"]  # (B,)
         self.losses.append(weighted.detach())
         return weighted.mean()
 

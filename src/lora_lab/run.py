@@ -30,7 +30,17 @@ WITHOUT_INFLUENCE = (
 )
 """Settings that don't change a LoRA; what lies at a path counts by its fingerprint instead."""
 TRAINING_SOURCES = (
-    *("assets", "base_model", "checkpoint_files", "conditioning", "data", "inputs", "kohya"),
+    *(
+        "assets",
+        "base_model",
+        "caption_encoder",
+        "checkpoint_files",
+        "conditioning",
+        "prompts",
+        "data",
+        "inputs",
+        "kohya",
+    ),
     *(
         "lora_layouts",
         "merge",

@@ -144,8 +144,9 @@ def build_callbacks(
             HeldOutLoss(
                 path=run_dir / "held_out.csv",
                 held_out=inputs.held_out,
-                training=inputs.items,
+                training=inputs.training_items,
                 tokenizer=loader.tokenizer,
+                config=config.data,
                 steps=set(saves),
                 clock=clock,
             )

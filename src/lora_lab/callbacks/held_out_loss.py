@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from lora_lab.base_model import encode_prompt_hidden
 from lora_lab.callbacks.step_callback import StepCallback
 from lora_lab.clock import Clock
+from lora_lab.config import DataConfig
 from lora_lab.data.batch import Batch
 from lora_lab.data.prepare import Item
-from lora_lab.data.tokens import tokenize
+from lora_lab.data.tokens import caption_tokens
 from lora_lab.files import write_error, write_text
 from lora_lab.module import LoRAModule
 from lora_lab.objective import add_noise, squared_error, target
@@ -45,7 +45,9 @@ class Probe:
     latents: Tensor
     """(N, C, h, w)"""
     input_ids: Tensor
-    """(N, L)"""
+    """(N, L), or (N, T, L) where captions have chunks or weights."""
+    token_weights: Tensor | None
+    """(N, T, L)"""
     noise: dict[int, Tensor]
     """Timestep -> (N, C, h, w)."""
 
@@ -58,6 +60,7 @@ class HeldOutLoss(StepCallback):
         held_out: Images that are not trained on.
         training: The training images; as many of them are measured.
         tokenizer: Of the base model.
+        config: How captions become tokens.
         steps: When to measure.
         clock: Counts the seconds.
     """
@@ -68,6 +71,7 @@ class HeldOutLoss(StepCallback):
         held_out: list[Item],
         training: list[Item],
         tokenizer: CLIPTokenizer,
+        config: DataConfig,
         steps: set[int],
         clock: Clock,
     ) -> None:
@@ -75,8 +79,8 @@ class HeldOutLoss(StepCallback):
         self.steps = steps
         self.clock = clock
         chosen = sorted(training, key=lambda item: derive_seed(NOISE_SEED, item.example.key))
-        self.probes = make_probes("held_out", held_out, tokenizer)
-        self.probes += make_probes("training", chosen[: len(held_out)], tokenizer)
+        self.probes = make_probes("held_out", held_out, tokenizer, config)
+        self.probes += make_probes("training", chosen[: len(held_out)], tokenizer, config)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the file, or keep the rows up to the step that the run is resumed from."""
@@ -108,7 +112,9 @@ class HeldOutLoss(StepCallback):
             raise write_error(self.path, error) from error
 
 
-def make_probes(part: str, items: list[Item], tokenizer: CLIPTokenizer) -> list[Probe]:
+def make_probes(
+    part: str, items: list[Item], tokenizer: CLIPTokenizer, config: DataConfig
+) -> list[Probe]:
     """Group images by size, at most ``LATENT_PIXELS`` a group."""
     by_bucket: dict[tuple[int, int], list[Item]] = {}
     for item in items:
@@ -118,13 +124,13 @@ def make_probes(part: str, items: list[Item], tokenizer: CLIPTokenizer) -> list[
         group = by_bucket[bucket]
         size = max(1, LATENT_PIXELS // group[0].latents[0].numel())
         probes += [
-            _probe(part, group[start : start + size], tokenizer)
+            _probe(part, group[start : start + size], tokenizer, config)
             for start in range(0, len(group), size)
         ]
     return probes
 
 
-def _probe(part: str, items: list[Item], tokenizer: CLIPTokenizer) -> Probe:
+def _probe(part: str, items: list[Item], tokenizer: CLIPTokenizer, config: DataConfig) -> Probe:
     latents = torch.stack([item.latents for item in items])
     keys = [item.example.key for item in items]
     noise = {
@@ -138,17 +144,18 @@ def _probe(part: str, items: list[Item], tokenizer: CLIPTokenizer) -> Probe:
         )
         for timestep in TIMESTEPS
     }
-    input_ids = torch.stack([tokenize(tokenizer, item.example.caption.text) for item in items])
-    return Probe(part, keys, latents, input_ids, noise)
+    tokens = [caption_tokens(tokenizer, item.example.caption.text, config) for item in items]
+    input_ids = torch.stack([one.input_ids for one in tokens])
+    weights = [one.weights for one in tokens if one.weights is not None]
+    return Probe(part, keys, latents, input_ids, torch.stack(weights) if weights else None, noise)
 
 
 def measure(module: LoRAModule, probe: Probe) -> list[tuple[str, str, int, float]]:
     """Unweighted loss of each image at each timestep: (set, image, timestep, loss)."""
     device, alphas = module.device, module.alphas_cumprod
     latents = probe.latents.to(device)
-    hidden = encode_prompt_hidden(
-        module.text_encoder, probe.input_ids.to(device), module.config.model.clip_skip
-    )  # (N, L, D)
+    weights = None if probe.token_weights is None else probe.token_weights.to(device)
+    hidden = module.captions(module.text_encoder, probe.input_ids.to(device), weights)  # (N, L, D)
     rows = []
     for timestep, noise in probe.noise.items():
         noise = noise.to(device)

@@ -15,7 +15,7 @@ from lora_lab.callbacks.step_callback import StepCallback
 from lora_lab.clock import Clock
 from lora_lab.config import TrainConfig
 from lora_lab.data.batch import Batch
-from lora_lab.data.examples import tag_frequency
+from lora_lab.data.examples import folder_counts, tag_frequency
 from lora_lab.data.loader import PairedLoader
 from lora_lab.data.prepare import Item
 from lora_lab.files import atomic_path, sha256_file
@@ -46,9 +46,8 @@ class FileFacts:
             step: Steps done, from 1.
             epoch: Epochs begun, from 1.
         """
-        examples = [item.example for item in self.items]
-        repeats = {example.folder: example.repeats for example in examples}
-        images = Counter(example.folder for example in examples)
+        every = [item.example for item in self.items]
+        examples = [example for example in every if not example.is_reg]
         buckets: Counter[tuple[int, int]] = Counter()
         for item in self.items:
             buckets[item.bucket] += item.example.repeats
@@ -57,7 +56,8 @@ class FileFacts:
             total_steps=self.config.epochs * self.loader.steps_per_epoch,
             epoch=epoch,
             batches_per_epoch=len(self.loader),
-            image_counts={folder: (repeats[folder], images[folder]) for folder in images},
+            image_counts=folder_counts(examples),
+            reg_image_counts=folder_counts([example for example in every if example.is_reg]),
             tag_frequency=tag_frequency(examples),
             bucket_counts=dict(buckets),
             network=network_metadata(self.network),

@@ -40,6 +40,7 @@ SECTIONS: dict[str, ModuleType] = {
     "sampling": sampling,
 }
 COMBINATIONS: dict[str, Callable[[Any], list[str]]] = {
+    "data": data.problems,
     "network": network.problems,
     "optimizer": optimizer.problems,
     "sampling": sampling.problems,

@@ -1,6 +1,7 @@
 """What a training step computes on.
 
-Shapes: B images a batch, C latent channels, h and w latent sides, L tokens a caption.
+Shapes: B images a batch, C latent channels, h and w latent sides, L tokens a caption or chunk, T
+chunks.
 """
 
 from typing import TypedDict
@@ -20,7 +21,9 @@ class Batch(TypedDict):
     timesteps: Tensor
     """int64, (B,)."""
     input_ids: Tensor
-    """int64, (B, L)."""
+    """int64, (B, L), or (B, T, L) where captions have chunks or weights."""
+    token_weights: Tensor | None
+    """What each token's hidden state is multiplied by, (B, T, L); None without weights."""
     loss_weights: Tensor
     """What each image's loss is multiplied by: 1, or the prior's weight, (B,)."""
     masks: Tensor | None

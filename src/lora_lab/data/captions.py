@@ -9,11 +9,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from lora_lab.config import DataConfig
 from lora_lab.errors import LabError
-from lora_lab.randomness import shuffled
+from lora_lab.randomness import derive_seed, generator, shuffled
 
 log = logging.getLogger(__name__)
 
+CAPTION_EXTENSIONS = (".txt", ".caption", ".cap")
+"""What caption files are called here and there; data.caption_extension says which are read."""
 FOLDER_NAME = re.compile(r"(\d+)_(.+)")
 
 
@@ -25,6 +30,8 @@ class Caption:
     """The caption, without line ends."""
     from_folder: bool
     """Whether the folder's name stands in for a missing file."""
+    unread: Path | None = None
+    """A caption file with another extension, where the folder's name stands in."""
 
 
 def folder_meaning(folder: Path) -> tuple[int, str]:
@@ -42,20 +49,36 @@ def folder_meaning(folder: Path) -> tuple[int, str]:
     return int(match[1]), match[2].strip()
 
 
-def read_caption(image: Path, extension: str, class_text: str) -> Caption:
+def read_caption(
+    image: Path, extension: str, class_text: str, listed: str | None = None
+) -> Caption:
     """The caption of an image.
 
     Args:
         image: The image file.
         extension: Of the caption file that lies beside it, e.g. ``.txt``.
         class_text: What an image without a caption file is called.
+        listed: What metadata.jsonl says, if it names the image.
 
     Raises:
-        LabError: The file is empty or isn't UTF-8.
+        LabError: The file is empty or isn't UTF-8, or metadata.jsonl says something else.
     """
     path = image.with_suffix(extension)
     if not path.is_file():
-        return Caption(class_text, from_folder=True)
+        if listed is not None:
+            return Caption(listed, from_folder=False)
+        others = (image.with_suffix(other) for other in CAPTION_EXTENSIONS)
+        unread = next((other for other in others if other.is_file()), None)
+        return Caption(class_text, from_folder=True, unread=unread)
+    text = _caption_text(path, class_text)
+    if listed is not None and listed != text:
+        raise LabError(
+            f"{path} says {text!r}, metadata.jsonl says {listed!r}; remove one of the two"
+        )
+    return Caption(text, from_folder=False)
+
+
+def _caption_text(path: Path, class_text: str) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -68,7 +91,65 @@ def read_caption(image: Path, extension: str, class_text: str) -> Caption:
             f"{path}: the caption file is empty; write a caption or delete the file, "
             f"then the image is called {class_text!r}"
         )
-    return Caption(text, from_folder=False)
+    return text
+
+
+def with_trigger(text: str, trigger: str | None) -> str:
+    """The caption with the trigger as its first part, unless it begins with it."""
+    if trigger is None or text == trigger or text.startswith((f"{trigger},", f"{trigger} ")):
+        return text
+    return f"{trigger}, {text}"
+
+
+def kept_parts(text: str, config: DataConfig) -> int:
+    """How many parts at the start of a caption stay: the trigger, and data.keep_tokens."""
+    trigger = config.trigger
+    if trigger is None or not text.startswith(trigger):
+        return config.keep_tokens
+    return max(config.keep_tokens, len(trigger.split(",")))
+
+
+def shown_caption(
+    text: str, config: DataConfig, seed: int, image_key: str, step: int, epoch: int, occurrence: int
+) -> str:
+    """The caption as one showing of an image trains with it.
+
+    In kohya's order: all of it dropped, or its parts shuffled and some left out. Each draw depends
+    on seed, image, step and occurrence alone.
+
+    Args:
+        text: The caption, with the trigger.
+        config: What is on.
+        seed: Of the run.
+        image_key: Of the image.
+        step: Optimizer step, from 1.
+        epoch: From 1.
+        occurrence: How often the same step has shown the image before.
+    """
+    every, names = config.caption_dropout_every_n_epochs, (image_key, step, occurrence)
+    if every and epoch % every == 0:
+        return ""
+    rate = config.caption_dropout_rate
+    if rate and derive_seed(seed, "caption_dropout", *names) / 2**63 < rate:
+        return ""
+    kept = kept_parts(text, config)
+    if config.caption_tag_dropout_rate:
+        text = drop_tags(text, kept, config.caption_tag_dropout_rate, seed, *names)
+    if config.shuffle_caption:
+        text = shuffle_caption(text, kept, seed, *names)
+    return text
+
+
+def drop_tags(
+    text: str, keep_tokens: int, rate: float, seed: int, image_key: str, step: int, occurrence: int
+) -> str:
+    """The caption without some of its comma-separated parts; the first ``keep_tokens`` stay."""
+    parts = [part.strip() for part in text.split(",")]
+    draws = torch.rand(
+        len(parts), generator=generator(seed, "tag_dropout", image_key, step, occurrence)
+    )
+    stays = [index < keep_tokens or draws[index] >= rate for index in range(len(parts))]
+    return ", ".join(part for part, stay in zip(parts, stays, strict=True) if stay)
 
 
 def shuffle_caption(

@@ -1,50 +1,80 @@
-"""Reads a data folder in kohya's layout: ``train/<repeats>_<trigger> <class>/`` and the like."""
+"""Reads a data folder: concepts, regularisation images, held-out images.
+
+kohya's layout is ``train/<repeats>_<trigger> <class>/``, beside it ``reg/<repeats>_<class>/`` and
+``held_out/``. Two others are read as well, and the log says as what: the numbered folders without
+``train/`` around them, and a folder of loose images, which is one concept shown once an epoch.
+"""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 from lora_lab.assets import locate
 from lora_lab.config import DataConfig
-from lora_lab.data.captions import folder_meaning, read_caption
+from lora_lab.data.captions import Caption, read_caption, with_trigger
+from lora_lab.data.concepts import IMAGE_EXTENSIONS, RESERVED, Concept, find_concepts, is_image
 from lora_lab.data.examples import Example, Examples
 from lora_lab.data.images import open_image
+from lora_lab.data.masks import mask_path, open_mask
+from lora_lab.data.regularization import match_repeats
 from lora_lab.errors import ConfigError, LabError
 
 log = logging.getLogger(__name__)
 
-IMAGE_EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
-
 
 def find_examples(config: DataConfig) -> Examples:
-    """Read the data folder: images, captions and repeats.
+    """Read the data folder: images, captions, masks and repeats.
 
     Raises:
-        LabError: A folder is missing, holds no images or has no number in its name; an image or a
-            caption can't be read.
-        ConfigError: ``data.batch_size`` is larger than the set.
+        LabError: A folder is missing, holds no images or has no number in its name; an image, a
+            mask or a caption can't be read.
+        ConfigError: ``data.batch_size`` is larger than the set, or captions have another extension.
     """
     root = locate(config.dir)
-    train = scan(root / "train", config)
+    train = scan(image_folder(root), config)
     shown = sum(example.repeats for example in train)
     if config.batch_size > shown:
         raise ConfigError(
             f"data.batch_size must be at most {shown} for {root} ({len(train)} images times their "
             f"repeats), got {config.batch_size}; lower it or raise data.repeats"
         )
-    nameless = sum(example.caption.from_folder for example in train)
-    if nameless:
-        log.warning(
-            "%d of %d training images have no %s file beside them: they are called %s",
-            nameless,
-            len(train),
-            config.caption_extension,
-            ", ".join(sorted({repr(e.caption.text) for e in train if e.caption.from_folder})),
+    _tell_nameless(train, config)
+    reg = _regularization(root, config, shown)
+    if config.masked_loss and not any(example.mask for example in train + reg):
+        raise ConfigError(
+            f"data.masked_loss must be false for {root}, got true: no image has a mask; "
+            "put image.mask.png beside image.png"
         )
-    return Examples(train, _held_out(root, config))
+    return Examples(train, _held_out(root, config), reg)
 
 
-def scan(folder: Path, config: DataConfig) -> list[Example]:
-    """All images in the kohya folders below a folder, in the order of their keys.
+def image_folder(root: Path) -> Path:
+    """Where the training images of a data folder are.
+
+    Raises:
+        LabError: There are none.
+    """
+    if (root / "train").is_dir():
+        return root / "train"
+    numbered = [p.name for p in root.iterdir() if p.is_dir() and p.name[:1].isdigit()]
+    loose = sum(is_image(path) for path in root.iterdir())
+    if not numbered and not loose:
+        raise LabError(
+            f"{root / 'train'} is missing; data.dir must hold images in "
+            "train/<repeats>_<trigger> <class>/"
+        )
+    what = f"folders {', '.join(sorted(numbered))}" if numbered else f"{loose} loose images"
+    log.info("%s has no train/: its %s are read as if they lay in one", root, what)
+    return root
+
+
+def scan(folder: Path, config: DataConfig, is_reg: bool = False) -> list[Example]:
+    """All images of the concepts below a folder, in the order of their keys.
+
+    Args:
+        folder: Holds kohya's folders, or loose images.
+        config: Caption extension, repeats, trigger, masks.
+        is_reg: Whether they are regularisation images, which keep their captions and repeats.
 
     Raises:
         LabError: See ``find_examples``.
@@ -53,26 +83,84 @@ def scan(folder: Path, config: DataConfig) -> list[Example]:
         raise LabError(
             f"{folder} is missing; data.dir must hold images in train/<repeats>_<trigger> <class>/"
         )
-    examples = []
-    for subfolder in sorted(path for path in folder.iterdir() if path.is_dir()):
-        repeats, class_text = folder_meaning(subfolder)
-        for path in sorted(subfolder.iterdir()):
-            if path.suffix.lower() in IMAGE_EXTENSIONS and not path.name.startswith("."):
-                caption = read_caption(path, config.caption_extension, class_text)
-                examples.append(
-                    Example(
-                        key=f"{subfolder.name}/{path.name}",
-                        image=open_image(path),
-                        caption=caption,
-                        repeats=config.repeats or repeats,
-                    )
-                )
+    examples = [
+        _example(path, concept, folder, config, is_reg)
+        for concept in find_concepts(folder)
+        for path in concept.images
+    ]
     if not examples:
         raise LabError(
             f"{folder} holds no images in folders named <repeats>_<trigger> <class>; put "
             f"{', '.join(sorted(IMAGE_EXTENSIONS))} files there"
         )
+    _refuse_unread_captions(examples, config)
     return examples
+
+
+def _example(
+    path: Path, concept: Concept, folder: Path, config: DataConfig, is_reg: bool
+) -> Example:
+    listed = concept.listed.get(path)
+    caption = read_caption(path, config.caption_extension, concept.class_text, listed)
+    image = open_image(path)
+    mask = mask_path(path, folder.parent if folder.name in RESERVED else folder)
+    prefix = "reg/" if is_reg else ""
+    if not is_reg:
+        caption = replace(caption, text=with_trigger(caption.text, config.trigger))
+    return Example(
+        key=f"{prefix}{path.parent.name}/{path.name}",
+        image=image,
+        caption=caption,
+        repeats=concept.repeats if is_reg else config.repeats or concept.repeats,
+        is_reg=is_reg,
+        mask=open_mask(mask, image) if mask is not None and config.masked_loss else None,
+    )
+
+
+def _refuse_unread_captions(examples: list[Example], config: DataConfig) -> None:
+    unread = [example.caption.unread for example in examples if example.caption.unread]
+    if unread:
+        suffix = unread[0].suffix
+        raise ConfigError(
+            f"data.caption_extension is {config.caption_extension}, but {len(unread)} of "
+            f"{len(examples)} images have a {suffix} file instead (such as {unread[0]}); "
+            f"set data.caption_extension={suffix}, or remove those files"
+        )
+
+
+def _tell_nameless(train: list[Example], config: DataConfig) -> None:
+    nameless: list[Caption] = [e.caption for e in train if e.caption.from_folder]
+    if nameless:
+        log.warning(
+            "%d of %d training images have no %s file beside them: they are called %s",
+            len(nameless),
+            len(train),
+            config.caption_extension,
+            ", ".join(sorted({repr(caption.text) for caption in nameless})),
+        )
+
+
+def _regularization(root: Path, config: DataConfig, shown: int) -> list[Example]:
+    if not config.regularization:
+        return []
+    if config.reg_dir is not None:
+        folder = locate(config.reg_dir)
+    elif (root / "reg").is_dir():
+        folder = root / "reg"
+    else:
+        return []
+    found = scan(folder, config, is_reg=True)
+    used = match_repeats(found, shown)
+    if len(used) < len(found):
+        log.warning(
+            "%d of %d regularisation images in %s are not used: they are matched to the %d "
+            "showings of training images; raise data.repeats to use more",
+            len(found) - len(used),
+            len(found),
+            folder,
+            shown,
+        )
+    return used
 
 
 def _held_out(root: Path, config: DataConfig) -> list[Example]:

@@ -27,8 +27,25 @@ class ImageFile:
     """Width and height in pixels, after EXIF's rotation."""
 
 
+@dataclass(frozen=True)
+class ColorChange:
+    """A small change of colour, the same for all pixels of an image."""
+
+    hue: int
+    """Turn of the hue in 1/256 of the circle."""
+    gamma: float
+    """Exponent on brightness from 0 to 1; above 1 darkens."""
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The image with its hue turned and its brightness bent."""
+        hue, saturation, value = image.convert("HSV").split()
+        hue = hue.point([(level + self.hue) % 256 for level in range(256)])
+        bent = [round(255 * (level / 255) ** self.gamma) for level in range(256)]
+        return Image.merge("HSV", (hue, saturation, value.point(bent))).convert("RGB")
+
+
 def open_image(path: Path) -> ImageFile:
-    """Read an image once, to the last byte.
+    """Read an image once, to the last byte; of an animation the first frame.
 
     Raises:
         LabError: It isn't an image, or it is cut off.
@@ -45,24 +62,45 @@ def open_image(path: Path) -> ImageFile:
     return ImageFile(path, sha256_file(path), (height, width) if turned else (width, height))
 
 
-def load_pixels(path: Path, placement: Placement, flip: bool) -> Tensor:
-    """Pixels of an image, turned as EXIF says, scaled, cropped and perhaps mirrored.
+def load_pixels(
+    path: Path, placement: Placement, flip: bool, color: ColorChange | None = None
+) -> Tensor:
+    """Pixels of an image, turned as EXIF says, scaled, cropped and perhaps mirrored and coloured.
 
-    Transparent images lie on white.
+    Transparent images lie on white; of an animation the first frame is read.
 
     Returns:
         float32 in [-1, 1], (1, 3, H, W).
     """
+    image = placed(upright(path), placement, flip, Image.Resampling.LANCZOS)
+    if color is not None:
+        image = color.apply(image)
+    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32))  # (H, W, 3)
+    return (pixels / 127.5 - 1.0).permute(2, 0, 1)[None].contiguous()
+
+
+def upright(path: Path) -> Image.Image:
+    """The first frame of an image file as 8-bit RGB, turned as EXIF says, transparency on white."""
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I"):  # 16 bits of grey: convert() would cut them off at 255
+            image = _eight_bits(image)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert("RGB")
+        return image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    grey = np.asarray(image, dtype=np.float64) / 257.0
+    return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+
+
+def placed(
+    image: Image.Image, placement: Placement, flip: bool, resample: Image.Resampling
+) -> Image.Image:
+    """Scale, crop and perhaps mirror an image."""
     if image.size != placement.scaled:
-        image = image.resize(placement.scaled, Image.Resampling.LANCZOS)
+        image = image.resize(placement.scaled, resample)
     image = image.crop(placement.crop)
-    if flip:
-        image = ImageOps.mirror(image)
-    pixels = torch.from_numpy(np.asarray(image, dtype=np.float32))  # (H, W, 3)
-    return (pixels / 127.5 - 1.0).permute(2, 0, 1)[None].contiguous()
+    return ImageOps.mirror(image) if flip else image

@@ -1,30 +1,47 @@
 """Latents of the training images: encoded once, then kept under a key made of their content.
 
-The key holds everything that the latent depends on, so a resized or edited image, another crop or
-another VAE never meets an old latent.
+The key holds everything that a latent depends on, so a resized or edited image, another crop,
+another number format or another VAE never meets an old latent. What is kept is the mean and the
+standard deviation of the VAE's posterior, each times the VAE's scaling factor.
+
+On disk each image is a file of its own, written whole or not at all, under a lock: two processes
+that share a folder encode each image once between them, and a killed one leaves nothing broken.
 
 Shapes: C latent channels, H and W image sides in pixels, h and w latent sides.
 """
 
 import hashlib
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_lab.base_model import BaseModel
 from lora_lab.data.buckets import Placement
-from lora_lab.data.images import ImageFile, load_pixels
+from lora_lab.data.images import ColorChange, ImageFile, load_pixels
 from lora_lab.errors import LabError
-from lora_lab.files import atomic_path
+from lora_lab.files import atomic_path, make_folder, write_error
 
 log = logging.getLogger(__name__)
 
-LAYOUT = "1"
+LAYOUT = "2"
 """Part of every key; raise it when the way from file to latent changes."""
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What the VAE says of an image: a normal distribution for each latent value."""
+
+    mean: Tensor
+    """float32 on the CPU, (C, h, w)."""
+    std: Tensor
+    """float32 on the CPU, (C, h, w)."""
 
 
 class LatentCache:
@@ -36,87 +53,133 @@ class LatentCache:
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
-        self.memory: dict[str, Tensor] = {}
+        self.memory: dict[str, Posterior] = {}
 
-    def latent(self, base: BaseModel, image: ImageFile, placement: Placement, flip: bool) -> Tensor:
-        """The latent of an image, from memory, from the folder, or from the VAE.
+    def posterior(
+        self,
+        base: BaseModel,
+        image: ImageFile,
+        placement: Placement,
+        flip: bool,
+        color: ColorChange | None = None,
+        precision: str = "float32",
+    ) -> Posterior:
+        """The latents of an image, from memory, from the folder, or from the VAE.
 
         Args:
-            base: Whose VAE encodes, where it stands, in float32.
+            base: Whose VAE encodes, where it stands.
             image: The image file.
             placement: Its scaling and crop.
             flip: Whether the image is mirrored.
-
-        Returns:
-            The mean of the VAE's posterior times its scaling factor, float32 on the CPU, (C, h, w).
+            color: Its change of colour, if any.
+            precision: Number format of the encoding: float32, bfloat16 or float16.
 
         Raises:
             LabError: The image can't be read, its latent isn't finite, or the folder isn't
                 writable.
         """
-        key = latent_key(base.vae_fingerprint, image, placement, flip)
+        key = latent_key(base.vae_fingerprint, image, placement, flip, color, precision)
         if key not in self.memory:
-            stored = self._from_folder(key, image)
-            if stored is None:
-                stored = self._encoded(key, base, image, placement, flip)
-            self.memory[key] = stored
+            self.memory[key] = self._found_or_made(
+                key, base, image, lambda: load_pixels(image.path, placement, flip, color), precision
+            )
         return self.memory[key]
 
-    def _file(self, key: str) -> Path | None:
-        return None if self.folder is None else self.folder / key[:2] / f"{key}.safetensors"
+    def _found_or_made(
+        self,
+        key: str,
+        base: BaseModel,
+        image: ImageFile,
+        pixels: Callable[[], Tensor],
+        precision: str,
+    ) -> Posterior:
+        if self.folder is None:
+            return encode(base, pixels(), image.path, precision)
+        path = self.folder / key[:2] / f"{key}.safetensors"
+        found = _read(path, image) if path.is_file() else None
+        if found is not None:
+            return found
+        with self._lock(key):
+            found = _read(path, image) if path.is_file() else None  # by another process meanwhile
+            if found is None:
+                for left in path.parent.glob(f".{path.name}.*.tmp"):
+                    left.unlink(missing_ok=True)  # by a process that was killed: we hold its lock
+                found = encode(base, pixels(), image.path, precision)
+                with atomic_path(path) as temporary:
+                    save_file({"mean": found.mean, "std": found.std}, temporary)
+            return found
 
-    def _from_folder(self, key: str, image: ImageFile) -> Tensor | None:
-        path = self._file(key)
-        if path is None or not path.is_file():
-            return None
+    def _lock(self, key: str) -> FileLock:
+        """One of 16 locks, so that processes wait for each other only now and then."""
+        assert self.folder is not None
+        path = make_folder(self.folder / "locks") / f"{key[0]}.lock"
         try:
-            return load_file(path)["latents"]
-        except (SafetensorError, OSError, KeyError) as error:
-            log.warning("%s: damaged (%s), %s is encoded again", path, error, image.path.name)
-            return None
+            path.touch()
+        except OSError as error:
+            raise write_error(path, error) from error
+        return FileLock(path)
 
-    def _encoded(
-        self, key: str, base: BaseModel, image: ImageFile, placement: Placement, flip: bool
-    ) -> Tensor:
-        latent = encode(base, load_pixels(image.path, placement, flip), image.path)
-        path = self._file(key)
-        if path is not None:
-            with atomic_path(path) as temporary:
-                save_file({"latents": latent}, temporary)
-        return latent
+
+def _read(path: Path, image: ImageFile) -> Posterior | None:
+    """What a file of the cache holds; None, and told, if it is damaged."""
+    try:
+        tensors = load_file(path)
+        found = Posterior(tensors["mean"], tensors["std"])
+        if found.mean.shape != found.std.shape or not _finite(found):
+            raise ValueError("its values make no sense")
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        log.warning("%s: damaged (%s), %s is encoded again", path, error, image.path.name)
+        return None
+    return found
 
 
 @torch.no_grad()
-def encode(base: BaseModel, pixels: Tensor, path: Path) -> Tensor:
+def encode(base: BaseModel, pixels: Tensor, path: Path, precision: str = "float32") -> Posterior:
     """Encode one image alone, so that its latent doesn't depend on what else is in a batch.
 
     Args:
         base: Whose VAE encodes.
         pixels: In [-1, 1], (1, 3, H, W).
         path: What the error names.
-
-    Returns:
-        (C, h, w), float32, on the CPU.
+        precision: Number format of the encoding: float32, bfloat16 or float16.
 
     Raises:
         LabError: The latent holds NaN or infinity.
     """
     vae = base.vae
-    mean = vae.encode(pixels.to(vae.device)).latent_dist.mode()[0]
-    latent = (mean * vae.config["scaling_factor"]).float().cpu().contiguous()
-    if not torch.isfinite(latent).all():
+    dtype = getattr(torch, precision)
+    with torch.autocast(vae.device.type, dtype, enabled=dtype is not torch.float32):
+        distribution = vae.encode(pixels.to(vae.device)).latent_dist
+    scale = vae.config["scaling_factor"]
+    mean, std = (
+        (part[0] * scale).float().cpu().contiguous()
+        for part in (distribution.mode(), distribution.std)
+    )
+    posterior = Posterior(mean, std)
+    if not _finite(posterior):
         raise LabError(
             f"{path}: its latent holds NaN or infinity; the VAE of {base.name} is damaged or "
-            "overflows: choose another model.checkpoint"
+            "overflows: choose another model.checkpoint, or data.vae_precision=float32"
         )
-    return latent
+    return posterior
 
 
-def latent_key(vae_fingerprint: str, image: ImageFile, placement: Placement, flip: bool) -> str:
+def _finite(posterior: Posterior) -> bool:
+    return bool(torch.isfinite(posterior.mean).all() and torch.isfinite(posterior.std).all())
+
+
+def latent_key(
+    vae_fingerprint: str,
+    image: ImageFile,
+    placement: Placement,
+    flip: bool,
+    color: ColorChange | None = None,
+    precision: str = "float32",
+) -> str:
     """64 hex digits over everything that the latent depends on."""
     parts = (
-        *(LAYOUT, vae_fingerprint, image.sha256, "float32"),
-        *(placement.scaled, placement.crop, flip),
+        *(LAYOUT, vae_fingerprint, image.sha256, precision),
+        *(placement.scaled, placement.crop, flip, color),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 

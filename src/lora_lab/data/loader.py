@@ -1,6 +1,6 @@
 """Batches in which everything random is paired between runs.
 
-The order of an epoch depends on (seed, epoch); noise, timestep, mirroring and caption shuffle of an
+The order of an epoch depends on (seed, epoch); noise, timestep, crop, mirroring and caption of an
 image depend on (seed, image, step, occurrence), where occurrence counts how often the image was met
 before in the same step. Nothing depends on the batch size, on other images or on what was drawn
 before: two runs that meet an image in the same step draw the same for it.
@@ -19,9 +19,9 @@ from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from lora_lab.config import DataConfig
 from lora_lab.data.batch import Batch
-from lora_lab.data.captions import shuffle_caption
-from lora_lab.data.prepare import Item
-from lora_lab.data.tokens import tokenize
+from lora_lab.data.captions import shown_caption
+from lora_lab.data.prepare import Item, View, sampled
+from lora_lab.data.tokens import CaptionTokens, caption_tokens
 from lora_lab.randomness import derive_seed, generator
 
 
@@ -33,6 +33,22 @@ class Shown:
     """Index of the image."""
     occurrence: int
     """How often the same step has shown it before."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one showing of an image trains on."""
+
+    latents: Tensor
+    """(C, h, w)"""
+    noise: Tensor
+    """(C, h, w)"""
+    offset_draw: Tensor
+    """(C, 1, 1)"""
+    timestep: int
+    tokens: CaptionTokens
+    mask: Tensor | None
+    """(1, h, w)"""
 
 
 class PairedLoader:
@@ -63,7 +79,7 @@ class PairedLoader:
         self.timesteps = timesteps
         self.accumulate = accumulate
         self.delivered = 0
-        self.tokens: dict[str, Tensor] = {}
+        self.tokens: dict[str, CaptionTokens] = {}
         self.batches_per_epoch = len(self.plan(1))
 
     def __len__(self) -> int:
@@ -128,16 +144,17 @@ class PairedLoader:
             shown: The images of the batch.
         """
         step = (epoch - 1) * self.steps_per_epoch + index // self.accumulate + 1
-        drawn = [self._draw(self.items[one.item], step, one.occurrence) for one in shown]
+        drawn = [self._draw(self.items[one.item], step, epoch, one.occurrence) for one in shown]
         last = index == self.batches_per_epoch - 1
         return Batch(
-            latents=torch.stack([draw[0] for draw in drawn]),
-            noise=torch.stack([draw[1] for draw in drawn]),
-            offset_draw=torch.stack([draw[2] for draw in drawn]),
-            timesteps=torch.tensor([draw[3] for draw in drawn]),
-            input_ids=torch.stack([draw[4] for draw in drawn]),
-            loss_weights=torch.ones(len(shown)),
-            masks=None,
+            latents=torch.stack([draw.latents for draw in drawn]),
+            noise=torch.stack([draw.noise for draw in drawn]),
+            offset_draw=torch.stack([draw.offset_draw for draw in drawn]),
+            timesteps=torch.tensor([draw.timestep for draw in drawn]),
+            input_ids=torch.stack([draw.tokens.input_ids for draw in drawn]),
+            token_weights=_stacked([draw.tokens.weights for draw in drawn]),
+            loss_weights=torch.tensor([self._weight(one) for one in shown]),
+            masks=_stacked([draw.mask for draw in drawn]),
             keys=[self.items[one.item].example.key for one in shown],
             step=step,
             epoch=epoch,
@@ -145,29 +162,42 @@ class PairedLoader:
             ends_epoch=last,
         )
 
-    def _draw(
-        self, item: Item, step: int, occurrence: int
-    ) -> tuple[Tensor, Tensor, Tensor, int, Tensor]:
-        """Latents, noise, offset draw, timestep and tokens of one showing of an image."""
-        key = item.example.key
-        latents = item.latents
-        if item.mirrored is not None and derive_seed(self.seed, "flip", key, step, occurrence) % 2:
-            latents = item.mirrored
-        text = item.example.caption.text
-        if self.config.shuffle_caption:
-            text = shuffle_caption(text, self.config.keep_tokens, self.seed, key, step, occurrence)
-        noise = torch.randn(
-            latents.shape, generator=generator(self.seed, "noise", key, step, occurrence)
-        )
-        offset = torch.randn(
-            (latents.shape[0], 1, 1),
-            generator=generator(self.seed, "noise_offset", key, step, occurrence),
-        )
-        timestep = derive_seed(self.seed, "timestep", key, step, occurrence) % self.timesteps
-        return latents, noise, offset, timestep, self._tokenize(text)
+    def _weight(self, shown: Shown) -> float:
+        is_reg = self.items[shown.item].example.is_reg
+        return self.config.prior_loss_weight if is_reg else 1.0
 
-    def _tokenize(self, text: str) -> Tensor:
-        """Token ids of a caption, cut at the model's length, (L,)."""
-        if text not in self.tokens or self.config.shuffle_caption:
-            self.tokens[text] = tokenize(self.tokenizer, text)
+    def _draw(self, item: Item, step: int, epoch: int, occurrence: int) -> Draw:
+        """All that is random in one showing of an image."""
+        key = item.example.key
+        names = (key, step, occurrence)
+        view = self._view(item, *names)
+        latents = view.posterior.mean
+        if self.config.latents == "sample":
+            latents = sampled(view.posterior, generator(self.seed, "posterior", *names))
+        text = item.example.caption.text
+        text = shown_caption(text, self.config, self.seed, key, step, epoch, occurrence)
+        noise = torch.randn(latents.shape, generator=generator(self.seed, "noise", *names))
+        offset = torch.randn(
+            (latents.shape[0], 1, 1), generator=generator(self.seed, "noise_offset", *names)
+        )
+        timestep = derive_seed(self.seed, "timestep", *names) % self.timesteps
+        return Draw(latents, noise, offset, timestep, self._tokenize(text), view.mask)
+
+    def _view(self, item: Item, key: str, step: int, occurrence: int) -> View:
+        views = item.views
+        if item.mirrored and derive_seed(self.seed, "flip", key, step, occurrence) % 2:
+            views = item.mirrored
+        return views[derive_seed(self.seed, "variant", key, step, occurrence) % len(views)]
+
+    def _tokenize(self, text: str) -> CaptionTokens:
+        if text not in self.tokens:
+            self.tokens[text] = caption_tokens(self.tokenizer, text, self.config)
         return self.tokens[text]
+
+
+def _stacked(parts: list[Tensor | None]) -> Tensor | None:
+    """The parts that are there in one tensor, ones in place of the others; None if none is."""
+    shape = next((part.shape for part in parts if part is not None), None)
+    if shape is None:
+        return None
+    return torch.stack([torch.ones(shape) if part is None else part for part in parts])

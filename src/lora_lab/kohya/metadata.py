@@ -26,6 +26,8 @@ class TrainingFacts:
     batches_per_epoch: int
     image_counts: dict[str, tuple[int, int]]
     """Folder name -> (repeats, number of images)."""
+    reg_image_counts: dict[str, tuple[int, int]]
+    """The same of regularisation images."""
     tag_frequency: dict[str, dict[str, int]]
     """Folder name -> comma-separated part of the captions -> how many images have it."""
     bucket_counts: dict[tuple[int, int], int]
@@ -118,7 +120,7 @@ def _data(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
         "ss_enable_bucket": len(facts.bucket_counts) > 1,
         "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": 0.0},
         "ss_num_train_images": sum(r * n for r, n in facts.image_counts.values()),
-        "ss_num_reg_images": 0,
+        "ss_num_reg_images": sum(r * n for r, n in facts.reg_image_counts.values()),
         "ss_num_batches_per_epoch": facts.batches_per_epoch,
         "ss_total_batch_size": data.batch_size * config.trainer.devices,
         "ss_batch_size_per_device": data.batch_size,
@@ -126,7 +128,10 @@ def _data(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
             name: {"n_repeats": repeats, "img_count": count}
             for name, (repeats, count) in facts.image_counts.items()
         },
-        "ss_reg_dataset_dirs": {},
+        "ss_reg_dataset_dirs": {
+            name: {"n_repeats": repeats, "img_count": count}
+            for name, (repeats, count) in facts.reg_image_counts.items()
+        },
         "ss_tag_frequency": facts.tag_frequency,
         "ss_shuffle_caption": data.shuffle_caption,
         "ss_keep_tokens": data.keep_tokens,

@@ -1,0 +1,127 @@
+"""Images of every kind come out as the same 8-bit RGB."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lora_lab.data.buckets import Placement, crop_at
+from lora_lab.data.images import ColorChange, load_pixels, open_image, upright
+from lora_lab.data.masks import MaskFile, load_mask, mask_path, open_mask
+from lora_lab.errors import LabError
+
+GREY = np.tile(np.arange(0, 256, 16, dtype=np.uint8), (8, 1))  # (8, 16)
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return np.asarray(upright(path))
+
+
+def test_16_bit_grey_keeps_its_range(tmp_path):
+    Image.fromarray(GREY.astype(np.uint16) * 257).save(tmp_path / "a.png")
+    assert np.array_equal(pixels_of(tmp_path / "a.png")[..., 0], GREY)
+
+
+def test_transparent_pixels_are_white_and_half_transparent_ones_lie_on_white(tmp_path):
+    image = np.zeros((2, 2, 4), np.uint8)
+    image[0, 1] = (200, 0, 0, 255)
+    image[1, 0] = (0, 0, 0, 128)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    seen = pixels_of(tmp_path / "a.png")
+    assert seen[0, 0].tolist() == [255] * 3 and seen[0, 1].tolist() == [200, 0, 0]
+    assert seen[1, 0].tolist() == [127] * 3
+
+
+def test_a_palette_with_a_transparent_colour_lies_on_white(tmp_path):
+    image = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    image.save(tmp_path / "a.png", transparency=0)
+    assert pixels_of(tmp_path / "a.png")[0].tolist() == [[255] * 3, [40, 50, 60]]
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=95)
+    red, green, blue = pixels_of(tmp_path / "a.jpg")[8, 8]
+    assert red > 240 and green < 15 and blue < 15
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path):
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    open_image(tmp_path / "a.webp")
+    assert pixels_of(tmp_path / "a.webp")[0, 0].tolist() == [255, 0, 0]
+
+
+def test_exif_orientation_turns_the_image_and_its_size(tmp_path):
+    image = Image.new("RGB", (32, 16), "white")
+    image.paste("black", (0, 0, 8, 8))  # the corner at the top left
+    exif = image.getexif()
+    exif[0x0112] = 6  # to be shown turned by 90 degrees to the right
+    image.save(tmp_path / "a.png", exif=exif)
+    assert open_image(tmp_path / "a.png").size == (16, 32)
+    assert pixels_of(tmp_path / "a.png")[0, 15].tolist() == [0, 0, 0]
+
+
+def test_a_colour_change_of_nothing_is_nothing_and_others_are_small(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    same = np.asarray(ColorChange(0, 1.0).apply(image), dtype=int)
+    assert abs(same - np.asarray(image, dtype=int)).max() <= 6  # rounding of HSV
+    changed = np.asarray(ColorChange(6, 1.05).apply(image), dtype=int)
+    difference = abs(changed - np.asarray(image, dtype=int)).mean()
+    assert 1 < difference < 20
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """An image of 64 x 32 with a mask whose left half is white."""
+    Image.new("RGB", (64, 32), "red").save(tmp_path / "a.png")
+    mask = np.zeros((32, 64), np.uint8)
+    mask[:, :32] = 255
+    Image.fromarray(mask).save(tmp_path / "a.mask.png")
+    return tmp_path / "a.png"
+
+
+def mask_of(picture: Path) -> MaskFile:
+    path = mask_path(picture, picture.parent)
+    assert path is not None
+    return open_mask(path, open_image(picture))
+
+
+def test_a_mask_goes_the_way_of_its_image(picture):
+    whole = Placement((64, 32), (0, 0, 64, 32))
+    weights = load_mask(mask_of(picture), whole, False, 8)
+    assert weights.shape == (1, 4, 8) and weights[0, 0].tolist() == [1] * 4 + [0] * 4
+    mirrored = load_mask(mask_of(picture), whole, True, 8)
+    assert torch.equal(mirrored, weights.flip(-1))
+    right = load_mask(mask_of(picture), crop_at((64, 32), (32, 32), (24, 0)), False, 8)
+    assert right[0, 0].tolist() == [1, 0, 0, 0]
+    half = load_mask(mask_of(picture), Placement((32, 16), (0, 0, 32, 16)), False, 4)
+    assert half.shape == (1, 4, 8) and half.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_mask_covers_the_pixels_that_its_image_shows(picture):
+    """Where the mask is white the picture is painted white, too: both must stay on one another."""
+    with Image.open(picture) as image:
+        painted = image.copy()
+    painted.paste("white", (0, 0, 32, 32))
+    painted.save(picture)
+    placement = crop_at((80, 40), (64, 32), (9, 5))
+    seen = load_pixels(picture, placement, flip=True)[:, 1:2]  # green: -1 red, 1 white
+    weights = load_mask(mask_of(picture), placement, flip=True, latent_factor=1)
+    assert (seen[0] / 2 + 0.5 - weights).abs().max() < 0.2
+
+
+def test_a_mask_of_another_size_is_refused_by_name(picture):
+    Image.new("L", (32, 32)).save(picture.with_name("a.mask.png"))
+    with pytest.raises(LabError, match=r"a\.mask\.png: the mask is 32x32, its image .* 64x32"):
+        mask_of(picture)
+
+
+def test_masks_may_lie_in_a_folder_of_their_own(tmp_path):
+    image = tmp_path / "train" / "1_zqx" / "a.png"
+    mask = tmp_path / "masks" / "1_zqx" / "a.png"
+    mask.parent.mkdir(parents=True)
+    mask.touch()
+    assert mask_path(image, tmp_path) == mask
