@@ -127,7 +127,7 @@ def _unet_kind(config: dict[str, Any]) -> str | None:
     channels = config.get("in_channels")
     if channels == 9:
         return "an inpainting checkpoint (its UNet takes 9 channels, not 4)"
-    if channels == 8:
+    if channels == 8 and config.get("out_channels") == 4:
         return "an instruct-pix2pix checkpoint (its UNet takes 8 channels, not 4)"
     if config.get("addition_embed_type") == "text_time":
         return "SDXL"
