@@ -130,6 +130,12 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
         tiny_text_encoder(tokenizer).save_pretrained(folder / "text_encoder")
     tokenizer.save_pretrained(folder / "tokenizer")
     sd15_noise_scheduler().save_pretrained(folder / "scheduler")
+    write_index(folder)
+    return folder
+
+
+def write_index(folder: Path) -> None:
+    """What diffusers' pipelines ask of a folder: the classes of its parts."""
     index = {
         "_class_name": "StableDiffusionPipeline",
         "_diffusers_version": "0.42.1",
@@ -144,4 +150,3 @@ def make_tiny_base(folder: Path, seed: int = 0) -> Path:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-    return folder
