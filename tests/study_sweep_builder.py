@@ -8,6 +8,7 @@ import csv
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 import yaml
 from PIL import Image, ImageDraw
+
+from lora_lab.sampling.png_info import ImageRecipe, write_image
 
 STRATA = (100, 300, 500, 700, 900)
 GAP = 0.02
@@ -111,6 +114,54 @@ class SweepBuilder:
                 draw.rectangle((0, 70 * row, 699, 70 * row + 66), outline="red", width=3)
         picture.save(path)
         return path
+
+    def images(
+        self, checkpoints: Sequence[str] = ("pocket-graphic",), side: int = 24, saves: int = 4
+    ) -> int:
+        """Draws the images that sampling leaves in the run folders of complete runs.
+
+        Returns:
+            How many there are.
+        """
+        count = 0
+        for row, run in enumerate(self.runs):
+            if run.status != "complete":
+                continue
+            total = self.epochs * run.steps_per_epoch
+            for checkpoint in checkpoints:
+                folder = self.folder / run.name.replace("/", "_") / "images" / checkpoint
+                for save in range(1, saves + 1):
+                    step = total * save // saves
+                    names = ["simple/{:08d}", "complex/{:08d}"]
+                    names += ["random/{:08d}-1", "random/{:08d}-2"] if save == saves else []
+                    for name in names:
+                        path = folder / (name.format(step) + ".png")
+                        colour = (40 * row % 256, 255 * save // saves, 37 * len(name) % 256)
+                        write_image(path, Image.new("RGB", (side, side), colour), recipe(name))
+                        count += 1
+        return count
+
+
+def recipe(name: str) -> ImageRecipe:
+    """What an image was drawn from; its prompt has all that a page must escape."""
+    return ImageRecipe(
+        prompt=f"a portrait, {name.split('/')[0]} </script><b>\"'&amp; 猫",
+        negative="",
+        steps=20,
+        sampler="Euler",
+        guidance=4.0,
+        seed=1234,
+        width=24,
+        height=24,
+        clip_skip=2,
+        model="pocket",
+        model_hash="0123456789",
+        lora="lora",
+        lora_hash="0123456789ab",
+        lora_weight=1.0,
+        batch="1",
+        names={},
+    )
 
 
 def write_run(sweep: SweepBuilder, run: FakeRun) -> dict[str, Any]:

@@ -24,7 +24,10 @@ ARGUMENTS = (
     "--disable-sync",
     "--disable-dev-shm-usage",
 )
-WIDTHS = (390, 1280, 1920)
+WIDTHS = (360, 390, 1024, 1440)
+ENTER, ESCAPE, TAB, LEFT, RIGHT, DOWN, HOME = (
+    *("\ue007", "\ue00c", "\ue004", "\ue012", "\ue014", "\ue015", "\ue011"),
+)
 
 if CHROMIUM is None or CHROMEDRIVER is None:
     pytest.skip(
@@ -32,6 +35,7 @@ if CHROMIUM is None or CHROMEDRIVER is None:
         allow_module_level=True,
     )
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+select = pytest.importorskip("selenium.webdriver.support.select")
 waiting = pytest.importorskip("selenium.webdriver.support.wait")
 
 
@@ -43,6 +47,19 @@ def page(tmp_path_factory) -> Path:
     sweep.value("0", status="failed", error=hostile)
     folder = sweep.write()
     sweep.grid(kind="simple")
+    sweep.images(("pocket-graphic", "pocket-photo"))
+    (folder / "network.dim=8/images/pocket-graphic/simple/00000048.png").unlink()
+    return build_report(folder)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory) -> Path:
+    """A report of two hundred values."""
+    sweep = SweepBuilder(tmp_path_factory.mktemp("many"), "optimizer.lr", "1.0", epochs=3).base(2)
+    for index in range(200):
+        sweep.value(f"{(index + 1) / 1000:g}", effect=0.0001 * (index % 7))
+    folder = sweep.write()
+    sweep.images(saves=2)
     return build_report(folder)
 
 
@@ -125,22 +142,137 @@ def test_figures_suit_the_screen_and_the_colour_scheme(opened, width, scheme):
     waiting.WebDriverWait(opened, 20).until(suits)
 
 
-def test_a_grid_opens_in_full_size_and_escape_closes_it(opened):
+def test_a_figure_opens_in_full_size_and_escape_closes_it(opened):
     resize(opened, 1280)
-    opened.execute_script("document.querySelector('.grid a.zoom').focus()")
-    opened.switch_to.active_element.send_keys("\ue007")  # Enter
+    opened.execute_script("document.querySelector('.chart a.zoom').focus()")
+    opened.switch_to.active_element.send_keys(ENTER)
     viewer = opened.find_element("id", "viewer")
     assert viewer.get_property("open")
     shown = opened.execute_script("return document.querySelector('#viewer img').naturalWidth")
-    assert shown == 700
-    opened.switch_to.active_element.send_keys("\ue00c")  # Escape
+    assert shown == 1400
+    opened.switch_to.active_element.send_keys(ESCAPE)
     assert not viewer.get_property("open")
+
+
+def sources(browser):
+    """What each cell of the images shows: an address, or a text where there is no image."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('.images tbody tr')].map(row =>"
+        " [...row.cells].slice(1).map(cell => cell.querySelector('img')?.src ?? cell.innerText))"
+    )
+
+
+def columns(browser):
+    return browser.execute_script(
+        "return [...document.querySelectorAll('.images thead th')].slice(1)"
+        ".map(h => h.firstChild.textContent)"
+    )
+
+
+def part(browser, name):
+    return browser.find_element("css selector", f"#explorer [data-part='{name}']")
+
+
+def status(browser):
+    return part(browser, "status").text
+
+
+def test_the_slider_shows_another_checkpoint_of_the_training(opened):
+    resize(opened, 1280)
+    assert columns(opened) == ["Simple", "Complex", "Random 1", "Random 2"]
+    last = sources(opened)
+    part(opened, "slider").send_keys(LEFT)
+    assert columns(opened) == ["Simple", "Complex"]
+    assert "75 %" in status(opened) and "2 more only at other steps" in status(opened)
+    before = sources(opened)
+    assert all(a[0] != b[0] for a, b in zip(last, before, strict=True) if "data:" in a[0])
+    assert part(opened, "slider").get_attribute("aria-valuetext") == "75 % of the training"
+
+
+def test_prompts_can_be_filtered_by_name_and_by_words(opened):
+    resize(opened, 1280)
+    part(opened, "words").send_keys("complex")
+    assert columns(opened) == ["Complex"]
+    part(opened, "words").send_keys("\ue003" * 7, "no such word")
+    assert columns(opened) == [] and "no prompt fits the filter" in status(opened)
+    part(opened, "words").clear()
+    select.Select(part(opened, "prompt")).select_by_index(3)
+    assert columns(opened) == ["Random 1"]
+
+
+def test_a_missing_image_is_said_in_its_cell(opened):
+    resize(opened, 1280)
+    rows = sources(opened)
+    assert rows[3][0] == "image missing" and rows[5] == ["run failed"] * 4
+
+
+def test_any_two_cells_stand_side_by_side_by_keyboard_alone(opened):
+    """Tab to the images, arrows to a cell, Enter; the base's stands on the left."""
+    resize(opened, 1280)
+    opened.execute_script("document.querySelector('#explorer .scroll').focus()")
+    opened.switch_to.active_element.send_keys(TAB)
+    for key in (RIGHT, DOWN, DOWN):
+        opened.switch_to.active_element.send_keys(key)
+    shown = sources(opened)
+    opened.switch_to.active_element.send_keys(ENTER)
+    assert opened.find_element("id", "compare").get_property("open")
+    assert pair(opened) == [shown[0][1], shown[2][1]]
+    for _ in range(3):
+        opened.switch_to.active_element.send_keys(TAB)
+    right = opened.find_element("css selector", "[data-side='right'] [data-part='row']")
+    select.Select(right).select_by_index(4)
+    assert pair(opened) == [shown[0][1], shown[4][1]]
+    told = opened.find_element("css selector", "#compare [data-part='told']")
+    assert "Right: 32, better; Complex; 100 %" in told.get_attribute("textContent")
+    opened.switch_to.active_element.send_keys(ESCAPE)
+    assert not opened.find_element("id", "compare").get_property("open")
+    assert opened.switch_to.active_element.get_attribute("aria-label").startswith("Compare")
+
+
+def pair(browser):
+    return browser.execute_script(
+        "return [...document.querySelectorAll('#compare [data-side] img')].map(i => i.src)"
+    )
+
+
+def test_the_wipe_uncovers_the_left_image(opened):
+    resize(opened, 1280)
+    opened.execute_script("document.querySelector('.images button').click()")
+    wipe = opened.find_element("css selector", "#compare [data-part='wipe']")
+    wipe.send_keys(HOME)
+    clip = "return getComputedStyle(document.querySelector('#compare .upper')).clipPath"
+    assert "0%" in opened.execute_script(clip) or opened.execute_script(clip) == "inset(0px)"
+    opened.switch_to.active_element.send_keys(ESCAPE)
+
+
+def test_every_control_has_a_name(opened):
+    nameless = opened.execute_script(
+        "return [...document.querySelectorAll('button, input, select, a, dialog, [role=region]')]"
+        ".filter(e => !(e.getAttribute('aria-label') || e.getAttribute('aria-labelledby')"
+        " || e.labels?.length || e.textContent.trim())).map(e => e.outerHTML)"
+    )
+    assert nameless == []
+
+
+def test_two_hundred_values_are_shown_in_parts_and_found_by_search(browser, many):
+    browser.get(many.as_uri())
+    resize(browser, 1024)
+    rows = "return [...document.querySelectorAll('#values > .scroll tbody tr')]"
+    visible = f"{rows}.filter(r => r.offsetParent).length"
+    assert browser.execute_script(visible) == 30
+    browser.find_element("css selector", "#values > .filters input").send_keys("0.123")
+    assert browser.execute_script(visible) == 1
+    assert len(sources(browser)) == 24
+    part(browser, "more").send_keys(ENTER)
+    assert len(sources(browser)) == 48
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 1024
+    assert browser.get_log("browser") == []
 
 
 def test_the_table_sorts_by_any_column_from_the_keyboard(opened):
     resize(opened, 1280)
     opened.execute_script("document.querySelectorAll('.values thead button')[2].focus()")
-    opened.switch_to.active_element.send_keys("\ue007")
+    opened.switch_to.active_element.send_keys(ENTER)
     order = opened.execute_script(
         "return [...document.querySelectorAll('.values tbody th')].map(h => h.innerText)"
     )
@@ -153,5 +285,5 @@ def test_the_table_sorts_by_any_column_from_the_keyboard(opened):
 
 def test_the_first_tab_stop_skips_to_the_comparison(opened):
     opened.execute_script("document.activeElement.blur(); window.scrollTo(0, 0)")
-    opened.find_element("tag name", "body").send_keys("\ue004")  # Tab
+    opened.find_element("tag name", "body").send_keys(TAB)
     assert opened.switch_to.active_element.get_attribute("href").endswith("#main")

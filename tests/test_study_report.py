@@ -57,6 +57,7 @@ def report(tmp_path_factory):
     folder = sweep.write()
     sweep.grid(kind="simple")
     sweep.grid("<i>mark", "complex")
+    sweep.images()
     return build_report(folder).parent
 
 
@@ -66,7 +67,12 @@ def page(report):
 
 
 def test_every_file_of_the_contract_is_there(report):
-    for name in ("index.html", "comparison.csv", *(f"{figure}.png" for figure in FIGURES)):
+    for name in (
+        "index.html",
+        "report.md",
+        "comparison.csv",
+        *(f"{figure}.png" for figure in FIGURES),
+    ):
         assert (report / name).stat().st_size > 0, name
 
 
@@ -76,7 +82,8 @@ def test_nothing_temporary_is_left(report):
 
 def test_no_markup_of_a_run_reaches_the_page(page):
     parsed = Page(page)
-    assert len(parsed.all("script")) == 1
+    kinds = [script.get("type") for script in parsed.all("script")]
+    assert kinds == ["application/json", None]
     assert not parsed.all("i") and not parsed.all("b")
     assert all("onerror" not in attributes for _, attributes in parsed.tags)
     assert "{{7*7}}" in page
@@ -179,7 +186,7 @@ def test_a_hundred_values_fit_on_one_page(tmp_path):
         sweep.value(f"{index / 1000:g}", effect=0.0001 * index)
     page = build_report(sweep.write())
     assert page.stat().st_size < MAX_PAGE_BYTES
-    assert len(Page(page.read_text(encoding="utf-8")).all("circle")) == 101
+    assert len(Page(page.read_text(encoding="utf-8")).all("circle")) == 100
 
 
 def test_more_than_eight_values_that_are_no_numbers_are_drawn_in_order(tmp_path):

@@ -9,6 +9,9 @@ from lora_lab.study.pictures import Embedded, embed_file
 from lora_lab.study.verdict import Study
 
 KINDS = ("simple", "complex", "random")
+CARD_SIDE = 800
+"""Pixels that the thumbnail of a grid is wide at most."""
+CARD_BYTES = 200_000
 _NAME = re.compile(rf"grid_(.+)_({'|'.join(KINDS)})\.png", re.DOTALL)
 
 
@@ -68,7 +71,7 @@ def load_grids(study: Study, folder: Path, budget: int) -> tuple[list[GridGroup]
                 notes.append(f"The grid of the {kind} prompt on {checkpoint} is missing.")
                 continue
             try:
-                picture = embed_file(paths[kind], share)
+                picture = embed_file(paths[kind], min(share, CARD_BYTES), CARD_SIDE)
             except ValueError as error:
                 notes.append(f"{paths[kind].name} is left out: {error}.")
                 continue

@@ -15,16 +15,17 @@ from markupsafe import Markup
 from lora_lab import __version__
 from lora_lab.files import write_text
 from lora_lab.study.figures import FigureSet
-from lora_lab.study.grids import GridGroup
+from lora_lab.study.gallery import Gallery
 from lora_lab.study.headline import Headline
 from lora_lab.study.pictures import Embedded, embed_png
 from lora_lab.study.provenance import command, fingerprint_facts, problems, version_facts
 from lora_lab.study.spelling import duration, listed, magnitude
-from lora_lab.study.table import make_table
+from lora_lab.study.table import make_figures, make_table
 from lora_lab.study.texts import FIGURE_TEXTS, alt_text, limits
 from lora_lab.study.verdict import Judged, Study
 
 TEMPLATES = Path(__file__).parent / "templates"
+SCRIPTS = ("report.js", "images.js")
 FORMS = ("light", "dark", "light_narrow", "dark_narrow")
 
 
@@ -32,7 +33,7 @@ def write_page(
     study: Study,
     headline: Headline,
     figures: list[FigureSet],
-    grids: tuple[list[GridGroup], list[str]],
+    images: Gallery,
     path: Path,
 ) -> None:
     """Renders the report and writes it.
@@ -41,7 +42,7 @@ def write_page(
         study: the judged sweep.
         headline: its first sentences.
         figures: the drawn figures.
-        grids: the grids by checkpoint, and what is missing of them.
+        images: the images and grids, and what is missing of them.
         path: where the page goes.
 
     Raises:
@@ -55,18 +56,19 @@ def write_page(
         lstrip_blocks=True,
     )
     template = environment.get_template("report.html.j2")
-    write_text(path, template.render(_context(study, headline, figures, grids)))
+    write_text(path, template.render(_context(study, headline, figures, images)))
 
 
 def _context(
     study: Study,
     headline: Headline,
     figures: list[FigureSet],
-    grids: tuple[list[GridGroup], list[str]],
+    images: Gallery,
 ) -> dict[str, Any]:
     columns, rows = make_table(study)
+    figure_columns, figure_rows = make_figures(study)
     style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    script = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return {
         "version": __version__,
         "style": Markup(style),
@@ -79,11 +81,15 @@ def _context(
         "facts": _facts(study),
         "columns": columns,
         "rows": rows,
+        "figure_columns": figure_columns,
+        "figure_rows": figure_rows,
+        "metrics": study.metrics,
         "problems": problems(study),
         "sweep_notes": study.sweep.notes,
         "figures": [_figure(study, figure) for figure in figures],
-        "grids": grids[0],
-        "grid_notes": grids[1],
+        "grids": images.grids,
+        "grid_notes": images.notes,
+        "explorer": images.explorer,
         "command": command(study),
         "provenance": [
             {"title": "Inputs", "subject": "Fingerprint of", "facts": fingerprint_facts(study)},

@@ -35,13 +35,14 @@ def embed_png(png: bytes, width: int, height: int) -> Embedded:
     return Embedded(_address("png", png), width, height)
 
 
-def embed_file(path: Path, budget: int) -> Embedded:
+def embed_file(path: Path, budget: int, width: int = MAX_SIDE) -> Embedded:
     """Embeds a picture from a file within a budget.
 
     Args:
         path: the picture.
         budget: bytes that the address may have. The file itself is taken when it fits, otherwise
             WebP of falling quality and size.
+        width: pixels that the embedded picture has at most from left to right.
 
     Raises:
         ValueError: the file is not a picture that can be read, or has too many pixels.
@@ -55,9 +56,9 @@ def embed_file(path: Path, budget: int) -> Embedded:
         original = path.read_bytes()
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"it can't be read as a picture ({error})") from error
-    if kind == "PNG" and _text_size(original) <= budget:
+    if kind == "PNG" and _text_size(original) <= budget and picture.width <= width:
         return Embedded(_address("png", original), picture.width, picture.height)
-    reduced, data = _shrink(picture, budget)
+    reduced, data = _shrink(_scaled(picture, width / picture.width), budget)
     return Embedded(
         _address("webp", data), reduced.width, reduced.height, reduced.width < picture.width
     )

@@ -3,11 +3,12 @@
 import logging
 from pathlib import Path
 
-from lora_lab.files import make_folder
+from lora_lab.files import make_folder, write_text
 from lora_lab.study.comparison import write_comparison
-from lora_lab.study.grids import load_grids
+from lora_lab.study.gallery import load_gallery
 from lora_lab.study.headline import headline
 from lora_lab.study.load import load_sweep
+from lora_lab.study.markdown import markdown
 from lora_lab.study.pictures import MAX_PAGE_BYTES, TEXT_SHARE
 from lora_lab.study.provenance import problems
 from lora_lab.study.verdict import judge
@@ -42,7 +43,8 @@ def build_report(sweep_dir: Path) -> Path:
 
     write_comparison(study, folder / "comparison.csv")
     figures = draw_figures(study, folder)
-    grids = load_grids(study, folder, MAX_PAGE_BYTES - TEXT_SHARE - page_bytes(figures))
+    images = load_gallery(study, folder, MAX_PAGE_BYTES - TEXT_SHARE - page_bytes(figures))
     page = folder / "index.html"
-    write_page(study, headline(study), figures, grids, page)
+    write_page(study, headline(study), figures, images, page)
+    write_text(folder / "report.md", markdown(study, headline(study), images))
     return page

@@ -27,7 +27,59 @@ for (const region of document.querySelectorAll(".scroll")) {
   new ResizeObserver(tell).observe(region);
 }
 
+const MANY_ROWS = 30;
 for (const table of document.querySelectorAll("table[data-sortable]")) {
+  const limit = table.tBodies[0].rows.length > MANY_ROWS ? filtered(table) : () => {};
+  sortable(table, limit);
+  limit();
+}
+
+// Hundreds of values: the first of them, a search, and the verdicts one by one.
+function filtered(table) {
+  const body = table.tBodies[0];
+  const bar = document.createElement("div");
+  bar.className = "filters controls";
+  const field = (text, control) => {
+    const label = document.createElement("label");
+    label.append(text, control);
+    bar.append(label);
+    return control;
+  };
+  const words = field("Find a value ", document.createElement("input"));
+  words.type = "search";
+  const verdict = document.createElement("select");
+  const verdicts = new Set([...body.querySelectorAll(".verdict")].map((one) => one.textContent));
+  if (verdicts.size) field("Verdict ", verdict);
+  verdict.append(new Option("All", ""), ...[...verdicts].map((text) => new Option(text, text)));
+  const all = document.createElement("button");
+  all.type = "button";
+  all.className = "quiet";
+  const status = document.createElement("p");
+  status.className = "note";
+  status.setAttribute("role", "status");
+  bar.append(all, status);
+  table.closest(".scroll").before(bar);
+  let whole = false;
+  const apply = () => {
+    const typed = words.value.trim().toLowerCase();
+    const fit = [...body.rows].filter((row) =>
+      row.cells[0].textContent.toLowerCase().includes(typed)
+      && (!verdict.value || row.querySelector(".verdict").textContent === verdict.value));
+    const shown = new Set(whole ? fit : fit.slice(0, MANY_ROWS));
+    for (const row of body.rows) row.hidden = !shown.has(row);
+    all.hidden = fit.length <= MANY_ROWS;
+    all.textContent = whole ? `Show ${MANY_ROWS} only` : `Show all ${fit.length}`;
+    status.textContent = `${shown.size} of ${body.rows.length} rows.`;
+  };
+  all.addEventListener("click", () => { whole = !whole; apply(); });
+  words.addEventListener("input", apply);
+  verdict.addEventListener("change", apply);
+  addEventListener("beforeprint", () => { for (const row of body.rows) row.hidden = false; });
+  addEventListener("afterprint", apply);
+  return apply;
+}
+
+function sortable(table, limit) {
   const body = table.tBodies[0];
   const headers = [...table.tHead.rows[0].cells];
   const keyOf = (row, column) => {
@@ -55,9 +107,14 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
         return falling ? compare(b, a) : compare(a, b);
       });
       body.append(...rows.map(([, row]) => row));
+      limit();
     });
   });
 }
+
+addEventListener("beforeprint", () => {
+  for (const more of document.querySelectorAll("details")) more.open = true;
+});
 
 const links = new Map(
   [...document.querySelectorAll(".toc a")].map((link) => [link.hash.slice(1), link]));
