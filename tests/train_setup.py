@@ -8,6 +8,7 @@ from lora_lab.config import (
     CallbacksConfig,
     DataConfig,
     LoggerConfig,
+    MetricsConfig,
     ModelConfig,
     NetworkConfig,
     ObjectiveConfig,
@@ -75,6 +76,23 @@ SAMPLING = SamplingConfig(
     allow_pickle=False,
 )
 
+METRICS = MetricsConfig(
+    enabled=False,
+    required=False,
+    clip="embedded:pocket-clip",
+    dino=None,
+    face=None,
+    prompts=[f"{{subject}} {word}" for word in ("one", "two", "three", "four", "five")],
+    seeds=[1, 2],
+    plain_prompts=["one", "two", "three", "four", "five"],
+    plain_seeds=[3],
+    choice_prompts=["{subject} six"],
+    choice_weights=[0.5, 1.0],
+    steps=2,
+    batch_size=10,
+)
+"""Images of two steps."""
+
 
 def data_config(folder: Path, **changes: Any) -> DataConfig:
     """The tiny person at 32 px, 12 showings an epoch, 3 batches."""
@@ -134,6 +152,7 @@ def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
         callbacks=CallbacksConfig(True, keep_last_checkpoint=False, progress=False),
         logger=LoggerConfig(True, False, WandbConfig(False, "test", None, True, "offline")),
         sampling=SAMPLING,
+        metrics=METRICS,
         study=StudyConfig(base_runs=2, several_parameters=False, reuse_from=None),
         epochs=2,
         save_every=0.5,

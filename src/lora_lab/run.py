@@ -23,7 +23,7 @@ LIBRARIES = (
 )
 """Whose versions are recorded; another version of one of them is another run."""
 WITHOUT_INFLUENCE = (
-    *("logger", "sampling", "study", "resume", "debug"),
+    *("logger", "sampling", "metrics", "study", "resume", "debug"),
     *("callbacks.progress", "callbacks.keep_last_checkpoint"),
     *("data.dir", "data.held_out_dir", "data.cache_dir"),
     *("model.checkpoint", "model.allow_pickle", "model.merge", "network.weights"),

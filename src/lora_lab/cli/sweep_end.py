@@ -30,6 +30,7 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bo
     report: Path | None = None
     if len(failed) < len(entries):
         well &= _attempt("the grids", lambda: _draw(folder, base), base.debug) is not None
+        well &= _measure(folder, base)
         report = _attempt("the report", lambda: _report(folder), base.debug)
         well &= report is not None
     for entry in failed:
@@ -53,6 +54,22 @@ def _draw(folder: Path, base: TrainConfig) -> list[Path]:
     if not sampling.checkpoints:
         sampling = replace(sampling, checkpoints=[base.model.checkpoint])
     return draw_grids(folder, sampling)
+
+
+def _measure(folder: Path, base: TrainConfig) -> bool:
+    """Scores the metric images; what is missing fails the sweep only if it is required."""
+    if not base.metrics.enabled:
+        return True
+
+    def score() -> list[str]:
+        from lora_lab.image_scores import score_sweep
+
+        return score_sweep(folder, base)
+
+    problems = _attempt("the image metrics", score, base.debug)
+    for problem in problems or ():
+        sys.stderr.write(f"warning: image metrics: {problem}\n")
+    return not base.metrics.required or problems == []
 
 
 def _report(folder: Path) -> Path:

@@ -8,6 +8,7 @@ from lora_lab.config.check import check, check_sample
 from lora_lab.config.convert import to_config, to_sample_config
 from lora_lab.config.data import DataConfig
 from lora_lab.config.logger import LoggerConfig, WandbConfig
+from lora_lab.config.metrics import MetricsConfig
 from lora_lab.config.model import MergeConfig, ModelConfig
 from lora_lab.config.network import NetworkConfig
 from lora_lab.config.objective import ObjectiveConfig
@@ -24,6 +25,7 @@ __all__ = [
     "DataConfig",
     "LoggerConfig",
     "MergeConfig",
+    "MetricsConfig",
     "ModelConfig",
     "NetworkConfig",
     "ObjectiveConfig",

@@ -11,6 +11,7 @@ from typing import Any
 from lora_lab.config import (
     data,
     logger,
+    metrics,
     model,
     network,
     objective,
@@ -38,12 +39,14 @@ SECTIONS: dict[str, ModuleType] = {
     "logger": logger,
     "study": study,
     "sampling": sampling,
+    "metrics": metrics,
 }
 COMBINATIONS: dict[str, Callable[[Any], list[str]]] = {
     "data": data.problems,
     "network": network.problems,
     "optimizer": optimizer.problems,
     "sampling": sampling.problems,
+    "metrics": metrics.problems,
 }
 """Checks of settings that depend on one another, by section."""
 

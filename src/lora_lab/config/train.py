@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lora_lab.config.callbacks import CallbacksConfig
 from lora_lab.config.data import DataConfig
 from lora_lab.config.logger import LoggerConfig
+from lora_lab.config.metrics import MetricsConfig
 from lora_lab.config.model import ModelConfig
 from lora_lab.config.network import NetworkConfig
 from lora_lab.config.objective import ObjectiveConfig
@@ -44,6 +45,8 @@ class TrainConfig:
     """Where figures are logged; metrics.csv is always written."""
     sampling: SamplingConfig
     """The images that compare the LoRAs of a sweep."""
+    metrics: MetricsConfig
+    """The images that are drawn to be measured, and what measures them."""
     study: StudyConfig
     """The sweep and its comparison."""
     epochs: int

@@ -1,0 +1,175 @@
+"""Encoders of images and texts: CLIP and DINOv2, from an embedded, a local or a hub model.
+
+Shapes: N images or texts, D size of an embedding, H and W sides of the encoder's input.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from transformers import AutoModel, CLIPModel, CLIPTokenizer
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from lora_lab.assets import PREFIX, locate
+from lora_lab.errors import LabError
+from lora_lab.files import sha256_file
+
+BATCH = 32
+"""Pictures in one forward pass."""
+
+
+class ImageEncoder(Protocol):
+    """Turns pictures into vectors."""
+
+    fingerprint: str
+    """Equal fingerprints give equal vectors."""
+
+    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Vectors of length 1, (N, D); a row of NaN for a picture without what is looked for."""
+        ...
+
+
+class CLIPEncoder:
+    """CLIP (arXiv 2103.00020): images and texts in one space.
+
+    Args:
+        model: The model with both towers.
+        tokenizer: Of its text tower.
+        processor: Brings a picture to its size and range, with Pillow.
+        fingerprint: Of the weights.
+    """
+
+    def __init__(
+        self,
+        model: CLIPModel,
+        tokenizer: CLIPTokenizer,
+        processor: CLIPImageProcessorPil,
+        fingerprint: str,
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.processor = processor
+        self.fingerprint = fingerprint
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Vectors of length 1, (N, D)."""
+        parts = []
+        for pixels in _batches(self.processor, images):
+            pooled = self.model.vision_model(pixel_values=pixels).pooler_output
+            parts.append(F.normalize(self.model.visual_projection(pooled).float(), dim=-1))
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Vectors of length 1, (N, D); a text that is too long is cut at the end."""
+        tokens = self.tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+        pooled = self.model.text_model(**tokens).pooler_output
+        return F.normalize(self.model.text_projection(pooled).float(), dim=-1)
+
+
+class DINOEncoder:
+    """DINOv2 (arXiv 2304.07193): the class token of the last layer.
+
+    Args:
+        model: The model.
+        processor: Brings a picture to its size and range, with Pillow.
+        fingerprint: Of the weights.
+    """
+
+    def __init__(self, model: Any, processor: BitImageProcessorPil, fingerprint: str) -> None:
+        self.model = model.eval()
+        self.processor = processor
+        self.fingerprint = fingerprint
+
+    @torch.inference_mode()
+    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Vectors of length 1, (N, D)."""
+        parts = []
+        for pixels in _batches(self.processor, images):
+            states = self.model(pixel_values=pixels).last_hidden_state  # (N, 1 + patches, D)
+            parts.append(F.normalize(states[:, 0].float(), dim=-1))
+        return torch.cat(parts)
+
+
+def load_clip(location: str) -> CLIPEncoder:
+    """Loads a CLIP.
+
+    Args:
+        location: ``embedded:pocket-clip``, a folder in transformers' layout, or a name on the hub.
+
+    Raises:
+        LabError: it can't be had; says what is missing.
+    """
+    source = _source("metrics.clip", location)
+    try:
+        model = CLIPModel.from_pretrained(source, use_safetensors=True)
+        tokenizer = CLIPTokenizer.from_pretrained(source)
+        processor = CLIPImageProcessorPil.from_pretrained(source)
+    except (OSError, ValueError, ImportError) as error:
+        raise _missing("metrics.clip", location, error) from error
+    if len(tokenizer) != model.config.text_config.vocab_size:
+        raise LabError(
+            f"metrics.clip={location}: its tokenizer knows {len(tokenizer)} tokens, its model "
+            f"{model.config.text_config.vocab_size}; download its tokenizer files again"
+        )
+    return CLIPEncoder(model, tokenizer, processor, _fingerprint(source, model))
+
+
+def load_dino(location: str) -> DINOEncoder:
+    """Loads a DINOv2.
+
+    Args:
+        location: a folder in transformers' layout, or a name on the hub.
+
+    Raises:
+        LabError: it can't be had; says what is missing.
+    """
+    source = _source("metrics.dino", location)
+    try:
+        model = AutoModel.from_pretrained(source, use_safetensors=True)
+        processor = BitImageProcessorPil.from_pretrained(source)
+    except (OSError, ValueError, ImportError) as error:
+        raise _missing("metrics.dino", location, error) from error
+    return DINOEncoder(model, processor, _fingerprint(source, model))
+
+
+def _batches(processor: Any, images: Sequence[Image.Image]) -> list[Tensor]:
+    """Pixels for forward passes, each (N, 3, H, W)."""
+    groups = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    return [
+        processor([image.convert("RGB") for image in group], return_tensors="pt")["pixel_values"]
+        for group in groups
+    ]
+
+
+def _source(key: str, location: str) -> str:
+    """What transformers loads: a folder, or the name on the hub as it is."""
+    if location.startswith(PREFIX):
+        try:
+            return str(locate(location))
+        except LabError as error:
+            raise LabError(f"{key}: {error}") from error
+    folder = Path(location).expanduser()
+    return str(folder) if folder.is_dir() else location
+
+
+def _missing(key: str, location: str, error: Exception) -> LabError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return LabError(
+        f"{key}={location} is neither a folder with a whole model in it nor to be had from the "
+        f"hub ({reason}); download it and set {key}=<folder>, or set metrics.enabled=false"
+    )
+
+
+def _fingerprint(source: str, model: Any) -> str:
+    """Digest of the weights' files in a folder, or the hub's commit."""
+    files = sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
+    if files:
+        return "-".join(sha256_file(path)[:16] for path in files)
+    return f"{source}@{model.config._commit_hash}"

@@ -1,0 +1,66 @@
+"""Embeddings kept on disk by the content of the image and the encoder: nothing is encoded twice."""
+
+import hashlib
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lora_lab.files import atomic_path
+from lora_lab.metrics.encoders import ImageEncoder
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddingStore:
+    """Vectors of one encoder in one file.
+
+    Args:
+        folder: Where the file lies.
+        encoder: Encodes what isn't there yet.
+    """
+
+    def __init__(self, folder: Path, encoder: ImageEncoder) -> None:
+        self.encoder = encoder
+        name = re.sub(r"[^\w-]+", "_", encoder.fingerprint)[:60]
+        digest = hashlib.sha256(encoder.fingerprint.encode()).hexdigest()[:12]
+        self.path = folder / f"{name}-{digest}.safetensors"
+        self.vectors: dict[str, Tensor] = self._load()
+
+    def embed(self, images: Sequence[Image.Image]) -> Tensor:
+        """Vectors of length 1, (N, D); writes the file when there are new ones.
+
+        Raises:
+            LabError: the file can't be written.
+        """
+        keys = [content_key(image) for image in images]
+        new = {k: i for k, i in zip(keys, images, strict=True) if k not in self.vectors}
+        if new:
+            vectors = self.encoder.embed_images(list(new.values()))
+            self.vectors |= dict(zip(new, vectors, strict=True))
+            with atomic_path(self.path) as temporary:
+                save_file(self.vectors, temporary)
+        return torch.stack([self.vectors[key] for key in keys])
+
+    def _load(self) -> dict[str, Tensor]:
+        if not self.path.is_file():
+            return {}
+        try:
+            return dict(load_file(self.path))
+        except (SafetensorError, OSError) as error:
+            log.warning("%s can't be read (%s): its images are encoded again", self.path, error)
+            return {}
+
+
+def content_key(image: Image.Image) -> str:
+    """64 hex digits over size and pixels, so that metadata and file format don't count."""
+    rgb = image.convert("RGB")
+    digest = hashlib.sha256(f"{rgb.width}x{rgb.height}".encode())
+    digest.update(rgb.tobytes())
+    return digest.hexdigest()
