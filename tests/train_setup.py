@@ -89,7 +89,7 @@ METRICS = MetricsConfig(
     choice_prompts=["{subject} six"],
     choice_weights=[0.5, 1.0],
     steps=2,
-    batch_size=10,
+    draw_batch_size=10,
 )
 """Images of two steps."""
 

@@ -152,7 +152,7 @@ class ImageScorer:
         self.folder = folder
         self.metrics = config.metrics
         self.sampling = replace(
-            config.sampling, steps=self.metrics.steps, batch_size=self.metrics.batch_size
+            config.sampling, steps=self.metrics.steps, batch_size=self.metrics.draw_batch_size
         )
         self.subject = subject
         self.encoders = encoders

@@ -35,7 +35,7 @@ class MetricsConfig:
     """LoRA weights to choose from; each > 0."""
     steps: int
     """Sampling steps; >= 1."""
-    batch_size: int
+    draw_batch_size: int
     """Images drawn at once; part of what makes images repeat exactly; >= 1."""
 
 
@@ -73,7 +73,7 @@ RULES = (
         lambda value: bool(value) and all(0 < weight < 10 for weight in value),
     ),
     at_least("steps", 1),
-    at_least("batch_size", 1),
+    at_least("draw_batch_size", 1),
 )
 
 
