@@ -23,6 +23,8 @@ SETTINGS = ROOT / "docs" / "settings.md"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+MAPPINGS = ("optimizer.args",)
+"""Settings that are themselves names with values."""
 GUIDE = ["model=sd15", "data=folder", "sampling=sd15"]
 INTRO = """# Settings
 
@@ -50,7 +52,7 @@ def values(config_name: str, overrides: list[str]) -> dict[str, Any]:
 
     def walk(node: Any, prefix: str) -> None:
         for key, value in node.items():
-            if isinstance(value, dict):
+            if isinstance(value, dict) and prefix + key not in MAPPINGS:
                 walk(value, f"{prefix}{key}.")
             else:
                 flat[prefix + key] = value

@@ -24,6 +24,7 @@ from lora_lab.config import (
 
 OPTIMIZER = OptimizerConfig(
     name="dadapt_adam",
+    _target_=None,
     lr=1.0,
     betas=[0.9, 0.99],
     eps=1e-8,
@@ -32,6 +33,10 @@ OPTIMIZER = OptimizerConfig(
     use_bias_correction=True,
     growth_rate=1.02,
     d0=1e-6,
+    momentum=None,
+    d_coef=None,
+    safeguard_warmup=None,
+    args={},
     text_encoder_lr=1.0,
 )
 """The guide's."""
@@ -54,6 +59,42 @@ NETWORK = NetworkConfig(
     dim_from_weights=False,
 )
 """A plain LoRA, with nothing else on."""
+SCHEDULE = ScheduleConfig(
+    name="cosine", warmup_steps=0, warmup_share=0.0, power=1.0, cycles=1, timescale=None
+)
+OBJECTIVE = ObjectiveConfig(
+    noise_offset=0.0,
+    noise_offset_random=False,
+    multires_noise_iterations=0,
+    multires_noise_discount=0.3,
+    ip_noise_gamma=0.0,
+    min_snr_gamma=5.0,
+    debiased_estimation=False,
+    zero_terminal_snr=False,
+    loss_type="l2",
+    huber_schedule="snr",
+    huber_c=0.1,
+    timestep_sampling="uniform",
+    logit_mean=0.0,
+    logit_std=1.0,
+    timestep_stratified=False,
+    min_timestep=0,
+    max_timestep=None,
+)
+TRAINER = TrainerConfig(
+    precision="32-true",
+    lora_precision="32",
+    matmul_precision="highest",
+    accelerator="cpu",
+    devices=1,
+    accumulate_grad_batches=1,
+    gradient_clip_val=1.0,
+    gradient_checkpointing=False,
+    attention="sdpa",
+    compile=False,
+    max_skipped_steps=0,
+    threads=1,
+)
 
 SAMPLING = SamplingConfig(
     checkpoints=[],
@@ -146,9 +187,9 @@ def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
         data=data_config(folder),
         network=NETWORK,
         optimizer=OPTIMIZER,
-        schedule=ScheduleConfig("cosine", warmup_steps=0, power=1.0),
-        objective=ObjectiveConfig(noise_offset=0.0, min_snr_gamma=5.0),
-        trainer=TrainerConfig("32-true", "cpu", 1, 1, gradient_clip_val=1.0, threads=1),
+        schedule=SCHEDULE,
+        objective=OBJECTIVE,
+        trainer=TRAINER,
         callbacks=CallbacksConfig(True, keep_last_checkpoint=False, progress=False),
         logger=LoggerConfig(True, False, WandbConfig(False, "test", None, True, "offline")),
         sampling=SAMPLING,

@@ -1,6 +1,6 @@
 """Learning rate schedules: factors that multiply the optimizer's rate at each step.
 
-With DAdaptAdam and Prodigy the factor multiplies lr = 1, so it shapes d · lr.
+With the D-Adaptation family and Prodigy the factor multiplies lr = 1, so it shapes d · lr.
 """
 
 import math
@@ -9,45 +9,65 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lora_lab.config import ScheduleConfig
+from lora_lab.config.schedule import SCHEDULES
 from lora_lab.errors import ConfigError
 
-NAMES = ("cosine", "constant", "linear", "polynomial")
+NO_TIMESCALE = 10_000
+"""Steps until inverse_sqrt falls to 1 / sqrt(2) when there is neither a warm-up nor a timescale."""
 
 
-def factor(name: str, step: int, total_steps: int, warmup_steps: int, power: float) -> float:
+def factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
     """The factor of the learning rate in a step.
 
-    With warm-up the factor rises linearly from 0 over ``warmup_steps``; then, with p the share of
-    the remaining steps that is done: cosine (1 + cos πp) / 2 (SGDR, arXiv 1608.03983, equation 5
-    without restarts), constant 1, linear 1 - p, polynomial (1 - p)**power.
+    With warm-up the factor rises linearly from 0. Then, with p the share of the remaining steps
+    that is done: cosine (1 + cos πp) / 2 (SGDR, arXiv 1608.03983, equation 5 without restarts),
+    cosine_with_restarts the same with p · cycles modulo 1, constant 1, linear 1 - p, polynomial
+    (1 - p)**power. inverse_sqrt is sqrt(timescale / (timescale + steps since the warm-up)), which
+    after a warm-up of the same length is the schedule of arXiv 1706.03762, section 5.3.
 
     Args:
-        name: One of ``NAMES``.
+        config: Which schedule.
         step: Steps done before this one, from 0.
         total_steps: Steps of the whole run.
-        warmup_steps: Steps of the warm-up.
-        power: The polynomial's exponent.
 
     Raises:
         ConfigError: Another name.
     """
-    if name not in NAMES:
-        raise ConfigError(f"schedule.name must be one of {', '.join(NAMES)}, got {name!r}")
-    if step < warmup_steps:
-        return step / warmup_steps
-    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    name, warmup = config.name, warmup_steps(config, total_steps)
+    if name not in SCHEDULES:
+        raise ConfigError(f"schedule.name must be one of {', '.join(SCHEDULES)}, got {name!r}")
+    if step < warmup:
+        return step / warmup
+    if name == "inverse_sqrt":
+        timescale = config.timescale or warmup or NO_TIMESCALE
+        return math.sqrt(timescale / (timescale + step - warmup))
+    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
     if name == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * progress))
+    if name == "cosine_with_restarts":
+        within = (progress * config.cycles) % 1.0 if progress < 1.0 else 1.0
+        return 0.5 * (1.0 + math.cos(math.pi * within))
     if name == "linear":
         return 1.0 - progress
     if name == "polynomial":
-        return (1.0 - progress) ** power
+        return (1.0 - progress) ** config.power
     return 1.0
 
 
+def warmup_steps(config: ScheduleConfig, total_steps: int) -> int:
+    """Steps of the warm-up, whether given as such or as a share of the run."""
+    return config.warmup_steps or round(config.warmup_share * total_steps)
+
+
 def build_schedule(optimizer: Optimizer, config: ScheduleConfig, total_steps: int) -> LambdaLR:
-    """A LambdaLR over all parameter groups that applies ``factor`` after each optimizer step."""
-    return LambdaLR(
-        optimizer,
-        lambda step: factor(config.name, step, total_steps, config.warmup_steps, config.power),
-    )
+    """A LambdaLR over all parameter groups that applies ``factor`` after each optimizer step.
+
+    Raises:
+        ConfigError: The warm-up is longer than the run.
+    """
+    if config.warmup_steps > total_steps:
+        raise ConfigError(
+            f"schedule.warmup_steps must be at most {total_steps}, the steps of this run, got "
+            f"{config.warmup_steps}; lower it, or set schedule.warmup_share instead"
+        )
+    return LambdaLR(optimizer, lambda step: factor(config, step, total_steps))

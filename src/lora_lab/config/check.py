@@ -44,9 +44,12 @@ SECTIONS: dict[str, ModuleType] = {
 COMBINATIONS: dict[str, Callable[[Any], list[str]]] = {
     "data": data.problems,
     "network": network.problems,
+    "objective": objective.problems,
     "optimizer": optimizer.problems,
     "sampling": sampling.problems,
     "metrics": metrics.problems,
+    "schedule": schedule.problems,
+    "trainer": trainer.problems,
 }
 """Checks of settings that depend on one another, by section."""
 
@@ -58,7 +61,7 @@ def check(config: TrainConfig) -> None:
         ConfigError: one line for each setting out of range.
     """
     found = [line for name in SECTIONS for line in _section_problems(name, getattr(config, name))]
-    _refuse(found + broken(config, train.RULES))
+    _refuse(found + broken(config, train.RULES) + train.problems(config))
 
 
 def check_sample(config: SampleConfig) -> None:

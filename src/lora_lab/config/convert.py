@@ -86,6 +86,7 @@ def type_words(kind: Any) -> str:
         list[str]: "a list of texts",
         list[int]: "a list of whole numbers",
         list[float]: "a list of numbers",
+        dict[str, Any]: "names with values",
     }
     if is_group(kind):
         return "..."

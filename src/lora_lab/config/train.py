@@ -10,7 +10,7 @@ from lora_lab.config.metrics import MetricsConfig
 from lora_lab.config.model import ModelConfig
 from lora_lab.config.network import NetworkConfig
 from lora_lab.config.objective import ObjectiveConfig
-from lora_lab.config.optimizer import OptimizerConfig
+from lora_lab.config.optimizer import ADAPTIVE, OptimizerConfig
 from lora_lab.config.rules import Rule, at_least, between
 from lora_lab.config.sampling import SamplingConfig
 from lora_lab.config.schedule import ScheduleConfig
@@ -19,6 +19,8 @@ from lora_lab.config.trainer import TrainerConfig
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,99}")
 _MAX_TRAIN_SEED = 2**31 - 1
+NO_WARMUP = ("dadapt_sgd",)
+"""Optimizers that can't begin at a rate of 0."""
 
 
 @dataclass
@@ -73,3 +75,35 @@ RULES = (
         lambda value: _FILE_NAME.fullmatch(value) is not None,
     ),
 )
+
+
+def problems(config: TrainConfig) -> list[str]:
+    """Returns one line for each pair of settings of different sections that don't go together."""
+    optimizer, schedule = config.optimizer, config.schedule
+    found = []
+    relative_step = "relative_step" in optimizer.args and bool(optimizer.args["relative_step"])
+    if relative_step and optimizer.lr != 1.0:
+        found.append(
+            "optimizer.lr must be 1 with optimizer.args.relative_step=true, which finds its own "
+            f"rate, got {optimizer.lr}"
+        )
+    if relative_step or optimizer.name == "schedule_free_adamw":
+        why = "relative_step=true" if relative_step else "optimizer=schedule_free_adamw"
+        if schedule.name != "constant":
+            found.append(
+                f"schedule.name must be constant with {why}, which takes the schedule's place, got "
+                f"{schedule.name!r}; set schedule=constant"
+            )
+    if optimizer.name in NO_WARMUP and (schedule.warmup_steps or schedule.warmup_share):
+        found.append(
+            f"schedule.warmup_steps and warmup_share must be 0 with optimizer={optimizer.name}, "
+            "which divides by the first step's rate; lower optimizer.growth_rate instead"
+        )
+    trainer = config.trainer
+    in_bf16 = trainer.precision == "bf16-true" and trainer.lora_precision == "bf16"
+    if optimizer.name in ADAPTIVE and in_bf16:
+        found.append(
+            f"trainer.lora_precision must be 32 with optimizer={optimizer.name}: d can't grow by "
+            f"small factors in bf16, got {trainer.lora_precision!r}"
+        )
+    return found

@@ -1,5 +1,14 @@
 """Optimizers by name or class, and the learning rate that is at work in each of their steps."""
 
-from lora_lab.optimizers.build import NAMES, Rates, build_optimizer, step_rates
+from lora_lab.optimizers.build import Rates, averaged_weights, build_optimizer, step_rates
+from lora_lab.optimizers.classes import check_optimizer, find_class, source_of
 
-__all__ = ["NAMES", "Rates", "build_optimizer", "step_rates"]
+__all__ = [
+    "Rates",
+    "averaged_weights",
+    "build_optimizer",
+    "check_optimizer",
+    "find_class",
+    "source_of",
+    "step_rates",
+]

@@ -1,24 +1,25 @@
-"""Optimizers, and the learning rate that is at work in each of their steps.
+"""Builds the optimizer over the network's tensors, and reads the rates of its steps.
 
-Every optimizer here works elementwise, up to sums over all of its tensors. So a group may be handed
-over as one flat tensor (network.py does), which saves most of the time that DAdaptAdam and Prodigy
-lose in two ``.item()`` calls for every tensor.
+Most optimizers here work elementwise, up to sums over all of their tensors. So a group may be
+handed over as one flat tensor (network/flat.py does), which saves most of the time that the
+D-Adaptation family and Prodigy lose in two ``.item()`` calls for every tensor.
 """
 
 import contextlib
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lora_lab.config import OptimizerConfig
+from lora_lab.config.optimizer import ONE_RATE
 from lora_lab.errors import ConfigError
-
-NAMES = ("dadapt_adam", "prodigy", "adamw")
+from lora_lab.optimizers.classes import arguments, check_optimizer, find_class
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,17 @@ class Rates:
     """The estimate of the distance to the solution; None for an optimizer that has none."""
     dlr: dict[str, float]
     """d · lr of each parameter group, times the group's layer_scale; lr where there is no d."""
+
+
+@runtime_checkable
+class Averaging(Protocol):
+    """An optimizer whose result is an average of the weights, as in schedule-free training."""
+
+    def train(self) -> None:
+        """Put the weights at which gradients are taken into the tensors."""
+
+    def eval(self) -> None:
+        """Put the averaged weights into the tensors."""
 
 
 def build_optimizer(groups: dict[str, list[Parameter]], config: OptimizerConfig) -> Optimizer:
@@ -42,16 +54,51 @@ def build_optimizer(groups: dict[str, list[Parameter]], config: OptimizerConfig)
     Raises:
         ConfigError: An unknown name, or a setting that the optimizer can't honour.
     """
-    named = [
+    check_optimizer(config)
+    named: list[dict[str, Any]] = [
         {"params": parameters, "name": name} for name, parameters in groups.items() if parameters
     ]
-    if config.name == "dadapt_adam":
-        return _dadapt_adam(named, config)
-    if config.name == "prodigy":
-        return _prodigy(named, config)
-    if config.name == "adamw":
-        return _adamw(named, config)
-    raise ConfigError(f"optimizer.name must be one of {', '.join(NAMES)}, got {config.name!r}")
+    _set_rates(named, config)
+    _refuse_cpu(groups, config)
+    given = arguments(config)
+    if config.name == "adamw" and "fused" not in config.args:
+        given["fused"] = True  # one pass over each tensor
+    with contextlib.redirect_stdout(io.StringIO()):  # "Using decoupled weight decay"
+        try:
+            optimizer = find_class(config)(named, **given)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise ConfigError(
+                f"optimizer={config.name} refuses its arguments "
+                f"({', '.join(f'{k}={v}' for k, v in given.items())}): {error}"
+            ) from error
+    for group in optimizer.param_groups:
+        if group["lr"] is None:
+            group["lr"] = 1.0  # not read by the optimizer; the schedule multiplies it
+    if isinstance(optimizer, Averaging):
+        optimizer.train()
+    return optimizer
+
+
+@contextlib.contextmanager
+def averaged_weights(optimizer: Optimizer | None) -> Iterator[None]:
+    """The weights that are the optimizer's result stand in the tensors while the block runs.
+
+    For schedule-free optimizers that is the average; for others nothing changes. Afterwards the
+    tensors hold the very bytes that they held before, so looking never changes training.
+    """
+    if not isinstance(optimizer, Averaging):
+        yield
+        return
+    tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
+    kept = [tensor.detach().clone() for tensor in tensors]
+    optimizer.eval()
+    try:
+        yield
+    finally:
+        optimizer.train()
+        with torch.no_grad():
+            for tensor, value in zip(tensors, kept, strict=True):
+                tensor.copy_(value)
 
 
 def step_rates(optimizer: Optimizer) -> Rates:
@@ -63,76 +110,52 @@ def step_rates(optimizer: Optimizer) -> Rates:
     """
     first = optimizer.param_groups[0]
     d = float(first["d"]) if "d" in first else None
-    return Rates(d, {group["name"]: _group_rate(group) for group in optimizer.param_groups})
+    return Rates(
+        d, {group["name"]: _group_rate(optimizer, group) for group in optimizer.param_groups}
+    )
 
 
-def _group_rate(group: dict) -> float:
+def _group_rate(optimizer: Optimizer, group: dict) -> float:
     """The rate d · lr · layer_scale of one group, with 1 for what the optimizer doesn't have."""
     rate = float(group["lr"])
     for key in ("d", "layer_scale"):
         if key in group:
             rate *= float(group[key])
+    if group.get("relative_step"):
+        return rate * _relative_step(optimizer, group)
     return rate
 
 
-def _with_own_d(
-    kind: Callable[..., Optimizer], groups: list[dict], config: OptimizerConfig
-) -> Optimizer:
-    """An optimizer that finds d by itself: DAdaptAdam and Prodigy take the same arguments."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints "Using decoupled weight decay"
-        return kind(
-            groups,
-            lr=config.lr,
-            betas=(config.betas[0], config.betas[1]),
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            decouple=config.decouple,
-            use_bias_correction=config.use_bias_correction,
-            d0=config.d0,
-            growth_rate=_growth_rate(config),
-        )
+def _relative_step(optimizer: Optimizer, group: dict) -> float:
+    """Adafactor's own rate in the next step, arXiv 1804.04235, section 8, without its scale."""
+    state = optimizer.state[group["params"][0]]
+    step = 1 + (int(state["step"]) if "step" in state else 0)
+    return min(1e-6 * step if group["warmup_init"] else 1e-2, 1.0 / math.sqrt(step))
 
 
-def _dadapt_adam(groups: list[dict], config: OptimizerConfig) -> Optimizer:
-    """DAdaptAdam. Groups must share one lr (its step raises), so the factor is a layer_scale."""
-    from dadaptation import DAdaptAdam
+def _set_rates(groups: list[dict[str, Any]], config: OptimizerConfig) -> None:
+    """Slow the text encoder down by its factor, in the way that the optimizer has for it.
 
+    DAdaptAdam's groups must share one lr (its step raises), so there the factor is a layer_scale.
+
+    Raises:
+        ConfigError: The optimizer has one rate for all groups.
+    """
+    factor = config.text_encoder_lr
     for group in groups:
-        group["layer_scale"] = config.text_encoder_lr if group["name"] == "text_encoder" else 1.0
-    return _with_own_d(DAdaptAdam, groups, config)
+        mine = factor if group["name"] == "text_encoder" else 1.0
+        if config.name == "dadapt_adam":
+            group["layer_scale"] = mine
+        elif mine != 1.0 and (config.name in ONE_RATE or config.args.get("relative_step")):
+            raise ConfigError(
+                f"optimizer.text_encoder_lr must be 1 with optimizer={config.name}, got "
+                f"{factor:g}: it has one rate for all parts, use dadapt_adam"
+            )
+        elif not config.args.get("relative_step") and config.name not in ONE_RATE:
+            group["lr"] = config.lr * mine
 
 
-def _prodigy(groups: list[dict], config: OptimizerConfig) -> Optimizer:
-    """Prodigy, where prodigyopt is installed."""
-    try:
-        from prodigyopt import Prodigy
-    except ImportError as error:
-        raise ConfigError(
-            "optimizer=prodigy needs the package prodigyopt: pip install prodigyopt"
-        ) from error
-    if config.text_encoder_lr != 1.0 and any(g["name"] == "text_encoder" for g in groups):
-        raise ConfigError(
-            f"optimizer.text_encoder_lr must be 1 with optimizer=prodigy, got "
-            f"{config.text_encoder_lr:g}: Prodigy has one rate for all groups, use dadapt_adam"
-        )
-    return _with_own_d(Prodigy, groups, config)
-
-
-def _adamw(groups: list[dict], config: OptimizerConfig) -> Optimizer:
-    """PyTorch's AdamW, fused: one pass over each tensor."""
-    for group in groups:
-        factor = config.text_encoder_lr if group["name"] == "text_encoder" else 1.0
-        group["lr"] = config.lr * factor
-    return torch.optim.AdamW(
-        groups,
-        lr=config.lr,
-        betas=(config.betas[0], config.betas[1]),
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
-
-
-def _growth_rate(config: OptimizerConfig) -> float:
-    """The factor by which d may grow in one step; None in the config means without limit."""
-    return math.inf if config.growth_rate is None else config.growth_rate
+def _refuse_cpu(groups: dict[str, list[Parameter]], config: OptimizerConfig) -> None:
+    tensors = [tensor for parameters in groups.values() for tensor in parameters]
+    if config.name == "adamw_8bit" and any(tensor.device.type == "cpu" for tensor in tensors):
+        raise ConfigError("optimizer=adamw_8bit needs a GPU, got the CPU: choose optimizer=adamw")
