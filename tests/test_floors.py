@@ -14,10 +14,10 @@ PACKAGE = "lora_lab"
 FLOORS = {
     0: "config errors files assets locks",
     1: "objective optimizers schedules prompts kohya lora_layouts statistics inference randomness "
-    "clock",
+    "clock forecast",
     2: "caption_encoder conditioning base_model checkpoint_files checkpoint_kinds "
-    "checkpoint_hub network merge metrics",
-    3: "data module",
+    "checkpoint_hub network merge acceleration metrics",
+    3: "data noising module",
     4: "callbacks image_scores inputs loggers run sampling trainer training study "
     "wandb_run wandb_view",
     5: "cli pocket",

@@ -13,7 +13,7 @@ from lora_lab.data.latent_cache import Posterior
 from lora_lab.data.loader import PairedLoader
 from lora_lab.data.prepare import Item, View
 from tiny_model import tiny_tokenizer
-from train_setup import data_config
+from train_setup import OBJECTIVE, data_config
 
 TOKENIZER = tiny_tokenizer()
 
@@ -32,7 +32,8 @@ def items(count: int = 5, repeats: int = 2, buckets: int = 1, flip: bool = False
 
 
 def loader(things: list[Item], accumulate: int = 1, seed: int = 1, **data: object) -> PairedLoader:
-    return PairedLoader(things, TOKENIZER, data_config(Path(), **data), seed, 1000, accumulate)
+    config = data_config(Path(), **data)
+    return PairedLoader(things, TOKENIZER, config, OBJECTIVE, seed, 1000, accumulate)
 
 
 def epochs(source: PairedLoader, count: int) -> list[Batch]:

@@ -8,22 +8,26 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from lora_lab.base_model import BaseModel
 from lora_lab.caption_encoder import CaptionEncoder
 from lora_lab.config import TrainConfig
 from lora_lab.data.batch import Batch
 from lora_lab.network import LoRANetwork, flatten
+from lora_lab.noising import batch_noise, training_alphas
 from lora_lab.objective import (
     add_noise,
+    debiased_weights,
+    elementwise_loss,
+    huber_thresholds,
     image_means,
     min_snr_weights,
-    offset_noise,
+    perturbed_noise,
     signal_to_noise,
-    squared_error,
     target,
 )
-from lora_lab.optimizers import build_optimizer
+from lora_lab.optimizers import build_optimizer, leave_out_steps, source_of
 from lora_lab.schedules import build_schedule
 
 
@@ -50,17 +54,24 @@ class LoRAModule(pl.LightningModule):
         self.total_steps = total_steps
         self.prediction_type: str = base.noise_scheduler.config["prediction_type"]
         self.alphas_cumprod: Tensor
-        alphas_cumprod = base.noise_scheduler.alphas_cumprod.clone()  # (T,)
+        alphas_cumprod = training_alphas(base, config.objective)  # (T,)
         self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
         frozen = not config.network.train_text_encoder
         self.captions = CaptionEncoder(config.model.clip_skip, frozen)
-        self.flat: dict[str, Parameter] = {}
-        """The trainable tensors by part, each part as one flat tensor."""
+        self.trained: dict[str, list[Parameter]] = {}
+        """What the optimizer steps over, by part: one flat tensor, or the part's own tensors."""
+        self.optimizer: Optimizer | None = None
+        """The optimizer itself, for what asks for its rates or its averaged weights."""
         self.losses: list[Tensor] = []
         """Weighted loss of each image since the last optimizer step, one tensor (B,) a batch."""
         self.record: dict[str, float] = {}
         """Figures of the current step; callbacks add to it, the logging callback empties it."""
         self.train()
+
+    def denoise(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:
+        """What the UNet makes of noisy latents and encoded captions, (B, C, h, w)."""
+        kind = self.unet.dtype  # a base in bf16 takes bf16
+        return self.unet(noisy.to(kind), timesteps, hidden.to(kind), return_dict=False)[0]
 
     def predict(
         self,
@@ -71,56 +82,89 @@ class LoRAModule(pl.LightningModule):
     ) -> Tensor:
         """What the UNet makes of noisy latents and captions, (B, C, h, w)."""
         hidden = self.captions(self.text_encoder, input_ids, token_weights)  # (B, L, D)
-        return self.unet(noisy, timesteps, hidden, return_dict=False)[0]
+        return self.denoise(noisy, timesteps, hidden)
 
-    def image_losses(self, batch: Batch, noise: Tensor) -> Tensor:
-        """Mean squared error of each image within its mask, without other weights, (B,)."""
-        latents, timesteps = batch["latents"], batch["timesteps"]
-        noisy = add_noise(latents, noise, timesteps, self.alphas_cumprod)
-        wanted = target(self.prediction_type, latents, noise, timesteps, self.alphas_cumprod)
+    def image_losses(self, batch: Batch) -> Tensor:
+        """The loss of each image, without its weights, (B,)."""
+        objective, alphas = self.config.objective, self.alphas_cumprod
+        timesteps = batch["timesteps"]
+        noise = batch_noise(batch, objective)
+        seen = noise
+        if batch["perturbation"] is not None:
+            seen = perturbed_noise(noise, batch["perturbation"], objective.ip_noise_gamma)
+        noisy = add_noise(batch["latents"], seen, timesteps, alphas)
+        wanted = target(self.prediction_type, batch["latents"], noise, timesteps, alphas)
+        threshold = None
+        if objective.loss_type in ("huber", "smooth_l1"):
+            schedule, huber_c = objective.huber_schedule, objective.huber_c
+            threshold = huber_thresholds(schedule, huber_c, timesteps, alphas)
         prediction = self.predict(noisy, timesteps, batch["input_ids"], batch["token_weights"])
-        if batch["masks"] is None:
-            return squared_error(prediction, wanted)
-        return image_means((prediction.float() - wanted.float()) ** 2, batch["masks"])
+        losses = elementwise_loss(prediction, wanted, objective.loss_type, threshold)
+        return image_means(losses, batch["masks"])
+
+    def image_weights(self, batch: Batch) -> Tensor:
+        """How much each image's loss counts, by its timestep and by its kind, (B,)."""
+        objective = self.config.objective
+        snr = signal_to_noise(self.alphas_cumprod[batch["timesteps"]])
+        if objective.debiased_estimation:
+            weights = debiased_weights(snr, self.prediction_type)
+        else:
+            weights = min_snr_weights(snr, objective.min_snr_gamma, self.prediction_type)
+        return weights * batch["loss_weights"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean weighted loss of a batch."""
-        objective = self.config.objective
+        """The mean weighted loss of a batch, or the batch's share of the mean over its step.
+
+        Lightning divides by the number of batches in a full step. An image counts as much in a
+        step with fewer batches or with batches of unlike sizes as it would in one large batch.
+        """
         self.network.dropout.begin(batch["step"], batch["keys"])
-        noise = offset_noise(batch["noise"], batch["offset_draw"], objective.noise_offset)
-        losses = self.image_losses(batch, noise)
-        snr = signal_to_noise(self.alphas_cumprod[batch["timesteps"]])
-        weights = min_snr_weights(snr, objective.min_snr_gamma, self.prediction_type)
-        weighted = losses * weights * batch["loss_weights"]  # (B,)
+        weighted = self.image_losses(batch) * self.image_weights(batch)  # (B,)
         self.losses.append(weighted.detach())
-        return weighted.mean()
+        accumulate = self.config.trainer.accumulate_grad_batches
+        if accumulate == 1:
+            return weighted.mean()
+        return weighted.sum() * (accumulate / batch["step_images"])
 
     def on_after_backward(self) -> None:
         """Dropout belongs to training alone; what is measured in between sees all of it."""
         self.network.dropout.end()
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over flat tensors, and its schedule, which moves on each step."""
+        """The optimizer, over flat tensors where it may be, and its schedule, moved on each step."""
         parts = self.network.trainable(self.config.model.clip_skip)
-        self.flat = {name: flatten(tensors) for name, tensors in parts.items() if tensors}
-        groups = {name: [tensor] for name, tensor in self.flat.items()}
-        optimizer = build_optimizer(groups, self.config.optimizer)
+        if self.config.trainer.lora_precision == "bf16":
+            for tensor in (tensor for tensors in parts.values() for tensor in tensors):
+                tensor.data = tensor.data.bfloat16()
+        flat = source_of(self.config.optimizer).flat
+        self.trained = {
+            name: [flatten(tensors)] if flat else tensors
+            for name, tensors in parts.items()
+            if tensors
+        }
+        optimizer = build_optimizer(
+            self.trained,
+            self.config.optimizer,
+            fused=self.config.trainer.precision != "16-mixed",  # clipping needs them unscaled
+        )
         schedule = build_schedule(optimizer, self.config.schedule, self.total_steps)
+        leave_out_steps(optimizer)
+        self.optimizer = optimizer
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear gradients in place: the layers' gradients are views of the flat ones.
+        """Clear gradients in place: the layers' gradients may be views of flat ones.
 
         Args:
             set_to_none: Not honoured, because a gradient of None would end the view; Lightning
                 asks for it before the first step.
         """
-        for tensor in self.flat.values():
-            assert tensor.grad is not None
-            tensor.grad.zero_()
+        for tensor in (tensor for tensors in self.trained.values() for tensor in tensors):
+            if tensor.grad is not None:
+                tensor.grad.zero_()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
         """Clear gradients before each step."""

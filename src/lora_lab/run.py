@@ -42,10 +42,12 @@ TRAINING_SOURCES = (
         "kohya",
     ),
     *(
+        "acceleration",
         "lora_layouts",
         "merge",
         "module",
         "network",
+        "noising",
         "objective",
         "optimizers",
         "randomness",
@@ -54,6 +56,7 @@ TRAINING_SOURCES = (
         "training",
     ),
     *("callbacks/held_out_loss", "callbacks/lora_export", "callbacks/dlr"),
+    *("callbacks/nan_guard",),
     *("callbacks/metrics_csv",),
 )
 """Modules and packages of this package on which the bytes of a LoRA or its metrics depend."""

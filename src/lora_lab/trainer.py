@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
-from lora_lab.config import TrainConfig
+from lora_lab.config import TrainConfig, TrainerConfig
 from lora_lab.data.loader import PairedLoader
 from lora_lab.errors import ConfigError
 from lora_lab.module import LoRAModule
@@ -28,6 +28,7 @@ def set_hardware(config: TrainConfig) -> None:
         )
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
+    torch.set_float32_matmul_precision(config.trainer.matmul_precision)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")  # hints about loops that aren't ours
 
@@ -41,7 +42,7 @@ def build_trainer(
         max_epochs=config.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
-        precision=settings.precision,  # type: ignore[arg-type]  # config.check knows which
+        precision=_loops_precision(settings),  # type: ignore[arg-type]  # one that it knows
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val or None,
         deterministic="warn" if torch.cuda.is_available() else None,
@@ -55,6 +56,20 @@ def build_trainer(
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
+
+
+def _loops_precision(settings: TrainerConfig) -> str:
+    """What the loop does by itself; with bf16-true the base is cast, and the LoRA stays apart.
+
+    Raises:
+        ConfigError: fp16 without a GPU: Lightning would take bf16 in its place, with a warning.
+    """
+    if settings.precision == "16-mixed" and not torch.cuda.is_available():
+        raise ConfigError(
+            "trainer.precision=16-mixed needs a GPU, and there is none; "
+            "choose 32-true or bf16-mixed"
+        )
+    return "32-true" if settings.precision == "bf16-true" else settings.precision
 
 
 def fit(

@@ -8,9 +8,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from lora_lab.acceleration import accelerated
 from lora_lab.callbacks import (
     DLR,
     Cost,
+    Estimate,
     HeldOutLoss,
     LoRAExport,
     MetricsCSV,
@@ -87,6 +89,7 @@ def _train(
         items=inputs.items,
         tokenizer=base.tokenizer,
         config=config.data,
+        objective=config.objective,
         seed=config.seed,
         timesteps=base.noise_scheduler.config["num_train_timesteps"],
         accumulate=config.trainer.accumulate_grad_batches,
@@ -96,9 +99,10 @@ def _train(
     trained = False
     try:
         module = LoRAModule(base, network, config, config.epochs * loader.steps_per_epoch)
-        callbacks = build_callbacks(config, folder.path, inputs, loader, module, clock)
+        callbacks = build_callbacks(config, folder, inputs, loader, module, clock)
         trainer = build_trainer(config, folder.path, callbacks, loggers)
-        fit(trainer, module, loader, checkpoint)
+        with accelerated(base, config.trainer):
+            fit(trainer, module, loader, checkpoint)
         trained = True
     finally:
         network.remove()
@@ -130,15 +134,20 @@ def is_reusable(run_dir: Path, config: TrainConfig, shared: SharedInputs | None 
 
 def build_callbacks(
     config: TrainConfig,
-    run_dir: Path,
+    folder: RunFolder,
     inputs: Inputs,
     loader: PairedLoader,
     module: LoRAModule,
     clock: Clock,
 ) -> list[pl.Callback]:
     """What happens beside training, in the order in which it happens."""
-    saves = save_steps(module.total_steps, config.save_every)
-    callbacks: list[pl.Callback] = [Cost(clock), NaNGuard(), DLR()]
+    saves, run_dir = save_steps(module.total_steps, config.save_every), folder.path
+    callbacks: list[pl.Callback] = [
+        Cost(clock),
+        Estimate(loader, clock, folder.write),
+        NaNGuard(config.trainer.max_skipped_steps, folder.write),
+        DLR(),
+    ]
     if config.callbacks.held_out_loss and inputs.held_out:
         callbacks.append(
             HeldOutLoss(

@@ -26,6 +26,7 @@ from lora_lab.data.tokens import caption_tokens
 from lora_lab.files import write_error, write_text
 from lora_lab.module import LoRAModule
 from lora_lab.objective import add_noise, squared_error, target
+from lora_lab.optimizers import averaged_weights
 from lora_lab.randomness import derive_seed, generator
 
 TIMESTEPS = (100, 300, 500, 700, 900)
@@ -97,7 +98,8 @@ class HeldOutLoss(StepCallback):
         if batch["step"] not in self.steps:
             return
         with self.clock.phase("held_out"):
-            with torch.no_grad(), trainer.precision_plugin.forward_context():
+            weights = averaged_weights(module.optimizer)
+            with torch.no_grad(), weights, trainer.precision_plugin.forward_context():
                 rows = [row for probe in self.probes for row in measure(module, probe)]
             module.record.update(means(rows))
             self._append(batch["step"], rows)
@@ -162,7 +164,7 @@ def measure(module: LoRAModule, probe: Probe) -> list[tuple[str, str, int, float
         steps = torch.full((len(latents),), timestep, device=device)
         noisy = add_noise(latents, noise, steps, alphas)
         wanted = target(module.prediction_type, latents, noise, steps, alphas)
-        prediction = module.unet(noisy, steps, hidden, return_dict=False)[0]
+        prediction = module.denoise(noisy, steps, hidden)
         losses = squared_error(prediction, wanted).tolist()
         rows += [
             (probe.part, key, timestep, loss) for key, loss in zip(probe.keys, losses, strict=True)

@@ -22,6 +22,7 @@ from lora_lab.files import atomic_path, sha256_file
 from lora_lab.kohya import TrainingFacts, build_metadata, write_lora
 from lora_lab.module import LoRAModule
 from lora_lab.network import LoRANetwork, network_metadata
+from lora_lab.optimizers import averaged_weights
 
 CHECKPOINT = "last.ckpt"
 
@@ -126,7 +127,8 @@ class LoRAExport(StepCallback):
         if step not in self.steps:
             return
         with self.clock.phase("saving"):
-            tensors = module.network.tensors()
+            with averaged_weights(module.optimizer):
+                tensors = module.network.tensors()
             metadata = self.facts.metadata(step, batch["epoch"])
             names = [step_name(self.output_name, step)]
             last = step == self.steps[-1]

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import math
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -58,10 +59,12 @@ class MetricsCSV(StepCallback):
     def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
         """Write the row of a step that has ended."""
         record = module.record
-        record["loss/step"] = float(torch.cat(module.losses).mean())
-        self.epoch_sum += record["loss/step"]
-        self.epoch_steps += 1
-        if batch["ends_epoch"]:
+        loss = float(torch.cat(module.losses).mean())
+        if math.isfinite(loss):  # a step that was left out may have none
+            record["loss/step"] = loss
+            self.epoch_sum += loss
+            self.epoch_steps += 1
+        if batch["ends_epoch"] and self.epoch_steps:
             record["loss/epoch"] = self.epoch_sum / self.epoch_steps
             self.epoch_sum, self.epoch_steps = 0.0, 0
         self._write({"step": batch["step"], "epoch": batch["epoch"], **record})

@@ -83,7 +83,8 @@ def describe(step: int, total_steps: int, record: dict[str, float], seconds_a_st
     parts = [f"step {step}/{total_steps} ({100 * step // total_steps} %)"]
     if rate is not None:
         parts.append(f"DLR {rate:.3g}")
-    parts.append(f"loss {record['loss/step']:.4f}")
+    if "loss/step" in record:
+        parts.append(f"loss {record['loss/step']:.4f}")
     minutes, seconds = divmod(round(seconds_a_step * (total_steps - step)), 60)
     parts.append(f"{minutes}:{seconds:02d} left")
     return "  ".join(parts)

@@ -18,6 +18,12 @@ class Batch(TypedDict):
     """Standard normal, (B, C, h, w)."""
     offset_draw: Tensor
     """Standard normal, for the noise offset, (B, C, 1, 1)."""
+    offset_strength: Tensor
+    """Uniform in [0, 1), for a noise offset of random size, (B,)."""
+    noise_levels: Tensor | None
+    """Coarse noise of each level, (B, levels, C, h, w); None without pyramid noise."""
+    perturbation: Tensor | None
+    """Standard normal, (B, C, h, w); None without input perturbation."""
     timesteps: Tensor
     """int64, (B,)."""
     input_ids: Tensor
@@ -34,6 +40,8 @@ class Batch(TypedDict):
     """Optimizer step that the batch belongs to, from 1."""
     epoch: int
     """From 1."""
+    step_images: int
+    """Images in the whole step, those of its other batches included."""
     ends_step: bool
     """Whether the optimizer steps after this batch."""
     ends_epoch: bool

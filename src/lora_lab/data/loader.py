@@ -3,7 +3,9 @@
 The order of an epoch depends on (seed, epoch); noise, timestep, crop, mirroring and caption of an
 image depend on (seed, image, step, occurrence), where occurrence counts how often the image was met
 before in the same step. Nothing depends on the batch size, on other images or on what was drawn
-before: two runs that meet an image in the same step draw the same for it.
+before: two runs that meet an image in the same step draw the same for it. Stratified timesteps
+depend on which images share the step, too: two runs with the same images in a step, in whatever
+batches, draw the same for them.
 
 Shapes: B images a batch, C latent channels, h and w latent sides, L tokens a caption.
 """
@@ -17,9 +19,10 @@ import torch
 from torch import Tensor
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-from lora_lab.config import DataConfig
+from lora_lab.config import DataConfig, ObjectiveConfig
 from lora_lab.data.batch import Batch
 from lora_lab.data.captions import shown_caption
+from lora_lab.data.draws import Draws, Showing, check_timesteps, draw
 from lora_lab.data.prepare import Item, View, sampled
 from lora_lab.data.tokens import CaptionTokens, caption_tokens
 from lora_lab.randomness import derive_seed, generator
@@ -33,6 +36,10 @@ class Shown:
     """Index of the image."""
     occurrence: int
     """How often the same step has shown it before."""
+    stratum: int
+    """Its place among the images of the step, in an order drawn anew for each step."""
+    step_images: int
+    """Images in the step."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +48,7 @@ class Draw:
 
     latents: Tensor
     """(C, h, w)"""
-    noise: Tensor
-    """(C, h, w)"""
-    offset_draw: Tensor
-    """(C, 1, 1)"""
-    timestep: int
+    draws: Draws
     tokens: CaptionTokens
     mask: Tensor | None
     """(1, h, w)"""
@@ -58,6 +61,7 @@ class PairedLoader:
         items: The training images.
         tokenizer: Of the base model.
         config: Batch size, mirroring, caption shuffle.
+        objective: What is drawn for the noise, and how timesteps are.
         seed: Of the run.
         timesteps: How many training timesteps the noise schedule has.
         accumulate: Batches whose gradients make one step.
@@ -68,6 +72,7 @@ class PairedLoader:
         items: list[Item],
         tokenizer: CLIPTokenizer,
         config: DataConfig,
+        objective: ObjectiveConfig,
         seed: int,
         timesteps: int,
         accumulate: int,
@@ -75,6 +80,8 @@ class PairedLoader:
         self.items = items
         self.tokenizer = tokenizer
         self.config = config
+        self.objective = objective
+        check_timesteps(objective, timesteps)
         self.seed = seed
         self.timesteps = timesteps
         self.accumulate = accumulate
@@ -120,20 +127,33 @@ class PairedLoader:
             for start in range(0, len(order), self.config.batch_size):
                 batches.append(order[start : start + self.config.batch_size])
         batches.sort()  # by their first image's rank, which mixes the buckets' batches
-        return self._with_occurrences([[index for _, index in batch] for batch in batches])
-
-    def _with_occurrences(self, batches: list[list[int]]) -> list[list[Shown]]:
-        plan = []
-        met: Counter[int] = Counter()
-        for position, batch in enumerate(batches):
-            if position % self.accumulate == 0:
-                met.clear()
-            shown = []
-            for index in batch:
-                shown.append(Shown(index, met[index]))
-                met[index] += 1
-            plan.append(shown)
+        indices = [[index for _, index in batch] for batch in batches]
+        steps = math.ceil(len(indices) / self.accumulate)
+        plan: list[list[Shown]] = []
+        for number in range(steps):
+            start = number * self.accumulate
+            plan += self._step(indices[start : start + self.accumulate], number + 1, epoch, steps)
         return plan
+
+    def _step(
+        self, batches: list[list[int]], number: int, epoch: int, steps_per_epoch: int
+    ) -> list[list[Shown]]:
+        """The showings of one step, batch by batch."""
+        step = (epoch - 1) * steps_per_epoch + number
+        met: Counter[int] = Counter()
+        showings = []
+        for index in (index for batch in batches for index in batch):
+            showings.append((index, met[index]))
+            met[index] += 1
+        keys = [(self.items[index].example.key, occurrence) for index, occurrence in showings]
+        order = sorted(keys, key=lambda key: derive_seed(self.seed, "stratum", *key, step))
+        places = {key: place for place, key in enumerate(order)}
+        shown = [
+            Shown(*showing, places[key], len(keys))
+            for showing, key in zip(showings, keys, strict=True)
+        ]
+        following = iter(shown)
+        return [[next(following) for _ in batch] for batch in batches]
 
     def batch(self, epoch: int, index: int, shown: list[Shown]) -> Batch:
         """One batch with all that is random in it.
@@ -144,20 +164,25 @@ class PairedLoader:
             shown: The images of the batch.
         """
         step = (epoch - 1) * self.steps_per_epoch + index // self.accumulate + 1
-        drawn = [self._draw(self.items[one.item], step, epoch, one.occurrence) for one in shown]
+        drawn = [self._draw(self.items[one.item], step, epoch, one) for one in shown]
+        draws = [one.draws for one in drawn]
         last = index == self.batches_per_epoch - 1
         return Batch(
-            latents=torch.stack([draw.latents for draw in drawn]),
-            noise=torch.stack([draw.noise for draw in drawn]),
-            offset_draw=torch.stack([draw.offset_draw for draw in drawn]),
-            timesteps=torch.tensor([draw.timestep for draw in drawn]),
-            input_ids=torch.stack([draw.tokens.input_ids for draw in drawn]),
-            token_weights=_stacked([draw.tokens.weights for draw in drawn]),
+            latents=torch.stack([one.latents for one in drawn]),
+            noise=torch.stack([one.noise for one in draws]),
+            offset_draw=torch.stack([one.offset for one in draws]),
+            offset_strength=torch.tensor([one.strength for one in draws]),
+            noise_levels=_stacked([one.levels for one in draws]),
+            perturbation=_stacked([one.perturbation for one in draws]),
+            timesteps=torch.tensor([one.timestep for one in draws]),
+            input_ids=torch.stack([one.tokens.input_ids for one in drawn]),
+            token_weights=_stacked([one.tokens.weights for one in drawn]),
             loss_weights=torch.tensor([self._weight(one) for one in shown]),
-            masks=_stacked([draw.mask for draw in drawn]),
+            masks=_stacked([one.mask for one in drawn]),
             keys=[self.items[one.item].example.key for one in shown],
             step=step,
             epoch=epoch,
+            step_images=shown[0].step_images,
             ends_step=last or (index + 1) % self.accumulate == 0,
             ends_epoch=last,
         )
@@ -166,9 +191,9 @@ class PairedLoader:
         is_reg = self.items[shown.item].example.is_reg
         return self.config.prior_loss_weight if is_reg else 1.0
 
-    def _draw(self, item: Item, step: int, epoch: int, occurrence: int) -> Draw:
+    def _draw(self, item: Item, step: int, epoch: int, shown: Shown) -> Draw:
         """All that is random in one showing of an image."""
-        key = item.example.key
+        key, occurrence = item.example.key, shown.occurrence
         names = (key, step, occurrence)
         view = self._view(item, *names)
         latents = view.posterior.mean
@@ -176,12 +201,9 @@ class PairedLoader:
             latents = sampled(view.posterior, generator(self.seed, "posterior", *names))
         text = item.example.caption.text
         text = shown_caption(text, self.config, self.seed, key, step, epoch, occurrence)
-        noise = torch.randn(latents.shape, generator=generator(self.seed, "noise", *names))
-        offset = torch.randn(
-            (latents.shape[0], 1, 1), generator=generator(self.seed, "noise_offset", *names)
-        )
-        timestep = derive_seed(self.seed, "timestep", *names) % self.timesteps
-        return Draw(latents, noise, offset, timestep, self._tokenize(text), view.mask)
+        showing = Showing(self.seed, key, step, occurrence, shown.stratum, shown.step_images)
+        draws = draw(showing, latents.shape, self.objective, self.timesteps)
+        return Draw(latents, draws, self._tokenize(text), view.mask)
 
     def _view(self, item: Item, key: str, step: int, occurrence: int) -> View:
         views = item.views

@@ -2,13 +2,16 @@
 
 from lora_lab.optimizers.build import Rates, averaged_weights, build_optimizer, step_rates
 from lora_lab.optimizers.classes import check_optimizer, find_class, source_of
+from lora_lab.optimizers.skipping import StepLeftOut, leave_out_steps
 
 __all__ = [
     "Rates",
+    "StepLeftOut",
     "averaged_weights",
     "build_optimizer",
     "check_optimizer",
     "find_class",
+    "leave_out_steps",
     "source_of",
     "step_rates",
 ]

@@ -43,13 +43,16 @@ class Averaging(Protocol):
         """Put the averaged weights into the tensors."""
 
 
-def build_optimizer(groups: dict[str, list[Parameter]], config: OptimizerConfig) -> Optimizer:
+def build_optimizer(
+    groups: dict[str, list[Parameter]], config: OptimizerConfig, *, fused: bool = True
+) -> Optimizer:
     """The optimizer that the config names, with one parameter group for each part of the network.
 
     Args:
         groups: The trainable tensors by part, ``unet`` or ``text_encoder``; empty parts are left
             out.
         config: Its values; ``text_encoder_lr`` is a factor on the text encoder's rate.
+        fused: Whether AdamW may be PyTorch's fused one, which unscales fp16 gradients by itself.
 
     Raises:
         ConfigError: An unknown name, or a setting that the optimizer can't honour.
@@ -62,7 +65,7 @@ def build_optimizer(groups: dict[str, list[Parameter]], config: OptimizerConfig)
     _refuse_cpu(groups, config)
     given = arguments(config)
     if config.name == "adamw" and "fused" not in config.args:
-        given["fused"] = True  # one pass over each tensor
+        given["fused"] = fused  # one pass over each tensor
     with contextlib.redirect_stdout(io.StringIO()):  # "Using decoupled weight decay"
         try:
             optimizer = find_class(config)(named, **given)
@@ -74,8 +77,9 @@ def build_optimizer(groups: dict[str, list[Parameter]], config: OptimizerConfig)
     for group in optimizer.param_groups:
         if group["lr"] is None:
             group["lr"] = 1.0  # not read by the optimizer; the schedule multiplies it
-    if isinstance(optimizer, Averaging):
-        optimizer.train()
+    built: object = optimizer
+    if isinstance(built, Averaging):
+        built.train()
     return optimizer
 
 
@@ -86,16 +90,17 @@ def averaged_weights(optimizer: Optimizer | None) -> Iterator[None]:
     For schedule-free optimizers that is the average; for others nothing changes. Afterwards the
     tensors hold the very bytes that they held before, so looking never changes training.
     """
-    if not isinstance(optimizer, Averaging):
+    averaging: object = optimizer
+    if optimizer is None or not isinstance(averaging, Averaging):
         yield
         return
     tensors = [tensor for group in optimizer.param_groups for tensor in group["params"]]
     kept = [tensor.detach().clone() for tensor in tensors]
-    optimizer.eval()
+    averaging.eval()
     try:
         yield
     finally:
-        optimizer.train()
+        averaging.train()
         with torch.no_grad():
             for tensor, value in zip(tensors, kept, strict=True):
                 tensor.copy_(value)
