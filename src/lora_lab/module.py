@@ -131,7 +131,7 @@ class LoRAModule(pl.LightningModule):
         self.network.dropout.end()
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, over flat tensors where it may be, and its schedule, moved on each step."""
+        """The optimizer, over flat tensors where it may be, and its schedule."""
         parts = self.network.trainable(self.config.model.clip_skip)
         if self.config.trainer.lora_precision == "bf16":
             for tensor in (tensor for tensors in parts.values() for tensor in tensors):

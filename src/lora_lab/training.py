@@ -142,12 +142,9 @@ def build_callbacks(
 ) -> list[pl.Callback]:
     """What happens beside training, in the order in which it happens."""
     saves, run_dir = save_steps(module.total_steps, config.save_every), folder.path
-    callbacks: list[pl.Callback] = [
-        Cost(clock),
-        Estimate(loader, clock, folder.write),
-        NaNGuard(config.trainer.max_skipped_steps, folder.write),
-        DLR(),
-    ]
+    guard = NaNGuard(config.trainer.max_skipped_steps, folder.write)
+    callbacks: list[pl.Callback] = [Cost(clock), Estimate(loader, clock, folder.write), guard]
+    callbacks.append(DLR())
     if config.callbacks.held_out_loss and inputs.held_out:
         callbacks.append(
             HeldOutLoss(

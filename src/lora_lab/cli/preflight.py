@@ -8,7 +8,14 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from lora_lab.assets import is_hub_name, locate
-from lora_lab.config import SampleConfig, TrainConfig, check, check_sample, to_config
+from lora_lab.config import (
+    OptimizerConfig,
+    SampleConfig,
+    TrainConfig,
+    check,
+    check_sample,
+    to_config,
+)
 from lora_lab.config.convert import to_sample_config
 from lora_lab.errors import ConfigError, LabError
 
@@ -39,7 +46,20 @@ def checked_train_config(config: DictConfig) -> TrainConfig:
         named["network.weights"] = typed.network.weights
     named |= {f"model.merge.{n}.file": item.file for n, item in enumerate(typed.model.merge)}
     _check_paths(named)
+    _check_optimizer(typed.optimizer)
     return typed
+
+
+def _check_optimizer(optimizer: OptimizerConfig) -> None:
+    """Holds arguments against the optimizer's class, where that takes an import worth waiting for.
+
+    Raises:
+        ConfigError: the package is missing, or the class has no argument of a name.
+    """
+    if optimizer.args or optimizer.name not in ("dadapt_adam", "adamw", "sgd"):
+        from lora_lab.optimizers import check_optimizer
+
+        check_optimizer(optimizer)
 
 
 def checked_sample_config(config: DictConfig) -> SampleConfig:
