@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,14 @@ def log_loras(run: WandbRun, run_dir: Path) -> None:
 
 LORA_FILE = "lora.safetensors"
 """Name inside the artifact: versions of equal bytes must be one."""
+
+
+def log_view(run: WandbRun, group: str, image_keys: Sequence[str]) -> None:
+    """Save a view of the sweep when its runs are online."""
+    if run.online:
+        from lora_lab.wandb_view import save_view
+
+        save_view(run.run.entity, run.run.project, group, [f"images/{key}" for key in image_keys])
 
 
 def lora_name(run_dir: Path) -> str:

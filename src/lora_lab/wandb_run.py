@@ -35,6 +35,11 @@ class Job:
     config: Mapping[str, Any]
     """Plain values, shown beside the run."""
 
+    @property
+    def key(self) -> str:
+        """What its id is kept under: a folder has one training, and a sample job for each run."""
+        return self.type if self.type == "train" else f"{self.type} {self.name}"
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -133,12 +138,12 @@ def start(settings: WandbConfig, folder: Path, job: Job, resumed: bool = False) 
     Raises:
         LabError: Weights & Biases can't be started.
     """
-    stored = stored_id(folder, job.type)
+    stored = stored_id(folder, job.key)
     fresh = stored is None or (job.type == "train" and not resumed)
     run_id = secrets.token_hex(4) if fresh else str(stored)
     before = os.environ.get(DATA_DIR)
     earlier = sorted((folder / "wandb").glob(f"offline-run-*-{run_id}/*.wandb"))
-    _store_id(folder, job.type, run_id)
+    _store_id(folder, job.key, run_id)
     if before is None:
         os.environ[DATA_DIR] = str((folder / "wandb").resolve())
     try:
@@ -195,9 +200,9 @@ def mode_of(settings: WandbConfig) -> Any:
     return "online" if wandb.api.api_key else "offline"
 
 
-def stored_id(folder: Path, job_type: str) -> str | None:
+def stored_id(folder: Path, key: str) -> str | None:
     """The id of a folder's job; None when it was never logged."""
-    found = _ids(folder).get(job_type)
+    found = _ids(folder).get(key)
     return found if isinstance(found, str) and re.fullmatch(r"[\w-]{1,64}", found) else None
 
 
@@ -213,8 +218,8 @@ def _ids(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _store_id(folder: Path, job_type: str, run_id: str) -> None:
-    write_json(folder / "wandb" / "ids.json", {**_ids(folder), job_type: run_id})
+def _store_id(folder: Path, key: str, run_id: str) -> None:
+    write_json(folder / "wandb" / "ids.json", {**_ids(folder), key: run_id})
 
 
 def _image(picture: Picture) -> Any:

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bo
         well &= _measure(folder, base)
         report = _attempt("the report", lambda: _report(folder), base.debug)
         well &= report is not None
+        well &= _publish(folder, base)
     for entry in failed:
         sys.stderr.write(f"error: {entry.name} failed: {entry.error}\n")
     sys.stderr.flush()
@@ -76,6 +78,22 @@ def _report(folder: Path) -> Path:
     from lora_lab.study import build_report
 
     return build_report(folder)
+
+
+def _publish(folder: Path, base: TrainConfig) -> bool:
+    """Shows images and verdict in the loggers that the trainings used; whether all went well."""
+    if not (base.logger.tensorboard or base.logger.wandb.enabled):
+        return True
+    from lora_lab.study import publish
+
+    well = True
+    if base.logger.tensorboard:
+        show = partial(publish.publish_to_tensorboard, folder)
+        well &= _attempt("TensorBoard's images", lambda: show() is None, base.debug) is not None
+    if base.logger.wandb.enabled:
+        send = partial(publish.publish_to_wandb, folder, base.logger.wandb)
+        well &= _attempt("the W&B report", lambda: send() is None, base.debug) is not None
+    return well
 
 
 def _attempt(name: str, make: Callable[[], Any], debug: bool) -> Any:
