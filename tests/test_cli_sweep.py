@@ -12,6 +12,8 @@ from train import train
 
 from command_line import Answer, call, tiny_arguments
 from lora_lab.cli.sweep_plan import MAX_NAME, folder_name
+from lora_lab.cli.sweeper import ParameterSweeper
+from lora_lab.locks import LOCK, hold
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_a_folder_with_other_runs_is_refused_and_left_alone(finished, arguments)
     before = tensor_files(folder)
     answer = sweep(*arguments, "network.dim=2,4", "epochs=2", f"hydra.sweep.dir={folder}")
     assert answer.status == 2
-    assert "holds a run with other settings; choose another folder" in answer.errors[0]
+    assert "holds a run with other settings (epochs: 1 → 2); choose another" in answer.errors[0]
     assert tensor_files(folder) == before
 
 
@@ -135,10 +137,38 @@ def test_sweeps_in_one_folder_share_the_base(finished, arguments, tmp_path, monk
     runs = {run["name"]: run for run in record(tmp_path / "runs/network.alpha")["runs"]}
     assert runs["base"]["folder"] == "../network.dim/base" and runs["base"]["reused"]
     assert sorted(os.listdir(tmp_path / "runs/network.alpha")) == [
+        ".lock",
         "network.alpha=2",
         "report",
         "sweep.json",
     ]
+
+
+def test_two_sweeps_never_write_into_one_folder(finished, arguments):
+    folder, _ = finished
+    with hold(folder / LOCK, "wait"):
+        answer = sweep(*arguments, "network.dim=2,4", f"hydra.sweep.dir={folder}")
+    assert answer.status == 1
+    assert f"{folder} is in use by process {os.getpid()} on " in answer.errors[0]
+
+
+class Breaking:
+    """A launcher whose second job takes its worker with it, as a lack of memory does."""
+
+    def launch(self, job_overrides, initial_job_idx):
+        raise RuntimeError("a worker was killed\nby the system")
+
+
+def test_a_broken_launcher_fails_its_values_and_the_report_is_made(
+    finished, arguments, tmp_path, monkeypatch
+):
+    folder = tmp_path / "sweep"
+    shutil.copytree(finished[0], folder, ignore=shutil.ignore_patterns("sweep.json", "*=2"))
+    monkeypatch.setattr(ParameterSweeper, "_make_launcher", lambda self: Breaking())
+    answer = sweep(*arguments, "network.dim=2,4", f"hydra.sweep.dir={folder}")
+    assert answer.status == 1 and answer.out.splitlines()[-1].endswith("index.html")
+    reason = "network.dim=2 failed: the launcher broke off: RuntimeError: a worker was killed"
+    assert any(line.startswith(reason) for line in answer.errors)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lora_lab.callbacks import LoRAExport
 from lora_lab.callbacks.metrics_csv import COLUMNS
 from lora_lab.training import SharedInputs, is_reusable, train
 from train_setup import train_config
@@ -95,32 +94,6 @@ def test_held_out_loss_leaves_training_as_it_was(run_dir, tmp_path, tiny_base, t
     config = train_config(tiny_base, tiny_person, callbacks__held_out_loss=False, save_every=1.0)
     train(config, tmp_path / "run", shared)
     assert_same_bytes(final_tensors(run_dir), final_tensors(tmp_path / "run"))
-
-
-@pytest.mark.parametrize("killed_at", [2, 3])
-def test_killed_and_resumed_gives_the_same_bytes(
-    killed_at, run_dir, tmp_path, tiny_base, tiny_person, shared, monkeypatch
-):
-    """Killed right after the save in mid-epoch (step 2) or at an epoch's end (step 3)."""
-    save_every = killed_at / 6
-    config = train_config(tiny_base, tiny_person, save_every=save_every)
-    whole = LoRAExport.on_step_end
-
-    def die(self, trainer, module, batch):
-        whole(self, trainer, module, batch)
-        if batch["step"] == killed_at + 1:
-            raise RuntimeError("killed")
-
-    monkeypatch.setattr(LoRAExport, "on_step_end", die)
-    with pytest.raises(RuntimeError, match="killed"):
-        train(config, tmp_path, shared)
-    assert json.loads((tmp_path / "run.json").read_text())["status"] == "failed"
-    monkeypatch.setattr(LoRAExport, "on_step_end", whole)
-    train(config, tmp_path, shared)
-    assert_same_bytes(final_tensors(run_dir), final_tensors(tmp_path))
-    again, once = rows(tmp_path), rows(run_dir)
-    names = ("step", "epoch", "loss/step", "loss/epoch", "dlr/unet", "d")
-    assert [[row[n] for n in names] for row in again] == [[row[n] for n in names] for row in once]
 
 
 def test_reuse_asks_for_the_same_settings_and_inputs(run_dir, tiny_base, tiny_person, shared):

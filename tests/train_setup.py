@@ -200,6 +200,7 @@ def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
         seed=1234,
         output_name="lora",
         resume=True,
+        overwrite=False,
         debug=False,
     )
     for key, value in changes.items():

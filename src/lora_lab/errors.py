@@ -13,3 +13,16 @@ class ConfigError(LabError):
 
     The message holds one line for each problem.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal ended a run at a step whose checkpoint is written; a sweep ends with it, too.
+
+    Args:
+        number: The signal.
+        step: The last step that was taken.
+    """
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"stopped by signal {number} after step {step}")
+        self.number = number

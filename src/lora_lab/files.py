@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,6 +81,13 @@ def _remove(path: Path) -> None:
     except OSError:
         # The folder itself is gone or unreadable: the error that led here says more.
         return
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes what a killed process left half-written in a folder that nobody else writes to."""
+    for path in folder.glob(".*.tmp"):
+        if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name):
+            _remove(path)
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

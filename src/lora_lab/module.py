@@ -66,7 +66,16 @@ class LoRAModule(pl.LightningModule):
         """Weighted loss of each image since the last optimizer step, one tensor (B,) a batch."""
         self.record: dict[str, float] = {}
         """Figures of the current step; callbacks add to it, the logging callback empties it."""
+        self._freeze_unused()
         self.train()
+
+    def _freeze_unused(self) -> None:
+        """Ask for no gradient where none will come: several devices would wait for it."""
+        used = self.network.trainable(self.config.model.clip_skip)
+        wanted = {id(tensor) for tensors in used.values() for tensor in tensors}
+        for parameter in self.parameters():
+            if id(parameter) not in wanted:
+                parameter.requires_grad_(False)
 
     def denoise(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:
         """What the UNet makes of noisy latents and encoded captions, (B, C, h, w)."""

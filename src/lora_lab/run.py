@@ -14,7 +14,7 @@ import yaml
 
 from lora_lab.config import TrainConfig
 from lora_lab.errors import LabError
-from lora_lab.files import make_folder, sha256_file, write_json, write_text
+from lora_lab.files import atomic_path, make_folder, sha256_file, write_json, write_text
 
 RUNNING, COMPLETE, FAILED = "running", "complete", "failed"
 LIBRARIES = (
@@ -23,7 +23,7 @@ LIBRARIES = (
 )
 """Whose versions are recorded; another version of one of them is another run."""
 WITHOUT_INFLUENCE = (
-    *("logger", "sampling", "metrics", "study", "resume", "debug"),
+    *("logger", "sampling", "metrics", "study", "resume", "overwrite", "debug"),
     *("callbacks.progress", "callbacks.keep_last_checkpoint"),
     *("data.dir", "data.held_out_dir", "data.cache_dir"),
     *("model.checkpoint", "model.allow_pickle", "model.merge", "network.weights"),
@@ -62,6 +62,10 @@ TRAINING_SOURCES = (
 """Modules and packages of this package on which the bytes of a LoRA or its metrics depend."""
 
 
+IDENTITY = ("versions", "git_commit", "code", "fingerprints", "reuse_key")
+"""What run.json says of what a run is made of."""
+
+
 class RunFolder:
     """Writes run.json and config.yaml; run.json is whole at any time.
 
@@ -72,29 +76,56 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = make_folder(path)
         self.facts: dict[str, Any] = {}
+        self._before: dict[str, bytes] = {}
 
-    def begin(self, config: TrainConfig, earlier: dict[str, Any] | None) -> None:
+    def begin(
+        self, config: TrainConfig, earlier: dict[str, Any] | None, overrides: str | None = None
+    ) -> None:
         """Record what is asked for and that it has begun.
 
         Args:
             config: The run's settings.
-            earlier: What run.json said before; its reuse key stays until this run has its own,
+            earlier: What run.json said before; its identity stays until this run has its own,
                 because it tells what a checkpoint in the folder belongs to.
+            overrides: Text of overrides.yaml; None writes none.
 
         Raises:
             LabError: The folder isn't writable.
         """
+        self._before = {
+            name: path.read_bytes()
+            for name in ("config.yaml", "overrides.yaml", "run.json")
+            if (path := self.path / name).is_file()
+        }
         write_text(self.path / "config.yaml", config_text(config))
+        if overrides is not None:
+            write_text(self.path / "overrides.yaml", overrides)
+        own = {"versions": versions(), "git_commit": git_commit(), "reuse_key": None}
         self.facts = {
             "status": RUNNING,
             "error": None,
             "seed": config.seed,
-            "versions": versions(),
-            "git_commit": git_commit(),
             "config_key": config_key(config),
-            "reuse_key": earlier.get("reuse_key") if earlier else None,
+            **own,
+            **{name: earlier[name] for name in IDENTITY if earlier and name in earlier},
         }
         self.write()
+
+    def identify(self, fingerprints: dict[str, str], key: str) -> None:
+        """Record what the run is made of, now that it is known to be this run."""
+        self.write(
+            versions=versions(),
+            git_commit=git_commit(),
+            code=code_version(),
+            fingerprints=fingerprints,
+            reuse_key=key,
+        )
+
+    def restore(self) -> None:
+        """Leave the folder's run as it was found."""
+        for name, content in self._before.items():
+            with atomic_path(self.path / name) as temporary:
+                temporary.write_bytes(content)
 
     def write(self, **facts: Any) -> None:
         """Add facts to run.json."""
@@ -136,6 +167,17 @@ def config_key(config: TrainConfig) -> str:
     if config.network.weights is not None:
         values["network"]["weights"] = sha256_file(Path(config.network.weights).expanduser())
     return _digest(values)
+
+
+def influential(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The settings that have an influence, flat: ``network.dim`` -> value."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if name in WITHOUT_INFLUENCE:
+            continue
+        found |= influential(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return found
 
 
 def reuse_key(config: TrainConfig, fingerprints: dict[str, str]) -> str:

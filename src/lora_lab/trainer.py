@@ -8,24 +8,27 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 
 from lora_lab.config import TrainConfig, TrainerConfig
 from lora_lab.data.loader import PairedLoader
-from lora_lab.errors import ConfigError
+from lora_lab.errors import ConfigError, Stopped
 from lora_lab.module import LoRAModule
+from lora_lab.ranks import ALONE, OurRanks, Rank
 
 
 def set_hardware(config: TrainConfig) -> None:
     """Set CPU threads and silence Lightning's hints.
 
     Raises:
-        ConfigError: More devices than one are asked for.
+        ConfigError: More devices are asked for than the machine has.
     """
-    if config.trainer.devices != 1:
-        raise ConfigError(
-            f"trainer.devices must be 1, got {config.trainer.devices}: "
-            "training on several devices at once isn't built"
-        )
+    devices, accelerator = config.trainer.devices, config.trainer.accelerator
+    gpus = torch.cuda.device_count()
+    if accelerator in ("auto", "gpu") and gpus and devices > gpus:
+        raise ConfigError(f"trainer.devices must be at most {gpus} on this machine, got {devices}")
+    if accelerator == "mps" and devices > 1:
+        raise ConfigError(f"trainer.devices must be 1 with trainer.accelerator=mps, got {devices}")
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
     torch.set_float32_matmul_precision(config.trainer.matmul_precision)
@@ -34,14 +37,29 @@ def set_hardware(config: TrainConfig) -> None:
 
 
 def build_trainer(
-    config: TrainConfig, run_dir: Path, callbacks: list[pl.Callback], loggers: list[Any]
+    config: TrainConfig,
+    run_dir: Path,
+    callbacks: list[pl.Callback],
+    loggers: list[Any],
+    rank: Rank = ALONE,
 ) -> pl.Trainer:
-    """Lightning's loop, without anything that our callbacks do."""
+    """Lightning's loop, without anything that our callbacks do.
+
+    Args:
+        config: The run's settings.
+        run_dir: The run folder.
+        callbacks: What happens beside training.
+        loggers: Where figures go beside metrics.csv.
+        rank: This process among those that train together.
+    """
     settings = config.trainer
+    several = DDPStrategy() if rank.count > 1 else "auto"  # NCCL on GPUs, Gloo on CPUs
     return pl.Trainer(
         max_epochs=config.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
+        strategy=several,
+        plugins=[OurRanks(rank)],
         precision=_loops_precision(settings),  # type: ignore[arg-type]  # one that it knows
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val or None,
@@ -81,4 +99,8 @@ def fit(
         trainer.fit(module, loader, ckpt_path=checkpoint)
     except SystemExit as stop:
         signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from stop
+        if isinstance(stop.__context__, Stopped):
+            raise stop.__context__ from None
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from stop
+        raise  # submitit has handed the job to slurm again

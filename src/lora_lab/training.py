@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,23 +14,37 @@ from lora_lab.callbacks import (
     DLR,
     Cost,
     Estimate,
+    GatherLosses,
     HeldOutLoss,
+    JoinSaves,
     LoRAExport,
     MetricsCSV,
     NaNGuard,
     Progress,
+    StopOnSignal,
 )
 from lora_lab.callbacks.cost import peak_memory, reset_peak_memory
-from lora_lab.callbacks.lora_export import CHECKPOINT, FileFacts, save_steps
+from lora_lab.callbacks.lora_export import FileFacts, save_steps
 from lora_lab.clock import Clock
 from lora_lab.config import TrainConfig
 from lora_lab.data.folders import find_examples
 from lora_lab.data.loader import PairedLoader
+from lora_lab.files import remove_leftovers
 from lora_lab.inputs import Inputs, SharedInputs, input_fingerprints, load_inputs
+from lora_lab.locks import LOCK, hold
 from lora_lab.loggers import build_loggers, finish
 from lora_lab.module import LoRAModule
 from lora_lab.network import inject_lora
-from lora_lab.run import COMPLETE, RunFolder, config_key, read_facts, reuse_key
+from lora_lab.ranks import Rank, first_rank, other_ranks
+from lora_lab.resume import CHECKPOINT, Refused, checkpoint_of, other_inputs, other_settings
+from lora_lab.run import (
+    COMPLETE,
+    RunFolder,
+    code_version,
+    config_key,
+    read_facts,
+    reuse_key,
+)
 from lora_lab.trainer import build_trainer, fit, set_hardware
 
 log = logging.getLogger(__name__)
@@ -45,28 +60,44 @@ class RunResult:
     steps: int
 
 
-def train(config: TrainConfig, run_dir: Path, shared: SharedInputs | None = None) -> RunResult:
+def train(
+    config: TrainConfig,
+    run_dir: Path,
+    shared: SharedInputs | None = None,
+    overrides: str | None = None,
+) -> RunResult:
     """Train one LoRA and leave a run folder.
 
     Args:
         config: Checked settings.
         run_dir: The run folder. An interrupted run of the same settings, inputs and code in it is
-            gone on with if ``config.resume``; the LoRA files of any other run are replaced.
+            gone on with if ``config.resume``; any other run is replaced if ``config.overwrite``.
         shared: What earlier runs of the same process have loaded.
+        overrides: Text of overrides.yaml, what differs from the base config; None writes none.
 
     Raises:
+        Refused: The folder holds another run, which stays as it is.
+        Locked: Another process trains in the folder.
+        Stopped: A signal ended the run; it can be resumed.
         LabError: The run failed; run.json says so, too.
     """
     clock = Clock()
     reset_peak_memory()
-    earlier = read_facts(run_dir)
-    folder = RunFolder(run_dir)
-    folder.begin(config, earlier)
-    try:
-        return _train(config, folder, shared or SharedInputs(), clock, earlier)
-    except BaseException as error:
-        folder.fail(error)
-        raise
+    with hold(run_dir / LOCK, "wait until it ends, or choose another hydra.run.dir"):
+        earlier = read_facts(run_dir)
+        difference = other_settings(run_dir, config, earlier)
+        if difference is not None:
+            checkpoint_of(config, run_dir, earlier, difference)  # refuses what must stay
+        folder = RunFolder(run_dir)
+        folder.begin(config, earlier, overrides)
+        try:
+            return _train(config, folder, shared or SharedInputs(), clock, earlier)
+        except Refused:
+            folder.restore()
+            raise
+        except BaseException as error:
+            folder.fail(error)
+            raise
 
 
 def _train(
@@ -76,14 +107,59 @@ def _train(
     clock: Clock,
     earlier: dict[str, Any] | None,
 ) -> RunResult:
-    """The order of a run: data, base model, latents, LoRA, module, callbacks, loggers, trainer."""
+    """What the first process of a run does: all that is written is written here."""
     set_hardware(config)
     inputs = load_inputs(config, shared, clock)
     fingerprints = inputs.fingerprints()
-    key = reuse_key(config, fingerprints)
-    checkpoint = _resume_from(config, folder.path, earlier, key)
-    folder.write(fingerprints=fingerprints, reuse_key=key)
+    difference = other_inputs(config, earlier, fingerprints, code_version())
+    checkpoint = checkpoint_of(config, folder.path, earlier, difference)
+    folder.identify(fingerprints, reuse_key(config, fingerprints))
+    for part in (folder.path, folder.path / "lora"):
+        remove_leftovers(part)
 
+    first = first_rank(config.trainer.devices)
+    loggers = build_loggers(config, folder.path, resumed=checkpoint is not None)
+    trained = False
+    try:
+        with other_ranks(first, _train_beside, config, folder.path, checkpoint):
+            module, trainer = _fit(
+                config, folder.path, inputs, clock, first, checkpoint, loggers, folder.write
+            )
+        trained = True
+    finally:
+        finish(loggers, trained)
+    return _complete(config, folder, clock, module, trainer)
+
+
+def _train_beside(
+    rank: Rank,
+    ready: Callable[[], None],
+    config: TrainConfig,
+    run_dir: Path,
+    checkpoint: Path | None,
+) -> None:
+    """What every other process of a run does; it writes nothing."""
+    set_hardware(config)
+    inputs = load_inputs(config, SharedInputs(), Clock())
+    ready()
+    _fit(config, run_dir, inputs, Clock(), rank, checkpoint, [], _write_nothing)
+
+
+def _write_nothing(**facts: Any) -> None:
+    """In place of run.json in all processes but the first."""
+
+
+def _fit(
+    config: TrainConfig,
+    run_dir: Path,
+    inputs: Inputs,
+    clock: Clock,
+    rank: Rank,
+    checkpoint: Path | None,
+    loggers: list[Any],
+    record: Callable[..., None],
+) -> tuple[LoRAModule, pl.Trainer]:
+    """The order of a training: loader, LoRA, module, callbacks, trainer."""
     base = inputs.base
     loader = PairedLoader(
         items=inputs.items,
@@ -93,21 +169,34 @@ def _train(
         seed=config.seed,
         timesteps=base.noise_scheduler.config["num_train_timesteps"],
         accumulate=config.trainer.accumulate_grad_batches,
+        share=(rank.index, rank.count),
     )
-    loggers = build_loggers(config, folder.path, resumed=checkpoint is not None)
     network = inject_lora(base, config.network, config.seed)
-    trained = False
     try:
         module = LoRAModule(base, network, config, config.epochs * loader.steps_per_epoch)
-        callbacks = build_callbacks(config, folder, inputs, loader, module, clock)
-        trainer = build_trainer(config, folder.path, callbacks, loggers)
+        callbacks = build_callbacks(config, run_dir, inputs, loader, module, clock, rank, record)
+        trainer = build_trainer(config, run_dir, callbacks, loggers, rank)
         with accelerated(base, config.trainer):
             fit(trainer, module, loader, checkpoint)
-        trained = True
     finally:
         network.remove()
-        finish(loggers, trained)
-    return _complete(config, folder, clock, module, trainer)
+    return module, trainer
+
+
+def input_difference(run_dir: Path, config: TrainConfig, shared: SharedInputs) -> str | None:
+    """How the inputs, code or libraries of a folder's run differ; None when they don't.
+
+    Args:
+        run_dir: The run folder, whose run has the same settings.
+        config: What would be trained.
+        shared: Where the base model is kept, so that it is loaded once.
+
+    Raises:
+        LabError: The inputs can't be read.
+    """
+    base = shared.base(config.model)
+    fingerprints = input_fingerprints(find_examples(config.data), base)
+    return other_inputs(config, read_facts(run_dir), fingerprints, code_version())
 
 
 def is_reusable(run_dir: Path, config: TrainConfig, shared: SharedInputs | None = None) -> bool:
@@ -134,17 +223,25 @@ def is_reusable(run_dir: Path, config: TrainConfig, shared: SharedInputs | None 
 
 def build_callbacks(
     config: TrainConfig,
-    folder: RunFolder,
+    run_dir: Path,
     inputs: Inputs,
     loader: PairedLoader,
     module: LoRAModule,
     clock: Clock,
+    rank: Rank,
+    record: Callable[..., None],
 ) -> list[pl.Callback]:
-    """What happens beside training, in the order in which it happens."""
-    saves, run_dir = save_steps(module.total_steps, config.save_every), folder.path
-    guard = NaNGuard(config.trainer.max_skipped_steps, folder.write)
-    callbacks: list[pl.Callback] = [Cost(clock), Estimate(loader, clock, folder.write), guard]
-    callbacks.append(DLR())
+    """What happens beside training, in the order in which it happens; rank 0 alone writes files."""
+    saves = save_steps(module.total_steps, config.save_every)
+    guard = NaNGuard(config.trainer.max_skipped_steps, record)
+    callbacks: list[pl.Callback] = [Cost(clock), guard, DLR()]
+    if rank.count > 1:
+        callbacks.append(GatherLosses())
+    checkpoints = set(saves if config.callbacks.keep_last_checkpoint else saves[:-1])
+    stop = StopOnSignal(run_dir, module.total_steps)
+    if rank.index > 0:
+        return [*callbacks, JoinSaves(run_dir, checkpoints), stop]
+    callbacks.insert(1, Estimate(loader, clock, record))
     if config.callbacks.held_out_loss and inputs.held_out:
         callbacks.append(
             HeldOutLoss(
@@ -157,37 +254,10 @@ def build_callbacks(
                 clock=clock,
             )
         )
-    callbacks.append(MetricsCSV(run_dir / "metrics.csv"))
-    callbacks.append(
-        LoRAExport(
-            run_dir=run_dir,
-            output_name=config.output_name,
-            steps=saves,
-            facts=FileFacts(config, inputs.base, inputs.items, loader, module.network, time.time()),
-            keep_last=config.callbacks.keep_last_checkpoint,
-            clock=clock,
-        )
-    )
-    if config.callbacks.progress:
-        callbacks.append(Progress(module.total_steps))
-    return callbacks
-
-
-def _resume_from(
-    config: TrainConfig, run_dir: Path, earlier: dict[str, Any] | None, key: str
-) -> Path | None:
-    """The checkpoint to go on from; without one, the LoRA files of an earlier run are removed."""
-    checkpoint = run_dir / CHECKPOINT
-    if earlier is not None and checkpoint.is_file():
-        same = earlier.get("reuse_key") == key and earlier.get("status") != COMPLETE
-        if config.resume and same:
-            log.info("going on with the interrupted run in %s", run_dir)
-            return checkpoint
-        log.warning("%s holds another run: it is replaced", run_dir)
-    checkpoint.unlink(missing_ok=True)
-    for stale in (run_dir / "lora").glob("*.safetensors"):
-        stale.unlink()
-    return None
+    facts = FileFacts(config, inputs.base, inputs.items, loader, module.network, time.time())
+    export = LoRAExport(run_dir, config.output_name, saves, checkpoints, facts, clock)
+    callbacks += [MetricsCSV(run_dir / "metrics.csv"), export, stop]
+    return [*callbacks, *([Progress(module.total_steps)] if config.callbacks.progress else [])]
 
 
 def _complete(

@@ -87,7 +87,8 @@ class HeldOutLoss(StepCallback):
         """Begin the file, or keep the rows up to the step that the run is resumed from."""
         lines = [",".join(COLUMNS)]
         if trainer.global_step > 0 and self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines()[1:]:
+            whole = self.path.read_text(encoding="utf-8").rpartition("\n")[0]
+            for line in whole.splitlines()[1:]:
                 step = line.split(",", 1)[0]
                 if step.isdigit() and int(step) <= trainer.global_step:
                     lines.append(line)

@@ -12,19 +12,18 @@ import lightning.pytorch as pl
 
 from lora_lab.base_model import BaseModel
 from lora_lab.callbacks.step_callback import StepCallback
+from lora_lab.callbacks.stop import save_checkpoint
 from lora_lab.clock import Clock
 from lora_lab.config import TrainConfig
 from lora_lab.data.batch import Batch
 from lora_lab.data.examples import folder_counts, tag_frequency
 from lora_lab.data.loader import PairedLoader
 from lora_lab.data.prepare import Item
-from lora_lab.files import atomic_path, sha256_file
+from lora_lab.files import sha256_file
 from lora_lab.kohya import TrainingFacts, build_metadata, write_lora
 from lora_lab.module import LoRAModule
 from lora_lab.network import LoRANetwork, network_metadata
 from lora_lab.optimizers import averaged_weights
-
-CHECKPOINT = "last.ckpt"
 
 
 @dataclass
@@ -92,7 +91,7 @@ class LoRAExport(StepCallback):
         output_name: File name without extension.
         steps: When to save, in ascending order; the last is the end of the run.
         facts: What the files' metadata is made of.
-        keep_last: Whether last.ckpt is written at the end of the run, too.
+        checkpoints: When last.ckpt is written, too.
         clock: Counts the seconds.
     """
 
@@ -101,15 +100,15 @@ class LoRAExport(StepCallback):
         run_dir: Path,
         output_name: str,
         steps: list[int],
+        checkpoints: set[int],
         facts: FileFacts,
-        keep_last: bool,
         clock: Clock,
     ) -> None:
         self.run_dir = run_dir
         self.output_name = output_name
         self.steps = steps
         self.facts = facts
-        self.keep_last = keep_last
+        self.checkpoints = checkpoints
         self.clock = clock
 
     def state_dict(self) -> dict[str, dict[str, float]]:
@@ -131,14 +130,12 @@ class LoRAExport(StepCallback):
                 tensors = module.network.tensors()
             metadata = self.facts.metadata(step, batch["epoch"])
             names = [step_name(self.output_name, step)]
-            last = step == self.steps[-1]
-            if last:
+            if step == self.steps[-1]:
                 names.append(f"{self.output_name}.safetensors")
             for name in names:
                 write_lora(self.run_dir / "lora" / name, tensors, metadata)
-            if not last or self.keep_last:
-                with atomic_path(self.run_dir / CHECKPOINT) as temporary:
-                    trainer.save_checkpoint(temporary)
+            if step in self.checkpoints:
+                save_checkpoint(trainer, self.run_dir)
 
 
 def step_name(output_name: str, step: int) -> str:

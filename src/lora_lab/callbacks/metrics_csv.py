@@ -93,8 +93,8 @@ def keep_rows(path: Path, last_step: int) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     if last_step > 0 and path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if row["step"].isdigit() and int(row["step"]) <= last_step:
-                    writer.writerow({name: row.get(name) or "" for name in COLUMNS})
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]  # a kill can cut a row off
+        for row in csv.DictReader(whole.splitlines()):
+            if row["step"].isdigit() and int(row["step"]) <= last_step:
+                writer.writerow({name: row.get(name) or "" for name in COLUMNS})
     write_text(path, text.getvalue())

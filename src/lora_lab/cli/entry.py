@@ -22,7 +22,7 @@ from lora_lab.cli.messages import COMPOSITION_ERRORS, explain, first_line
 from lora_lab.config.sample import SampleConfig
 from lora_lab.config.store import register_schemas
 from lora_lab.config.train import TrainConfig
-from lora_lab.errors import ConfigError, LabError
+from lora_lab.errors import ConfigError, LabError, Stopped
 
 SCHEMAS: dict[str, type] = {"train": TrainConfig, "sample": SampleConfig}
 INTERRUPTED = 130
@@ -41,7 +41,8 @@ def run_command(
         arguments: the command line behind the script's name.
 
     Returns:
-        0, 1 (a run failed), 2 (a wrong argument or setting; nothing was started) or 130 (Ctrl-C).
+        0, 1 (a run failed), 2 (a wrong argument or setting; nothing was started), 130 (Ctrl-C) or
+        143 (SIGTERM).
     """
     schema = SCHEMAS[config_name]
     conf = conf.absolute()
@@ -53,9 +54,8 @@ def run_command(
             sys.stdout.write(help_text(conf, config_name, schema, arguments))
             return 0
         return _run_hydra(task, config_name, conf, arguments)
-    except KeyboardInterrupt:
-        _tell(["interrupted; the same command with the same folder goes on where it stopped"])
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return _end_by_signal(stop)
     except LabError as error:
         _trace(debug)
         _tell(str(error).splitlines())
@@ -69,6 +69,13 @@ def run_command(
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         _tell([reason if debug else f"{reason}; debug=true shows where"])
         return 1
+
+
+def _end_by_signal(stop: KeyboardInterrupt) -> int:
+    """Tells how to go on and returns the exit status that shells know."""
+    reason = str(stop) or "interrupted"
+    _tell([f"{reason}; the same command with the same folder goes on where it stopped"])
+    return 128 + stop.number if isinstance(stop, Stopped) else INTERRUPTED
 
 
 def _run_hydra(

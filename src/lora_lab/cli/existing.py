@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_lab.config import TrainConfig
+from lora_lab.resume import other_settings
 from lora_lab.run import COMPLETE, config_key, read_facts
 
 if TYPE_CHECKING:
@@ -54,10 +55,15 @@ def obstacle(folder: Path, config: TrainConfig) -> str | None:
     if facts is None:
         own = [name for name in OWN_FILES if (folder / name).exists()]
         return f"holds {own[0]}, but no run" if own else None
-    if facts.get("config_key") != config_key(config):
-        return "holds a run with other settings"
+    if config.overwrite:
+        return None
+    if (difference := other_settings(folder, config, facts)) is not None:
+        return difference
     if facts.get("status") == COMPLETE:
-        return "holds a run with other images, base checkpoint, library versions or code"
+        from lora_lab.training import input_difference
+
+        found = input_difference(folder, config, shared_inputs())
+        return found or "holds this run, complete but without its LoRA file"
     return None
 
 

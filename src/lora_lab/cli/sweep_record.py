@@ -65,15 +65,20 @@ def planned_entries(plan: Plan, shared: dict[str, Path], sweep_dir: Path) -> lis
     return entries
 
 
-def settle_entry(entry: RunEntry, error: str | None, sweep_dir: Path) -> None:
+def settle_entry(
+    entry: RunEntry, error: str | None, sweep_dir: Path, broken_off: bool = False
+) -> None:
     """Enters how a run ended.
 
     Args:
         entry: the run's entry, which is changed.
         error: why it failed, in one line; None when its job came to its end.
         sweep_dir: the sweep folder.
+        broken_off: whether the launcher broke off, after which the run's folder tells how it is.
     """
     facts = read_facts(sweep_dir / entry.folder) or {}
+    if broken_off and facts.get("status") == COMPLETE:
+        error = None  # others were lost, not this one
     if error is None and facts.get("status") != COMPLETE:
         error = f"the job ended, but {entry.folder}/run.json doesn't say that the run is complete"
     entry.status = COMPLETE if error is None else FAILED

@@ -3,6 +3,7 @@
 Works with every Hydra launcher: runs are handed to it as ordinary jobs.
 """
 
+import importlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -32,7 +33,8 @@ from lora_lab.cli.sweep_record import (
     write_record,
 )
 from lora_lab.config import TrainConfig
-from lora_lab.errors import ConfigError
+from lora_lab.errors import ConfigError, LabError
+from lora_lab.locks import LOCK, hold
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +66,7 @@ class ParameterSweeper(Sweeper):
         self.params = params or {}
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
-        self.launcher: Launcher | None = None
+        self.task_function: TaskFunction | None = None
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -72,9 +74,31 @@ class ParameterSweeper(Sweeper):
         """Takes what Hydra has composed and makes the launcher that was chosen."""
         self.config = config
         self.hydra_context = hydra_context
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
+        self.task_function = task_function
+        self._make_launcher()
+
+    def _make_launcher(self) -> Launcher:
+        """Makes the launcher that was chosen, with the sweep folder as it is known now.
+
+        Raises:
+            ConfigError: its package isn't installed.
+        """
+        assert self.config is not None and self.hydra_context is not None
+        assert self.task_function is not None
+        name = str(self.config.hydra.launcher._target_)
+        try:
+            importlib.import_module(name.rpartition(".")[0])
+            return Plugins.instance().instantiate_launcher(
+                hydra_context=self.hydra_context,
+                task_function=self.task_function,
+                config=self.config,
+            )
+        except ImportError as error:
+            choice = self.config.hydra.runtime.choices["hydra/launcher"]
+            raise ConfigError(
+                f"hydra/launcher={choice} needs a package that isn't installed ({error}); "
+                "install it: pip install -c constraints.txt -e '.[scale]'"
+            ) from error
 
     def sweep(self, arguments: list[str]) -> Any:
         """Runs the sweep, writes sweep.json, and ends with grids and report.
@@ -95,14 +119,15 @@ class ParameterSweeper(Sweeper):
         overrides = OverridesParser.create().parse_overrides([*named, *arguments])
         plan = make_plan(overrides, self._compose)
         place = find_place(str(self.config.hydra.sweep.dir), plan)
-        entries = planned_entries(plan, place.present, place.folder)
-        write_record(place.folder, plan, entries)
-        _announce(plan, place)
-        results = self._launch(plan, place, entries)
-        write_record(place.folder, plan, entries)
-        if not finish_sweep(place.folder, plan.base.config, entries):
-            sys.stdout.flush()
-            raise SystemExit(1)
+        with hold(place.folder / LOCK, "wait until it ends, or choose another hydra.sweep.dir"):
+            entries = planned_entries(plan, place.present, place.folder)
+            write_record(place.folder, plan, entries)
+            _announce(plan, place)
+            results = self._launch(plan, place, entries)
+            write_record(place.folder, plan, entries)
+            if not finish_sweep(place.folder, plan.base.config, entries):
+                sys.stdout.flush()
+                raise SystemExit(1)
         return [results]
 
     def _compose(self, overrides: list[str]) -> DictConfig:
@@ -117,26 +142,48 @@ class ParameterSweeper(Sweeper):
 
     def _launch(self, plan: Plan, place: Place, entries: list[RunEntry]) -> list[JobReturn]:
         """Runs what isn't there yet and settles its entries."""
-        assert self.config is not None and self.launcher is not None
+        assert self.config is not None
         waiting = [run for run in plan.runs if run.name not in place.present]
         if not waiting:
             return []
+        folder = str(place.folder.absolute())  # a launcher's processes may start elsewhere
         with open_dict(self.config):
-            self.config.hydra.sweep.dir = str(place.folder)
+            self.config.hydra.sweep.dir = folder
+        launcher = self._make_launcher()
         group = wandb_group(plan.base.config, place.folder)
-        jobs = [launch_overrides(run, str(place.folder), group) for run in waiting]
+        jobs = [launch_overrides(run, folder, group) for run in waiting]
         size = self.max_batch_size or len(jobs)
-        results: list[JobReturn] = []
+        results: list[JobReturn | str] = []
         for start in range(0, len(jobs), size):
-            results += self.launcher.launch(jobs[start : start + size], initial_job_idx=start)
+            results += _launch_batch(launcher, jobs[start : start + size], start)
         by_name = {entry.name: entry for entry in entries}
         for run, result in zip(waiting, results, strict=True):
-            settle_entry(by_name[run.name], _outcome_error(result), place.folder)
-        return results
+            broken_off = isinstance(result, str)
+            settle_entry(by_name[run.name], _outcome_error(result), place.folder, broken_off)
+        return [result for result in results if not isinstance(result, str)]
 
 
-def _outcome_error(result: JobReturn) -> str | None:
-    """Returns why a job failed, in one line; None when it is complete."""
+def _launch_batch(
+    launcher: Launcher, jobs: list[list[str]], first: int
+) -> Sequence[JobReturn | str]:
+    """Returns what the jobs returned; if the launcher breaks, its reason for each of them.
+
+    A worker that is killed for want of memory ends joblib and submitit with an exception, while
+    other jobs of the batch may be complete: their run folders tell.
+    """
+    try:
+        return launcher.launch(jobs, initial_job_idx=first)
+    except LabError:
+        raise
+    except Exception as error:
+        log.debug("the launcher failed", exc_info=True)
+        return [f"{type(error).__name__}: {' '.join(str(error).split())}"] * len(jobs)
+
+
+def _outcome_error(result: JobReturn | str) -> str | None:
+    """Returns why a job failed, in one line; None when it came to its end."""
+    if isinstance(result, str):
+        return f"the launcher broke off: {result}"
     value = result._return_value
     if result.status == JobStatus.COMPLETED:
         return value.error

@@ -12,7 +12,7 @@ from lora_lab.cli.existing import is_same_run, obstacle, shared_inputs
 from lora_lab.cli.preflight import checked_train_config
 from lora_lab.config import TrainConfig
 from lora_lab.errors import ConfigError, LabError
-from lora_lab.files import write_text
+from lora_lab.resume import NEXT_STEP
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +63,10 @@ def _train(config: TrainConfig, folder: Path) -> Outcome:
         return Outcome(str(folder), reused=True)
     reason = obstacle(folder, config)
     if reason is not None:
-        raise ConfigError(
-            f"{folder} {reason}; choose another hydra.run.dir or hydra.sweep.dir, or remove it"
-        )
+        raise ConfigError(f"{folder} {reason}; {NEXT_STEP}")
     from lora_lab.training import train
 
-    write_text(folder / "overrides.yaml", _overrides_text())
-    train(config, folder, shared_inputs())
+    train(config, folder, shared_inputs(), overrides=_overrides_text())
     return Outcome(str(folder))
 
 

@@ -60,7 +60,9 @@ class TrainConfig:
     output_name: str
     """File name of the LoRA, without its extension; letters, digits, space, dot, _ and -."""
     resume: bool
-    """Go on with an interrupted run found in the run folder; true or false."""
+    """Go on with the interrupted run in the run folder at its exact step; true or false."""
+    overwrite: bool
+    """Replace what another run left in the run folder, else it is refused; true or false."""
     debug: bool
     """Show tracebacks of errors; true or false."""
 

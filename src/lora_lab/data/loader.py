@@ -65,6 +65,8 @@ class PairedLoader:
         seed: Of the run.
         timesteps: How many training timesteps the noise schedule has.
         accumulate: Batches whose gradients make one step.
+        share: (rank, ranks): which part of each batch of ``ranks * data.batch_size`` images is
+            delivered when several devices train together.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class PairedLoader:
         seed: int,
         timesteps: int,
         accumulate: int,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
+        self.rank, self.ranks = share
         self.items = items
         self.tokenizer = tokenizer
         self.config = config
@@ -104,7 +108,19 @@ class PairedLoader:
         plan = self.plan(epoch + 1)
         for index in range(start, self.batches_per_epoch):
             self.delivered += 1
-            yield self.batch(epoch + 1, index, plan[index])
+            yield self._share_of(epoch + 1, index, plan[index])
+
+    def _share_of(self, epoch: int, index: int, shown: list[Shown]) -> Batch:
+        """This rank's part of a batch, with weights that make the ranks' mean the batch's mean.
+
+        A rank for which nothing is left (a bucket's last batch) computes an image at weight 0.
+        """
+        if self.ranks == 1:
+            return self.batch(epoch, index, shown)
+        mine = shown[self.rank :: self.ranks]
+        batch = self.batch(epoch, index, mine or shown[:1])
+        batch["loss_weights"] = batch["loss_weights"] * (len(mine) * self.ranks / len(shown))
+        return batch
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader is; Lightning stores it in the checkpoint."""
@@ -124,8 +140,9 @@ class PairedLoader:
         batches = []
         for bucket in sorted(by_bucket):
             order = sorted(by_bucket[bucket])
-            for start in range(0, len(order), self.config.batch_size):
-                batches.append(order[start : start + self.config.batch_size])
+            size = self.config.batch_size * self.ranks
+            for start in range(0, len(order), size):
+                batches.append(order[start : start + size])
         batches.sort()  # by their first image's rank, which mixes the buckets' batches
         indices = [[index for _, index in batch] for batch in batches]
         steps = math.ceil(len(indices) / self.accumulate)
