@@ -110,7 +110,7 @@ def test_a_dim_larger_than_a_layer_is_refused_with_the_layer(sd15, config, messa
 
 def trained(base: BaseModel, config: NetworkConfig) -> LoRANetwork:
     """A network with random numbers in every trained tensor."""
-    if config.name != "lora":
+    if config.name != "lora" or config.dora:
         pytest.importorskip("lycoris")
     network = inject_lora(base, config, seed=1)
     draws = torch.Generator().manual_seed(3)
@@ -152,7 +152,7 @@ def test_the_file_merged_gives_what_the_trained_layers_gave(base, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_network_begins_as_no_change(base, kind):
-    if KINDS[kind].name != "lora":
+    if KINDS[kind].name != "lora" or KINDS[kind].dora:
         pytest.importorskip("lycoris")
     plain = outputs(base)
     network = inject_lora(base, KINDS[kind], seed=1)
@@ -214,18 +214,21 @@ def test_rslora_trains_with_the_factor_of_the_file(base):
         assert layer.module.scaling["default"] == saved
 
 
-def test_dora_saves_magnitudes_as_lycoris_and_comfyui_read_them(base):
-    """(out, 1[, 1, 1]): norms of the rows of the base's weights at the start."""
-    config = replace(NETWORK, dora=True)
+def test_dora_begins_with_the_norms_of_the_columns(base):
+    """(1, in[, 1, 1]): the shape that A1111, ComfyUI, Forge and LyCORIS read alike."""
+    pytest.importorskip("lycoris")
+    config = replace(CONV, dora=True)
     network = inject_lora(base, config, seed=0)
     for target, layer in network.layers.items():
         found = layer.file_tensors()["dora_scale"]
-        rows = target.layer.weight.flatten(1).norm(dim=1)
-        assert found.shape == (len(rows), *[1] * (target.layer.weight.ndim - 1))
-        torch.testing.assert_close(found.flatten(), rows)
+        weight = target.layer.weight
+        columns = weight.transpose(0, 1).flatten(1).norm(dim=1)
+        assert found.shape == (1, len(columns), *[1] * (weight.ndim - 2))
+        torch.testing.assert_close(found.flatten(), columns)
 
 
-def test_dora_moves_magnitudes_in_training(base):
+def test_dora_trains_its_norms(base):
+    pytest.importorskip("lycoris")
     network = inject_lora(base, replace(NETWORK, dora=True), seed=0)
     parts = network.trainable(1)
     assert len(parts["unet"]) == 3 * len([t for t in network.layers if t.part == "unet"])
@@ -237,13 +240,13 @@ def test_dora_moves_magnitudes_in_training(base):
         ("lora", "networks.lora", 4, 1.0, {}),
         ("lora_conv", "networks.lora", 4, 1.0, {"conv_dim": 3, "conv_alpha": 2.0}),
         ("rslora", "networks.lora", 3, file_alpha(0.7, 3, True), {"rs_lora": True}),
-        ("dora", "lycoris.kohya", 4, 3.0, {"dora_wd": True, "algo": "lora"}),
+        ("dora", "lycoris.kohya", 4, 3.0, {"dora_wd": True, "wd_on_output": False, "algo": "lora"}),
         ("loha", "lycoris.kohya", 4, 3.0, {"algo": "loha"}),
         ("lokr", "lycoris.kohya", 1, 1.0, {"algo": "lokr", "factor": -1}),
     ],
 )
 def test_metadata_tell_what_the_file_holds(base, kind, module, dim, alpha, arguments):
-    if KINDS[kind].name != "lora":
+    if KINDS[kind].name != "lora" or KINDS[kind].dora:
         pytest.importorskip("lycoris")
     found = network_metadata(inject_lora(base, KINDS[kind], seed=0))
     assert found["ss_network_module"] == module

@@ -167,7 +167,7 @@ def test_killed_and_resumed_gives_the_same_bytes(
     """Every kind of network trains, moves each tensor, and goes on exactly where it was."""
     from lora_lab.callbacks import LoRAExport
 
-    if kind in ("loha", "lokr"):
+    if kind in ("dora", "loha", "lokr"):
         pytest.importorskip("lycoris")
     changes = {f"network__{key}": value for key, value in NETWORKS[kind].items()}
     config = train_config(tiny_base, tiny_person, callbacks__held_out_loss=False, **changes)

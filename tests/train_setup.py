@@ -115,6 +115,7 @@ SAMPLING = SamplingConfig(
     lora_weight=1.0,
     clip_skip=1,
     allow_pickle=False,
+    prediction_type=None,
 )
 
 METRICS = MetricsConfig(

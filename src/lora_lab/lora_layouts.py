@@ -132,8 +132,8 @@ def decompose(weight: Tensor, dora_scale: Tensor) -> Tensor:
 
     Args:
         weight: (out, in[, kh, kw]).
-        dora_scale: (out, 1[, 1, 1]) for norms of the rows, as PEFT and LyCORIS train them, or
-            (1, in[, 1, 1]) for norms over the outputs, as older LyCORIS does.
+        dora_scale: (1, in[, 1, 1]) for norms of the columns, over all outputs, as in the paper; or
+            (out, 1[, 1, 1]) for norms of the rows, as newer LyCORIS and PEFT train them.
 
     Raises:
         ValueError: dora_scale has neither shape.

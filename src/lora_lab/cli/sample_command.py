@@ -85,7 +85,7 @@ def draw_grids(folder: Path, config: SamplingConfig) -> list[Path]:
     names: set[str] = set()
     for checkpoint in config.checkpoints:
         try:
-            base = load_base(checkpoint, allow_pickle=config.allow_pickle)
+            base = _load(checkpoint, config)
             check_settings(base, draw_settings(config))
         except LabError as error:
             problems.append(str(error))
@@ -95,6 +95,13 @@ def draw_grids(folder: Path, config: SamplingConfig) -> list[Path]:
     if problems:
         raise LabError("; ".join(problems))
     return grids
+
+
+def _load(checkpoint: str, config: SamplingConfig) -> BaseModel:
+    """A checkpoint that draws."""
+    return load_base(
+        checkpoint, allow_pickle=config.allow_pickle, prediction_type=config.prediction_type
+    )
 
 
 def _unused(name: str, names: set[str]) -> str:
@@ -210,7 +217,7 @@ def draw_from_file(config: SampleConfig) -> list[Path]:
     paths: list[Path] = []
     names: set[str] = set()
     for checkpoint in sampling.checkpoints:
-        base = load_base(checkpoint, allow_pickle=sampling.allow_pickle)
+        base = _load(checkpoint, sampling)
         check_settings(base, draw_settings(sampling))
         folder = Path(config.output).expanduser() / _unused(safe_name(base.name), names)
         files = {

@@ -34,7 +34,7 @@ class NetworkConfig:
     rslora: bool
     """Weight by alpha / sqrt(dim) (rsLoRA), folded into the alpha of the file; true or false."""
     dora: bool
-    """Train the norm of each output's weights beside the LoRA (DoRA); true or false."""
+    """Train the norms of the weights' columns beside the LoRA (DoRA); true or false."""
     factor: int
     """LoKr: side of the small matrix of each layer; >= 1, or -1 for about the root of its sides."""
     weights: str | None
@@ -87,13 +87,13 @@ def _unusual(network: NetworkConfig) -> list[str]:
         if (value := getattr(network, key))
     ]
     if network.name == "lora":
-        reason = "network.dora=true: the norm is that of the whole weight, nothing of it left out"
+        reason = "network.dora=true: its norm is that of the whole weight, nothing left out"
         return [line.format(reason) for line in dropouts] if network.dora else []
     reason = f"network={network.name}: LyCORIS draws its masks from a state that runs don't share"
     found = [line.format(reason) for line in dropouts]
     why = {
         "rslora": "its factor is derived for LoRA's product of two matrices",
-        "dora": "DoRA comes from PEFT, which has it for LoRA alone",
+        "dora": "its norms are trained beside LoRA alone",
     }
     for key, text_of_reason in why.items():
         if getattr(network, key):

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from lora_lab.config.model import PREDICTION_TYPES
 from lora_lab.config.rules import Rule, at_least, between, one_of, or_null, text
 
 SAMPLERS = ("Euler a", "Euler", "DDIM", "DPM++ 2M Karras", "DPM++ SDE Karras", "UniPC")
@@ -61,9 +62,12 @@ class SamplingConfig:
     """Which hidden state of the text encoder is used, counted from its end; >= 1, 1 is the last."""
     allow_pickle: bool
     """Also read pickle checkpoints (.ckpt, .pt, .bin), with weights_only=True; true or false."""
+    prediction_type: str | None
+    """What their UNets predict: epsilon or v_prediction; null: what each checkpoint says."""
 
 
 RULES = (
+    or_null(one_of("prediction_type", PREDICTION_TYPES)),
     Rule("checkpoints", "a list of texts that are not empty", all),
     text("prompts.simple"),
     text("prompts.complex"),

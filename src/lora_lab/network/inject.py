@@ -2,7 +2,8 @@
 
 W' x = W x + alpha / dim · up (down x), arXiv 2106.09685, section 4.1, applied by PEFT. 1x1
 convolutions (proj_in and proj_out of the UNet) count as linear layers and keep 4-D weights.
-DoRA is PEFT's, LoHa and LoKr are LyCORIS'.
+LoHa and LoKr are LyCORIS', and so is DoRA (arXiv 2402.09353, eq. 5), with the norms of a weight's
+columns: PEFT has those of its rows, which web UIs read in ways that differ from each other.
 """
 
 import re
@@ -18,13 +19,16 @@ from torch.nn import Parameter
 from lora_lab.base_model import BaseModel
 from lora_lab.config import NetworkConfig
 from lora_lab.errors import ConfigError
-from lora_lab.lora_layouts import LOHA, LORA
+from lora_lab.lora_layouts import LOHA, LOKR, LORA
 from lora_lab.merge import named_layers
 from lora_lab.network.dropout import PairedDropout
 from lora_lab.network.initial import loha_start, lokr_start, lora_start
 from lora_lab.network.layers import ADAPTER, AdapterLayer, LycorisLayer, PeftLayer
 from lora_lab.network.start import fill_from_file, read_start
 from lora_lab.network.targets import BLOCKS, Target, find_targets, part_of
+
+STARTS = {LORA: lora_start, LOHA: loha_start, LOKR: lokr_start}
+"""How the layers of each kind begin."""
 
 
 @dataclass(frozen=True)
@@ -93,15 +97,12 @@ def inject_lora(base: BaseModel, config: NetworkConfig, seed: int) -> LoRANetwor
     existing = named_layers(base)
     targets = find_targets(base, config, start)
     dropout = PairedDropout(config, seed)
-    build = _peft_layers if config.name == LORA else _lycoris_layers
-    layers = build(base, targets, config)
+    plain = config.name == LORA and not config.dora
+    layers = _peft_layers(base, targets, config) if plain else _lycoris_layers(targets, config)
     for target, layer in layers.items():
+        STARTS[config.name](layer.parameters(), seed, target.name)
         if isinstance(layer, PeftLayer):
-            lora_start(layer.parameters(), seed, target.name)
             dropout.attach(layer.module.lora_A[ADAPTER], target.name)
-        else:
-            begin = loha_start if config.name == LOHA else lokr_start
-            begin(layer.parameters(), seed, target.name)
     network = LoRANetwork(base, config, layers, dropout, nn.ModuleList(_beside(layers)))
     if start:
         try:
@@ -122,7 +123,7 @@ def _peft_layers(
         if not own:
             continue
         model = part_of(base, part)
-        settings = LoraConfig(r=config.dim, target_modules=list(own), use_dora=config.dora)
+        settings = LoraConfig(r=config.dim, target_modules=list(own))
         settings.lora_alpha = config.alpha
         settings.use_rslora = config.rslora
         settings.rank_pattern = _pattern({path: t.dim for path, t in own.items()}, config.dim)
@@ -139,11 +140,8 @@ def _pattern(sizes: dict[str, int], usual: int) -> dict[str, int]:
     return {re.escape(path): size for path, size in sizes.items() if size != usual}
 
 
-def _lycoris_layers(
-    base: BaseModel, targets: list[Target], config: NetworkConfig
-) -> dict[Target, AdapterLayer]:
+def _lycoris_layers(targets: list[Target], config: NetworkConfig) -> dict[Target, AdapterLayer]:
     """LyCORIS' layers, which answer for the base's."""
-    del base  # its layers stand in the targets
     kind, arguments = _lycoris(config)
     layers: dict[Target, AdapterLayer] = {}
     for target in targets:
@@ -155,19 +153,23 @@ def _lycoris_layers(
     return layers
 
 
-def _lycoris(config: NetworkConfig) -> tuple[Any, dict[str, int]]:
+def _lycoris(config: NetworkConfig) -> tuple[Any, dict[str, Any]]:
     """LyCORIS' class and its arguments beyond dim and alpha.
 
     Raises:
         ConfigError: lycoris-lora isn't installed.
     """
     try:
+        from lycoris.modules.locon import LoConModule
         from lycoris.modules.loha import LohaModule
         from lycoris.modules.lokr import LokrModule
     except ImportError as error:
+        asked = "network.dora=true" if config.dora else f"network={config.name}"
         raise ConfigError(
-            f"network={config.name} needs the package lycoris-lora: pip install 'lora-lab[lycoris]'"
+            f"{asked} needs the package lycoris-lora: pip install 'lora-lab[lycoris]'"
         ) from error
+    if config.name == LORA:
+        return LoConModule, {"weight_decompose": True, "wd_on_out": False}
     if config.name == LOHA:
         return LohaModule, {}
     return LokrModule, {"factor": config.factor}

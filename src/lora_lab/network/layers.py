@@ -1,7 +1,7 @@
 """The trained tensors of one layer, under the names that a LoRA file gives them.
 
-LoRA and DoRA are PEFT's layers, which stand in the place of the base's own; LoHa and LoKr are those
-of LyCORIS, which answer for the base's layer and stand beside the model.
+LoRA is PEFT's layer, which stands in the place of the base's own; DoRA, LoHa and LoKr are those of
+LyCORIS, which answer for the base's layer and stand beside the model.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 ADAPTER = "default"
-DOWN, UP, DORA_SCALE = "lora_down.weight", "lora_up.weight", "dora_scale"
+DOWN, UP = "lora_down.weight", "lora_up.weight"
 
 
 class AdapterLayer(Protocol):
@@ -31,45 +31,38 @@ class AdapterLayer(Protocol):
 
 @dataclass(frozen=True)
 class PeftLayer:
-    """LoRA, with DoRA's magnitudes if PEFT trains them."""
+    """LoRA."""
 
     module: LoraLayer
     alpha: float
     """As the file has it."""
 
     def parameters(self) -> dict[str, Parameter]:
-        """Down (dim, in[, kh, kw]), up (out, dim[, 1, 1]), and the magnitudes."""
-        found = {
+        """Down (dim, in[, kh, kw]) and up (out, dim[, 1, 1])."""
+        return {
             DOWN: self.module.lora_A[ADAPTER].weight,
             UP: self.module.lora_B[ADAPTER].weight,
         }
-        if ADAPTER in self.module.lora_magnitude_vector:
-            found[DORA_SCALE] = self.module.lora_magnitude_vector[ADAPTER].weight
-        return found
 
     def file_tensors(self) -> dict[str, Tensor]:
-        """Down, up, alpha, and dora_scale (out, 1[, 1, 1]) as LyCORIS and ComfyUI read it."""
+        """Down, up and alpha."""
         tensors = {leaf: copied(tensor) for leaf, tensor in self.parameters().items()}
-        if DORA_SCALE in tensors:
-            ones = [1] * (tensors[DOWN].ndim - 1)
-            tensors[DORA_SCALE] = tensors[DORA_SCALE].reshape(-1, *ones)
-        tensors["alpha"] = torch.tensor(float(self.alpha))
-        return tensors
+        return {**tensors, "alpha": torch.tensor(float(self.alpha))}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over down, up and magnitudes."""
+        """Take over down and up."""
         _take_over(self.parameters(), tensors)
 
 
 @dataclass(frozen=True)
 class LycorisLayer:
-    """LoHa or LoKr."""
+    """DoRA, LoHa or LoKr."""
 
     module: Any
-    """LyCORIS' LohaModule or LokrModule."""
+    """LyCORIS' LoConModule, LohaModule or LokrModule."""
 
     def parameters(self) -> dict[str, Parameter]:
-        """LyCORIS' own names, such as ``hada_w1_a`` or ``lokr_w1``."""
+        """LyCORIS' own names, such as ``hada_w1_a`` or ``dora_scale``."""
         return dict(nn.Module.named_parameters(self.module))
 
     def file_tensors(self) -> dict[str, Tensor]:

@@ -34,11 +34,12 @@ def network_metadata(network: LoRANetwork) -> dict[str, Any]:
         ("module_dropout", config.module_dropout),
         ("rs_lora", config.rslora),
         ("dora_wd", config.dora),
-        ("wd_on_output", config.dora),
         ("factor", config.factor if config.name == "lokr" else None),
     ):
         if value:
             arguments[key] = value
+    if config.dora:
+        arguments["wd_on_output"] = False
     return {
         "ss_network_module": LORA_MODULE if plain else LYCORIS_MODULE,
         "ss_network_dim": _shared([target.dim for target in linear]),

@@ -37,6 +37,12 @@ def read_start(config: NetworkConfig) -> dict[str, LayerChange]:
                 f"{path}: {name} {has} a dora_scale, but network.dora is "
                 f"{str(config.dora).lower()}: set network.dora={str(not config.dora).lower()}"
             )
+        if layer.dora_scale is not None and layer.dora_scale.shape[0] != 1:
+            raise LabError(
+                f"{path}: {name} has norms of a weight's rows, dora_scale of shape "
+                f"{tuple(layer.dora_scale.shape)}; DoRA is trained here with those of its columns, "
+                "so this file can be sampled but not trained further"
+            )
         if layer.kind == LORA and "lora_mid.weight" in layer.tensors:
             raise LabError(
                 f"{path}: {name} is in Tucker form (lora_mid), which can be sampled but not "

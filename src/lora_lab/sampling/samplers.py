@@ -128,7 +128,13 @@ def make_sampler(
     """
     if name not in SAMPLERS:
         raise LabError(f"sampling.sampler must be one of {', '.join(SAMPLERS)}, got {name}")
-    scheduler = SAMPLERS[name](_plain_config(noise_scheduler), seeds)
+    config = _plain_config(noise_scheduler)
+    if name == "DPM++ SDE Karras" and "rescale_betas_zero_snr" in config:
+        raise LabError(
+            f"sampling.sampler={name} can't begin at pure noise, which this checkpoint was trained "
+            "with (zero terminal SNR): choose Euler a, DDIM or DPM++ 2M Karras"
+        )
+    scheduler = SAMPLERS[name](config, seeds)
     scheduler.set_timesteps(steps)
     scale = float(scheduler.init_noise_sigma)
     if name == "DPM++ 2M Karras":
@@ -147,6 +153,8 @@ def _plain_config(noise_scheduler: DDPMScheduler) -> dict[str, Any]:
     """The betas and the prediction type: what belongs to the model and not to a sampler."""
     names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
     config = {name: noise_scheduler.config[name] for name in names}
+    if noise_scheduler.config["rescale_betas_zero_snr"]:
+        config["rescale_betas_zero_snr"] = True
     return {**config, "trained_betas": noise_scheduler.config["trained_betas"]}
 
 
