@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,46 @@ def test_timesteps_cover_the_schedule_evenly():
     timesteps = torch.cat([batch["timesteps"] for batch in batches]).double()
     assert timesteps.min() >= 0 and timesteps.max() <= 999
     assert float(timesteps.mean()) == pytest.approx(499.5, abs=4 * 1000 / 12**0.5 / 600**0.5)
+
+
+def with_example(item: Item, mask: Tensor | None = None, **changes: object) -> Item:
+    views = tuple(replace(view, mask=mask) for view in item.views)
+    return replace(item, example=replace(item.example, **changes), views=views)
+
+
+def test_regularisation_images_carry_the_prior_weight():
+    things = items(4, repeats=1)
+    things[1] = with_example(things[1], is_reg=True)
+    [batch] = epochs(loader(things, batch_size=4, prior_loss_weight=0.25), 1)
+    weights = dict(zip(batch["keys"], batch["loss_weights"].tolist(), strict=True))
+    assert weights == {f"2_zqx/{i}.png": 0.25 if i == 1 else 1.0 for i in range(4)}
+
+
+def test_images_without_a_mask_count_fully_beside_masked_ones():
+    things = items(2, repeats=1)
+    assert epochs(loader(things, batch_size=2), 1)[0]["masks"] is None
+    things[0] = with_example(things[0], mask=torch.zeros(1, 8, 8))
+    [batch] = epochs(loader(things, batch_size=2), 1)
+    assert batch["masks"] is not None and batch["masks"].shape == (2, 1, 8, 8)
+    means = dict(zip(batch["keys"], batch["masks"].mean(dim=(1, 2, 3)).tolist(), strict=True))
+    assert means == {"2_zqx/0.png": 0.0, "2_zqx/1.png": 1.0}
+
+
+def test_samples_of_the_posterior_have_its_mean_and_deviation_and_leave_the_noise_alone():
+    plain = draws(epochs(loader(items(1, repeats=8), batch_size=8), 40))
+    sampled = draws(epochs(loader(items(1, repeats=8), batch_size=8, latents="sample"), 40))
+    values = torch.stack([draw[2] for draw in sampled.values()])
+    assert float(values.mean()) == pytest.approx(0.0, abs=0.02)
+    assert float(values.std()) == pytest.approx(1.0, abs=0.02)
+    assert all(torch.equal(plain[key][0], sampled[key][0]) for key in plain)
+
+
+def test_all_variants_are_shown_and_the_choice_depends_on_the_step():
+    [item] = items(1, repeats=8)
+    views = tuple(
+        View(Posterior(torch.full((4, 8, 8), float(index)), torch.ones(4, 8, 8)))
+        for index in range(3)
+    )
+    source = loader([replace(item, views=views)], batch_size=8)
+    shown = [int(draw[2].mean()) for draw in draws(epochs(source, 20)).values()]
+    assert Counter(shown).keys() == {0, 1, 2} and min(Counter(shown).values()) > 30
