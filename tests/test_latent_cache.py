@@ -203,7 +203,7 @@ def fill(base: BaseModel, person: Path, folder: Path, seconds: float) -> Spawned
         time.sleep(seconds)
 
     def work() -> None:
-        latent_cache.save_file = slow_save
+        latent_cache.save_file = slow_save  # type: ignore[assignment]
         config = data_config(person)
         prepare(find_examples(config).train, base, LatentCache(folder), config, augment=True)
 

@@ -127,9 +127,9 @@ def test_timesteps_cover_the_schedule_evenly():
     assert float(timesteps.mean()) == pytest.approx(499.5, abs=4 * 1000 / 12**0.5 / 600**0.5)
 
 
-def with_example(item: Item, mask: Tensor | None = None, **changes: object) -> Item:
+def with_example(item: Item, mask: Tensor | None = None, is_reg: bool = False) -> Item:
     views = tuple(replace(view, mask=mask) for view in item.views)
-    return replace(item, example=replace(item.example, **changes), views=views)
+    return replace(item, example=replace(item.example, is_reg=is_reg), views=views)
 
 
 def test_regularisation_images_carry_the_prior_weight():

@@ -202,6 +202,7 @@ def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
         output_name="lora",
         resume=True,
         overwrite=False,
+        data_report=False,
         debug=False,
     )
     for key, value in changes.items():

@@ -107,8 +107,7 @@ def _end_single_run(outcomes: list[Any]) -> int:
         return 0
     outcome = outcomes[-1]
     if outcome.error is None:
-        parts = "lora/, metrics.csv, config.yaml and run.json"
-        sys.stdout.write(f"{parts} are in {outcome.folder}\n")
+        sys.stdout.write(f"{outcome.leaves} are in {outcome.folder}\n")
         return 0
     _tell(outcome.error.splitlines())
     return 2 if outcome.refused else 1

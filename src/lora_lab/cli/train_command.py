@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from lora_lab.cli.data_report_command import data_report_command
 from lora_lab.cli.existing import is_same_run, obstacle, shared_inputs
 from lora_lab.cli.preflight import checked_train_config
 from lora_lab.config import TrainConfig
@@ -29,6 +30,8 @@ class Outcome:
     """Whether it failed before anything was started."""
     reused: bool = False
     """Whether it was there already."""
+    leaves: str = "lora/, metrics.csv, config.yaml and run.json"
+    """What the command has left in the folder, for its last line."""
 
 
 def train_command(config: DictConfig) -> Outcome:
@@ -58,6 +61,11 @@ def train_command(config: DictConfig) -> Outcome:
 
 
 def _train(config: TrainConfig, folder: Path) -> Outcome:
+    if config.data_report:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise ConfigError("data_report must be false in a sweep, got true; leave out -m")
+        data_report_command(config, folder)
+        return Outcome(str(folder), leaves="data_report.html, its .json and contact_sheet.png")
     if is_same_run(folder, config):
         log.info("%s holds this run already: same settings, inputs and code", folder)
         return Outcome(str(folder), reused=True)

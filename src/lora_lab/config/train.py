@@ -63,6 +63,8 @@ class TrainConfig:
     """Go on with the interrupted run in the run folder at its exact step; true or false."""
     overwrite: bool
     """Replace what another run left in the run folder, else it is refused; true or false."""
+    data_report: bool
+    """Look at the data and train nothing: figures, findings, contact sheet; true or false."""
     debug: bool
     """Show tracebacks of errors; true or false."""
 

@@ -1,0 +1,28 @@
+"""``data_report=true``: looks at the data and trains nothing."""
+
+import sys
+from pathlib import Path
+
+from lora_lab.config import TrainConfig
+from lora_lab.files import make_folder
+
+
+def data_report_command(config: TrainConfig, folder: Path) -> None:
+    """Writes the data report into a folder and prints its short table.
+
+    Args:
+        config: checked settings.
+        folder: the run folder.
+
+    Raises:
+        LabError: the data or the base checkpoint can't be read, or the folder isn't writable.
+    """
+    from lora_lab.base_model import load_base
+    from lora_lab.data_report.facts import gather
+    from lora_lab.data_report.write import table, write_report
+
+    model = config.model
+    base = load_base(model.checkpoint, allow_pickle=model.allow_pickle, parts=())
+    report = gather(config, base)
+    write_report(report, make_folder(folder))
+    sys.stdout.write(table(report))

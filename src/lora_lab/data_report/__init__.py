@@ -1,0 +1,1 @@
+"""A look at a data folder before training: figures, findings, a contact sheet."""
