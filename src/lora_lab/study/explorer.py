@@ -95,12 +95,11 @@ def _payload(
             )
             made = thumbnails.get(image.path)
             bad = image.path in thumbnails and made is None
-            seed = image.recipe.seed if image.recipe else None
             cells[",".join(map(str, place))] = [
                 "" if made is None else made.data,
                 image.href(page),
                 image.step,
-                seed,
+                image.seed,
                 "can’t be read" if bad else "",
             ]
     return {
@@ -131,7 +130,6 @@ def _row(study: Study, one: Judged) -> dict[str, Any]:
 
 
 def _prompt(name: str, images: list[RunImage]) -> dict[str, str]:
-    recipe = next((i.recipe for i in images if i.prompt == name and i.recipe), None)
-    text = recipe.prompt if recipe else ""
+    text = next((image.text for image in images if image.prompt == name and image.text), "")
     title = name.replace("-", " ")
     return {"name": title[:1].upper() + title[1:], "text": text[:MAX_PROMPT]}

@@ -12,7 +12,7 @@ KINDS = ("simple", "complex", "random")
 CARD_SIDE = 800
 """Pixels that the thumbnail of a grid is wide at most."""
 CARD_BYTES = 200_000
-_NAME = re.compile(rf"grid_(.+)_({'|'.join(KINDS)})\.png", re.DOTALL)
+_NAME = re.compile(r"grid_(.+)_([^_]+)\.png", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,8 @@ class GridPicture:
     """One grid."""
 
     kind: str
-    """simple, complex or random."""
+    """simple, complex, random, or another name; further pages end in -p2, -p3 …"""
     title: str
-    prompt: str
-    """The prompt of all its images; empty where they differ or where it isn't known."""
     file: str
     alt: str
     picture: Embedded
@@ -66,7 +64,8 @@ def load_grids(study: Study, folder: Path, budget: int) -> tuple[list[GridGroup]
     groups, notes = [], []
     for checkpoint, paths in found.items():
         grids = []
-        for kind in KINDS:
+        wanted = KINDS if paths.keys() & set(KINDS) else ()
+        for kind in (*wanted, *sorted(paths.keys() - set(KINDS))):
             if kind not in paths:
                 notes.append(f"The grid of the {kind} prompt on {checkpoint} is missing.")
                 continue
@@ -81,23 +80,18 @@ def load_grids(study: Study, folder: Path, budget: int) -> tuple[list[GridGroup]
 
 
 def _grid(study: Study, checkpoint: str, kind: str, file: str, picture: Embedded) -> GridPicture:
-    columns = "a column a random prompt, final LoRAs only"
-    title = "Random prompts, random seeds, the final LoRA of each value"
-    if kind != "random":
-        columns = "a column a saved LoRA, from first to last"
-        title = f"{kind.capitalize()} prompt, each saved LoRA of each value"
+    name, _, part = kind.partition("-p")
+    page = f", page {part}" if part.isdecimal() else ""
+    if name == "random":
+        title = f"Random prompts, random seeds, the final LoRA of each value{page}"
+        cells = "a column a random prompt, final LoRAs only"
+    elif name in KINDS:
+        title = f"{name.capitalize()} prompt, each saved LoRA of each value{page}"
+        cells = "a column a saved LoRA, from first to last"
+    else:
+        title, cells = kind, "as its header says"
     alt = (
-        f"Grid of images drawn on {checkpoint}, {kind} prompt: a row a value of "
-        f"{study.sweep.parameter}, {columns}; the base's rows in a red frame."
+        f"Grid of images drawn on {checkpoint}, {kind}: values of {study.sweep.parameter}, "
+        f"{cells}; the base in a red frame."
     )
-    return GridPicture(kind, title, _prompt(study, kind), file, alt, picture)
-
-
-def _prompt(study: Study, kind: str) -> str:
-    """The prompt in the base's config with its subject; the random ones stand in the grid."""
-    config = study.base.run.config if study.base else {}
-    if kind == "random" or f"sampling.prompts.{kind}" not in config:
-        return ""
-    subject = config.get("sampling.subject", "null")
-    prompt = config[f"sampling.prompts.{kind}"]
-    return prompt if subject == "null" else prompt.replace("{subject}", subject)
+    return GridPicture(kind, title, file, alt, picture)

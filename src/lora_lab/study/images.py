@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from lora_lab.sampling.png_info import ImageRecipe, read_recipe
+from lora_lab.errors import LabError
+from lora_lab.sampling.png_info import read_parameters, read_recipe
 from lora_lab.study.verdict import Judged, Study
 
 FOLDER = "images"
@@ -31,8 +32,9 @@ class RunImage:
     step: int
     share: float
     """Which share of the run its LoRA stands for, in (0, 1]."""
-    recipe: ImageRecipe | None
-    """What it was drawn from; None when the file doesn't tell or can't be read."""
+    text: str
+    """The prompt as it was asked for; empty when the file doesn't tell."""
+    seed: int | None
 
     @property
     def key(self) -> str:
@@ -64,10 +66,23 @@ def run_images(one: Judged) -> list[RunImage]:
         prompt = "-".join([*parts[1:], *([match[2]] if match[2] else [])])
         step = int(match[1])
         share = share_of_run(step, max(total or 0, step), save_every)
-        found.append(RunImage(path, parts[0], prompt, step, share, read_recipe(path)))
+        found.append(RunImage(path, parts[0], prompt, step, share, *_asked(path)))
     return sorted(
         found, key=lambda image: (image.checkpoint, prompt_order(image.prompt), image.step)
     )
+
+
+def _asked(path: Path) -> tuple[str, int | None]:
+    """Prompt and seed of an image, from our own chunk or from the web UI's."""
+    recipe = read_recipe(path)
+    if recipe is not None:
+        return recipe.prompt, recipe.seed
+    try:
+        fields = read_parameters(path)
+    except LabError:
+        return "", None
+    seed = fields.get("Seed", "")
+    return fields.get("Prompt", ""), int(seed) if seed.isdecimal() else None
 
 
 def share_of_run(step: int, total: int, save_every: float | None) -> float:

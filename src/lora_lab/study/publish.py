@@ -96,7 +96,7 @@ def _by_step(images: Sequence[RunImage]) -> dict[int, dict[str, Picture]]:
     """Step -> key -> image, steps ascending."""
     found: dict[int, dict[str, Picture]] = {}
     for image in sorted(images, key=lambda image: image.step):
-        caption = f"{image.recipe.prompt} (seed {image.recipe.seed})" if image.recipe else ""
+        caption = f"{image.text} (seed {image.seed})" if image.text else ""
         found.setdefault(image.step, {})[f"images/{image.key}"] = Picture(image.path, caption)
     return found
 
@@ -108,8 +108,8 @@ def _log_images(run: WandbRun, one: Judged, images: Sequence[RunImage]) -> None:
         [
             one.run.value,
             image.step,
-            image.recipe.prompt if image.recipe else image.prompt,
-            image.recipe.seed if image.recipe else None,
+            image.text or image.prompt,
+            image.seed,
             image.checkpoint,
             Picture(image.path),
         ]
