@@ -91,6 +91,7 @@ def _costs(one: Judged) -> dict[str, str | float | None]:
         "steps": figures.steps,
         "seconds": figures.seconds,
         "seconds_training": figures.seconds_training,
+        "seconds_held_out": run.record.seconds.get("held_out", math.nan),
         "seconds_sampling": figures.seconds_sampling,
         "step_median": figures.step_median,
         "step_p95": figures.step_p95,
