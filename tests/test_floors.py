@@ -23,7 +23,8 @@ FLOORS = {
     5: "cli pocket",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
-COMMANDS = {"lora_lab.study.__main__"}  # modules of a lower package that are commands: floor 5
+# Modules of a lower package that are commands: floor 5.
+COMMANDS = {"lora_lab.study.__main__", "lora_lab.study.check"}
 
 
 @cache

@@ -113,7 +113,7 @@ def load_sweep(folder: Path) -> Sweep:
     entries = [entry for entry in sweep["runs"] if isinstance(entry, dict)]
     if not entries:
         raise LabError(f"{path} lists no runs; run the sweep again to write it anew")
-    runs = tuple(_load_run(folder, entry) for entry in entries)
+    runs = tuple(load_run(folder, entry) for entry in entries)
     return Sweep(
         folder=folder,
         parameter=sweep["parameter"],
@@ -160,7 +160,7 @@ def _strangers(folder: Path, runs: tuple[Run, ...]) -> tuple[str, ...]:
     )
 
 
-def _load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
+def load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
     """Reads what there is of one run that sweep.json lists."""
     folder = sweep_folder / str(entry.get("folder") or entry.get("name") or "")
     facts, notes = _read_facts(folder)
