@@ -98,14 +98,23 @@ def test_each_part_can_be_trained_alone(sd15, part, names):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (replace(NETWORK, dim=321), r"network\.dim must be <= 320 .* got 321"),
-        (replace(CONV, conv_dim=400), r"network\.conv_dim must be <= 320 .* got 400: .*conv"),
+        (replace(NETWORK, dim=1281), r"network\.dim must be <= 1280 .* got 1281: .* largest layer"),
+        (replace(CONV, conv_dim=1300), r"network\.conv_dim must be <= 1280 .* got 1300: .*conv"),
     ],
 )
-def test_a_dim_larger_than_a_layer_is_refused_with_the_layer(sd15, config, message):
+def test_a_dim_larger_than_every_layer_is_refused_with_the_largest(sd15, config, message):
     with pytest.raises(ConfigError, match=message):
         find_targets(sd15, config, {})
+
+
+def test_a_dim_larger_than_some_layers_is_told(sd15, caplog):
+    """The guide trains 512: layers of 320 channels can't use it, those of 640 and more can."""
     find_targets(sd15, replace(NETWORK, dim=320), {})
+    assert not caplog.records
+    find_targets(sd15, replace(NETWORK, dim=512), {})
+    (record,) = caplog.records
+    assert "network.dim=512 is above the smaller side of" in record.getMessage()
+    assert "of 264 layers" in record.getMessage() and "has 320" in record.getMessage()
 
 
 def trained(base: BaseModel, config: NetworkConfig) -> LoRANetwork:

@@ -14,7 +14,7 @@ class NetworkConfig:
     name: str
     """Kind of layer: lora, loha or lokr; chosen by network=lora, lora_conv, loha or lokr."""
     dim: int
-    """Rank of the LoRA matrices; >= 1, at most the smaller side of the base's layers."""
+    """Rank of the LoRA matrices; >= 1, at most the smaller side of the base's largest layer."""
     alpha: float
     """The LoRA's weight is alpha / dim; > 0; '${network.dim}' ties it to dim."""
     conv_dim: int | None

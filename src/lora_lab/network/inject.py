@@ -90,7 +90,7 @@ def inject_lora(base: BaseModel, config: NetworkConfig, seed: int) -> LoRANetwor
     `network.weights`.
 
     Raises:
-        ConfigError: A dim larger than a layer, nothing to be trained, or a missing package.
+        ConfigError: A dim larger than every layer, nothing to be trained, or a missing package.
         LabError: `network.weights` can't be read or doesn't fit.
     """
     start = read_start(config)

@@ -5,6 +5,7 @@ attention and MLP; with a `conv_dim` also every layer inside residual blocks, do
 of which 3x3 convolutions take `conv_dim` and the others `dim` (sd-scripts, networks/lora.py).
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from lora_lab.config import NetworkConfig
 from lora_lab.errors import ConfigError
 from lora_lab.kohya import kohya_key
 from lora_lab.lora_layouts import LOKR, LayerChange
+
+log = logging.getLogger(__name__)
 
 BLOCKS: dict[str, tuple[type[nn.Module], ...]] = {
     "unet": (Transformer2DModel,),
@@ -71,7 +74,7 @@ def find_targets(
             are trained, with their own dims and alphas.
 
     Raises:
-        ConfigError: A dim is larger than a layer, or nothing is to be trained.
+        ConfigError: A dim is larger than every layer, or nothing is to be trained.
     """
     chosen = {"unet": config.train_unet, "text_encoder": config.train_text_encoder}
     with_conv = config.conv_dim is not None or config.dim_from_weights
@@ -87,7 +90,7 @@ def find_targets(
             "or name network.weights that hold layers of the parts which are trained"
         )
     if config.name != LOKR and not config.dim_from_weights:
-        _refuse_large_dims(targets, config)
+        _judge_dims(targets)
     return targets
 
 
@@ -133,14 +136,28 @@ def kernel(layer: nn.Linear | nn.Conv2d) -> int:
     return math.prod(layer.weight.shape[2:])
 
 
-def _refuse_large_dims(targets: list[Target], config: NetworkConfig) -> None:
-    """Refuse a dim above the full rank of a layer: it would add numbers and no freedom."""
-    for target in targets:
-        out, inner = target.layer.weight.flatten(1).shape
-        if target.dim > min(out, inner):
-            key = "dim" if kernel(target.layer) == 1 else "conv_dim"
+def _judge_dims(targets: list[Target]) -> None:
+    """Refuse a dim above the full rank of every layer it is for, and tell of one above some.
+
+    A rank above a layer's smaller side adds numbers and no freedom, but the guide trains 512 on
+    layers of 320 beside others of 1280.
+    """
+    for key, with_kernel in (("dim", False), ("conv_dim", True)):
+        own = [target for target in targets if (kernel(target.layer) > 1) == with_kernel]
+        if not own:
+            continue
+        sides = {target.name: min(target.layer.weight.flatten(1).shape) for target in own}
+        dim, largest = own[0].dim, max(sides.values())
+        if dim > largest:
+            name = next(name for name, side in sides.items() if side == largest)
             raise ConfigError(
-                f"network.{key} must be <= {min(out, inner)} for this base, got {target.dim}: "
-                f"{target.name} changes a weight of {out} x {inner}, which a larger rank can't "
-                "change any further"
+                f"network.{key} must be <= {largest} for this base, got {dim}: that is the smaller "
+                f"side of its largest layer, {name}"
+            )
+        above = [name for name, side in sides.items() if side < dim]
+        if above:
+            log.warning(
+                "network.%s=%d is above the smaller side of %d of %d layers (%s has %d): "
+                "there it adds numbers and no freedom",
+                *(key, dim, len(above), len(own), above[0], sides[above[0]]),
             )
