@@ -144,7 +144,10 @@ def _figures(one: Judged) -> dict[str, Any]:
 def _log_report(run: WandbRun, study: Study, folder: Path) -> None:
     """Sentence, table, figures, grids, and the files themselves."""
     rows = list(csv.reader(io.StringIO(comparison_text(study))))
-    pictures = {f"figures/{path.stem}": Picture(path) for path in sorted(folder.glob("*.png"))}
+    pictures = {
+        f"{'grids' if path.name.startswith('grid_') else 'figures'}/{path.stem}": Picture(path)
+        for path in sorted(folder.glob("*.png"))
+    }
     run.log(0, {}, pictures)
     run.log_table("comparison", rows[0], rows[1:], 0)
     summary: dict[str, Any] = {"sentence": headline(study).sentence}
