@@ -17,6 +17,7 @@ from lora_lab.cli.help import field_docs
 from lora_lab.config import SampleConfig, TrainConfig
 from lora_lab.config.convert import field_types, is_group, leaf_types, type_words
 from lora_lab.config.store import register_schemas
+from lora_lab.kohya.names import KOHYA_NAMES, NONE
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = ROOT / "docs" / "settings.md"
@@ -25,12 +26,15 @@ HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 MAPPINGS = ("optimizer.args",)
 """Settings that are themselves names with values."""
+MISSING = "(missing)"
 GUIDE = ["model=sd15", "data=folder", "sampling=sd15"]
 INTRO = """# Settings
 
 Written by `make docs` from `src/lora_lab/config/` and `conf/`; `--help` tells the same.
 The first value is that of `model=pocket`, the default; `sd15:` is that of
 `model=sd15 data=folder sampling=sd15`, which follows the guide. `???` has to be given.
+The last column is the name on the command line of sd-scripts, – where it has none:
+see [coming from kohya](kohya.md).
 """
 
 
@@ -78,6 +82,12 @@ def meaning(line: str, kind: Any) -> str:
     return text.replace("<", "&lt;").replace("|", "&#124;")
 
 
+def kohya_name(key: str, schema: type) -> str:
+    """What sd-scripts calls a setting; those of sample.py alone it doesn't have."""
+    name = KOHYA_NAMES.get(key, MISSING if schema is TrainConfig else NONE)
+    return name if name in (NONE, MISSING) else f"`{name}`"
+
+
 def rows(schema: type, pocket: dict[str, Any], guide: dict[str, Any], skip: str) -> list[str]:
     """The Markdown tables of a schema, a section for each group of keys."""
     docs, lines, section = lines_of(schema), [], None
@@ -86,11 +96,12 @@ def rows(schema: type, pocket: dict[str, Any], guide: dict[str, Any], skip: str)
         group = key.split(".")[0] if "." in key else ""
         if group != section:
             section = group
-            lines += ["", f"### {group or 'The run'}", "", "| key | value | meaning |"]
-            lines += ["| --- | --- | --- |"]
+            lines += ["", f"### {group or 'The run'}", "", "| key | value | meaning | kohya |"]
+            lines += ["| --- | --- | --- | --- |"]
         here, there = shown(pocket[key]), shown(guide[key])
         value = here if here == there else f"{here}, sd15: {there}"
-        lines.append(f"| `{key}` | {value} | {meaning(docs[key], leaf_types(schema)[key])} |")
+        told = meaning(docs[key], leaf_types(schema)[key])
+        lines.append(f"| `{key}` | {value} | {told} | {kohya_name(key, schema)} |")
     return lines
 
 

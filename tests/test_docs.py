@@ -13,6 +13,7 @@ from docs import build
 from lora_lab.cli.arguments import quote_texts
 from lora_lab.config import SampleConfig, TrainConfig
 from lora_lab.config.store import register_schemas
+from lora_lab.kohya.names import KOHYA_NAMES
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELL = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -60,6 +61,11 @@ def test_every_setting_has_a_line_of_documentation():
     docs = build.lines_of(build.TrainConfig) | build.lines_of(build.SampleConfig)
     leaves = [*build.leaf_types(build.TrainConfig), *build.leaf_types(build.SampleConfig)]
     assert not [key for key in leaves if not docs.get(key)]
+
+
+def test_every_setting_has_kohyas_name_or_a_dash():
+    missing = [key for key in build.leaf_types(build.TrainConfig) if not KOHYA_NAMES.get(key)]
+    assert not missing, f"give these kohya's name, or NONE, in kohya/names.py: {missing}"
 
 
 def test_every_link_leads_somewhere():

@@ -17,7 +17,7 @@ from lora_lab.config.convert import leaf_types, suggest, type_words
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises while it composes a config."""
 
-GROUPS_TO_ADD = ("study",)
+GROUPS_TO_ADD = ("study", "experiment")
 """Groups from which nothing is chosen in the base config."""
 
 

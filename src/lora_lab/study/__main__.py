@@ -1,4 +1,4 @@
-"""The command that builds the comparison of a sweep again: python -m lora_lab.study <folder>."""
+"""The command that builds a comparison: python -m lora_lab.study <sweep folder>."""
 
 import argparse
 import logging
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_lab.errors import ConfigError, LabError
-from lora_lab.study.report import build_report
+from lora_lab.study.report import FOLDER, build_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,18 +21,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m lora_lab.study",
-        description="Builds the comparison of a sweep again from what is on disk.",
+        description="Builds the comparison of a sweep again from what is on disk, or one from the "
+        "logs of kohya's trainer.",
     )
-    parser.add_argument("sweep", type=Path, help="folder of a sweep: the one with sweep.json in it")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "sweep", type=Path, nargs="?", help="folder of a sweep: the one with sweep.json in it"
+    )
+    what.add_argument(
+        "--kohya", type=Path, metavar="FOLDER", help="folder of kohya's event files and settings"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="with --kohya: where to write; <FOLDER>/report"
+    )
     options = parser.parse_args(arguments)
+    if options.out is not None and options.kohya is None:
+        parser.error("--out goes with --kohya; a sweep's report lies in the sweep folder")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        page = build_report(options.sweep)
+        page = _build(options)
     except LabError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     print(page)
     return 0
+
+
+def _build(options: argparse.Namespace) -> Path:
+    if options.kohya is None:
+        return build_report(options.sweep)
+    from lora_lab.study.kohya_logs.build import build_kohya_report
+
+    return build_kohya_report(options.kohya, options.out or options.kohya / FOLDER)
 
 
 if __name__ == "__main__":

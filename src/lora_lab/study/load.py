@@ -83,6 +83,8 @@ class Sweep:
     runs: tuple[Run, ...]
     notes: tuple[str, ...] = ()
     """What concerns no single run."""
+    command: str = ""
+    """What makes this comparison again where it comes from other logs; empty: `train.py -m`."""
 
     @property
     def base_runs(self) -> tuple[Run, ...]:

@@ -12,7 +12,7 @@ from lora_lab.study.gallery import Gallery
 from lora_lab.study.headline import Headline
 from lora_lab.study.provenance import command, problems
 from lora_lab.study.table import Row, make_table
-from lora_lab.study.texts import FIGURE_TEXTS, alt_text, limits
+from lora_lab.study.texts import FIGURE_TEXTS, alt_text, limits, shown_figures
 from lora_lab.study.verdict import Study
 
 MAX_ROWS = 60
@@ -34,8 +34,8 @@ def markdown(study: Study, headline: Headline, images: Gallery) -> str:
         parts.append("## Problems")
         parts.append("\n".join(f"- {_problem(one.label, one.sentences)}" for one in found))
     parts += _grids(images)
-    for name, text in FIGURE_TEXTS.items():
-        parts.append(f"## {text.title}")
+    for name in shown_figures(study):
+        parts.append(f"## {FIGURE_TEXTS[name].title}")
         parts.append(f"![{plain_text(alt_text(study, name))}]({name}.png)")
     parts += ["## What this study can’t tell"]
     parts.append("\n".join(f"- {plain_text(limit)}" for limit in limits(study)))

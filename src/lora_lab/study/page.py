@@ -73,11 +73,12 @@ def _context(
         "version": __version__,
         "style": Markup(style),
         "script": Markup(script),
-        "style_hash": _hash(style),
-        "script_hash": _hash(script),
+        "style_hash": style_hash(style),
+        "script_hash": style_hash(script),
         "parameter": study.sweep.parameter,
         "title_values": listed(study.sweep.values),
         "headline": headline,
+        "from_logs": bool(study.sweep.command),
         "facts": _facts(study),
         "columns": columns,
         "rows": rows,
@@ -144,7 +145,7 @@ def page_bytes(figures: list[FigureSet]) -> int:
     return sum(len(picture.png) * 4 // 3 + 64 for picture in pictures)
 
 
-def _hash(text: str) -> str:
+def style_hash(text: str) -> str:
     """What a content security policy names an inline style or script by."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lora_lab.study.comparable import FINGERPRINTS
 from lora_lab.study.spelling import listed
-from lora_lab.study.verdict import Judged, Study
+from lora_lab.study.verdict import NOT_MEASURED, Judged, Study
 
 _SECRET = re.compile(r"(^|[._])(api_?key|key|token|secret|password)$", re.IGNORECASE)
 SHOWN_DIGITS = 16
@@ -36,6 +36,8 @@ class Problem:
 def command(study: Study) -> str:
     """The command that makes this sweep again; a secret among its settings is left out."""
     sweep = study.sweep
+    if sweep.command:
+        return sweep.command
     words = ["python", "train.py", "-m"]
     if len(study.parameters) == 1:
         words.append(f"{sweep.parameter}={','.join(sweep.values)}")
@@ -49,7 +51,9 @@ def command(study: Study) -> str:
 
 def fingerprint_facts(study: Study) -> list[Fact]:
     """The inputs' fingerprints in the base, and which runs have others."""
-    return [_fact(study, name, _entry("fingerprints", name)) for name in FINGERPRINTS]
+    known = {name for one in study.judged for name in one.run.record.fingerprints}
+    names = FINGERPRINTS if known & set(FINGERPRINTS) or not known else sorted(known)
+    return [_fact(study, name, _entry("fingerprints", name)) for name in names]
 
 
 def version_facts(study: Study) -> list[Fact]:
@@ -59,7 +63,8 @@ def version_facts(study: Study) -> list[Fact]:
         _fact(study, "device", lambda one: one.run.record.device),
         _fact(study, "git commit", lambda one: _short(one.run.record.git_commit)),
     ]
-    return facts + [_fact(study, name, _entry("versions", name)) for name in names]
+    facts += [_fact(study, name, _entry("versions", name)) for name in names]
+    return [fact for fact in facts if not study.sweep.command or fact.value != "not recorded"]
 
 
 def _short(commit: str) -> str:
@@ -91,6 +96,8 @@ def problems(study: Study) -> list[Problem]:
 
 def _only_floor(one: Judged, study: Study) -> bool:
     """Whether the run itself is well and only the study lacks a floor."""
+    if study.sweep.command and one.reason == NOT_MEASURED:
+        return True  # the page says so at its top: other logs never hold them
     return bool(study.floor.reason) and one.reason.endswith(study.floor.reason)
 
 

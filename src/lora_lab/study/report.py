@@ -5,13 +5,13 @@ from pathlib import Path
 
 from lora_lab.files import make_folder, write_text
 from lora_lab.study.comparison import write_comparison
-from lora_lab.study.gallery import load_gallery
-from lora_lab.study.headline import headline
+from lora_lab.study.gallery import Gallery, load_gallery
+from lora_lab.study.headline import Headline, headline
 from lora_lab.study.load import load_sweep
 from lora_lab.study.markdown import markdown
 from lora_lab.study.pictures import MAX_PAGE_BYTES, TEXT_SHARE
 from lora_lab.study.provenance import problems
-from lora_lab.study.verdict import judge
+from lora_lab.study.verdict import Study, judge
 
 log = logging.getLogger(__name__)
 FOLDER = "report"
@@ -33,18 +33,38 @@ def build_report(sweep_dir: Path) -> Path:
         ConfigError: there is no sweep in the folder.
         LabError: sweep.json can't be read, or the report can't be written.
     """
-    study = judge(load_sweep(Path(sweep_dir)))
+    sweep_dir = Path(sweep_dir)
+    study = judge(load_sweep(sweep_dir))
+    return write_report(study, headline(study), sweep_dir / FOLDER, with_images=True)
+
+
+def write_report(study: Study, words: Headline, folder: Path, *, with_images: bool) -> Path:
+    """Writes the page, its short form, the figures and the table of a comparison.
+
+    Args:
+        study: the judged runs.
+        words: the first sentences of the page.
+        folder: where all goes.
+        with_images: whether the runs have images; without, the page doesn't speak of them.
+
+    Returns:
+        The page, index.html.
+
+    Raises:
+        LabError: the report can't be written.
+    """
     for problem in problems(study):
         log.info("%s: %s", problem.name, "; ".join(problem.sentences))
-    folder = make_folder(Path(sweep_dir) / FOLDER)
+    make_folder(folder)
     # Drawing needs matplotlib, which takes a second to load: only when there is something to draw.
     from lora_lab.study.figures import draw_figures
     from lora_lab.study.page import page_bytes, write_page
 
     write_comparison(study, folder / "comparison.csv")
     figures = draw_figures(study, folder)
-    images = load_gallery(study, folder, MAX_PAGE_BYTES - TEXT_SHARE - page_bytes(figures))
+    room = MAX_PAGE_BYTES - TEXT_SHARE - page_bytes(figures)
+    images = load_gallery(study, folder, room) if with_images else Gallery([], [], None)
     page = folder / "index.html"
-    write_page(study, headline(study), figures, images, page)
-    write_text(folder / "report.md", markdown(study, headline(study), images))
+    write_page(study, words, figures, images, page)
+    write_text(folder / "report.md", markdown(study, words, images))
     return page

@@ -174,7 +174,8 @@ def _row(one: Judged, study: Study, cells: tuple[Cell, ...]) -> Row:
     tags += ["reused"] if run.reused else []
     verdict = one.kind.value
     if run.is_base and one.run is not (study.base.run if study.base else None):
-        verdict = "another seed"
+        own_seed = study.base is not None and run.seed != study.base.run.seed
+        verdict = "another seed" if own_seed else "trained again"
     return Row(
         label=f"{study.sweep.base_value} ({run.name})" if run.is_base else one.label,
         tag=", ".join(tags),

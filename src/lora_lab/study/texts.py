@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lora_lab.study.comparable import changes_training_loss
-from lora_lab.study.measure import Measures
+from lora_lab.study.measure import HELD_OUT, Measures
 from lora_lab.study.spelling import duration, plain, signed, size
 from lora_lab.study.verdict import FEW_SEEDS, Judged, Kind, Study
 
@@ -67,6 +67,13 @@ FIGURE_TEXTS = {
         "base's seeds tell how much.",
     ),
 }
+
+
+def shown_figures(study: Study) -> tuple[str, ...]:
+    """The names of the figures of a report; other logs never hold a held-out loss."""
+    held_out = any(one.run.metrics.measured(HELD_OUT) for one in study.judged)
+    absent = {"val_loss"} if study.sweep.command and not held_out else set()
+    return tuple(name for name in FIGURE_TEXTS if name not in absent)
 
 
 def alt_text(study: Study, name: str) -> str:

@@ -30,6 +30,7 @@ __all__ = ["FACTOR", "Floor", "Judged", "Kind", "Metric", "MetricResult", "Study
 
 FACTOR = 2.0
 """Half the width of the band of the base's seeds in figures, in standard deviations."""
+NOT_MEASURED = "neither held-out loss nor image metrics were measured"
 FEW_SEEDS = 5
 """With fewer base seeds than this the floor itself is uncertain, and the report says so."""
 
@@ -290,4 +291,4 @@ def _why_not_ranked(
     reasons = [result.reason for result in results if result.reason]
     if comparability.loss_changed and not reasons:
         return comparability.loss_changed
-    return reasons[0] if reasons else "neither held-out loss nor image metrics were measured"
+    return reasons[0] if reasons else NOT_MEASURED

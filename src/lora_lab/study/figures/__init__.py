@@ -12,6 +12,7 @@ from lora_lab.files import atomic_path
 from lora_lab.study.figures import cost, dlr, held_out, loss
 from lora_lab.study.figures.curves import Pen, pen_for
 from lora_lab.study.figures.style import DARK, LIGHT, NARROW, WIDE, Layout, Theme, drawing
+from lora_lab.study.texts import shown_figures
 from lora_lab.study.verdict import Study
 
 DRAW: dict[str, Callable[[Pen], Figure]] = {
@@ -58,7 +59,7 @@ def draw_figures(study: Study, folder: Path) -> list[FigureSet]:
         LabError: a file can't be written.
     """
     figures = []
-    for name in DRAW:
+    for name in shown_figures(study):
         light = render(study, name, LIGHT, WIDE)
         with atomic_path(folder / f"{name}.png") as path:
             path.write_bytes(light.png)

@@ -1,0 +1,43 @@
+"""What became of kohya's settings: taken over, without effect, or not to be expressed."""
+
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from lora_lab.config import TrainConfig
+from lora_lab.config.convert import leaf_types
+
+
+@dataclass
+class Translation:
+    """kohya's settings as ours."""
+
+    groups: dict[str, str] = field(default_factory=dict)
+    """Config group -> choice, such as optimizer -> dadapt_adam."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Our key -> value."""
+    taken: dict[str, str] = field(default_factory=dict)
+    """kohya's name -> our key."""
+    ignored: dict[str, str] = field(default_factory=dict)
+    """kohya's name -> why it changes nothing."""
+    impossible: dict[str, str] = field(default_factory=dict)
+    """kohya's name -> why its value can't be expressed."""
+    to_give: dict[str, str] = field(default_factory=dict)
+    """Our key that has to be given with the command -> why."""
+
+    def put(self, key: str, value: Any, source: str) -> None:
+        """Takes a value over."""
+        self.settings[key] = value
+        self.taken[source] = f"{self.taken[source]}, {key}" if source in self.taken else key
+
+
+def fitting(value: Any, key: str) -> Any:
+    """The value in the type of one of our keys, None where it doesn't fit."""
+    kind = leaf_types(TrainConfig)[key]
+    kinds = set(get_args(kind) or (kind,))
+    if bool in kinds and isinstance(value, bool | int) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if int in kinds and float(value).is_integer():
+            return int(value)
+        return float(value) if float in kinds else str(value) if str in kinds else None
+    return str(value) if str in kinds and isinstance(value, str) else None

@@ -1,0 +1,73 @@
+"""From kohya's settings to ours, name by name."""
+
+from typing import Any
+
+from lora_lab.kohya.arguments import Arguments
+from lora_lab.kohya.choices import DEFAULTS, OFF, WITHOUT_EFFECT
+from lora_lab.kohya.names import KOHYA_NAMES, PLAIN
+from lora_lab.kohya.special import HANDLERS
+from lora_lab.kohya.translated import Translation, fitting
+from lora_lab.kohya.values import is_empty, parse
+
+
+def translate(arguments: Arguments) -> Translation:
+    """Translates kohya's settings.
+
+    Every name of the file ends in exactly one of taken, ignored and impossible; a setting that is
+    not given has kohya's default.
+
+    Args:
+        arguments: what a file of kohya's said.
+    """
+    result = Translation(ignored=dict(arguments.ignored))
+    left = dict(arguments.values)
+    for handler in HANDLERS:
+        handler(left, result)
+    for key in PLAIN:
+        _plain(key, left, result)
+    for name, value in left.items():
+        _other(name, value, result)
+    said = {*result.taken, *result.ignored, *result.impossible}
+    parts = {part for name in said for part in name.split(": ")}
+    for name in arguments.values.keys() - parts:
+        result.ignored[name] = "off, or told by the settings beside it"
+    return result
+
+
+def _plain(key: str, left: dict[str, Any], result: Translation) -> None:
+    """A setting that has the same value on both sides."""
+    name = KOHYA_NAMES[key]
+    given = left.pop(name, None)
+    if is_empty(given):
+        if name == "lr_scheduler_timescale" or name == "network_weights":
+            result.put(key, None, name)
+        elif name in DEFAULTS:
+            result.put(key, fitting(DEFAULTS[name], key), name)
+        else:
+            result.ignored[name] = f"not given: {key} keeps LoRA Lab's own value"
+        return
+    value = fitting(parse(given), key)
+    if value is None:
+        result.impossible[name] = f"{given!r} is no value for {key}"
+    else:
+        result.put(key, value, name)
+
+
+def _other(name: str, value: Any, result: Translation) -> None:
+    """A name without a key of ours: without effect, off, as it always is here, or impossible."""
+    parsed = parse(value) if not is_empty(value) else None
+    if name in WITHOUT_EFFECT:
+        result.ignored[name] = WITHOUT_EFFECT[name]
+    elif name in OFF and (parsed is None or parsed in (OFF[name], False, 0)):
+        result.ignored[name] = "off"
+    elif parsed in (None, False):
+        result.ignored[name] = "not given"
+    elif name in OFF:
+        result.impossible[name] = f"LoRA Lab has nothing for the value {_short(value)}"
+    else:
+        result.impossible[name] = f"LoRA Lab doesn't know this setting, got {_short(value)}"
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return repr(text if len(text) <= 60 else f"{text[:59]}…")

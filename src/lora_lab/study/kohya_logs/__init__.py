@@ -1,0 +1,1 @@
+"""Comparisons made from the TensorBoard logs and settings of kohya's trainer."""

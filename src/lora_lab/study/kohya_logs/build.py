@@ -1,0 +1,242 @@
+"""Writes the comparisons of a folder of kohya's logs: a report each, and a page over them."""
+
+import csv
+import io
+import math
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from lora_lab import __version__
+from lora_lab.files import make_folder, write_text
+from lora_lab.study.comparison import FORMULA_STARTS
+from lora_lab.study.headline import Headline
+from lora_lab.study.kohya_logs.compare_logs import Comparison, comparisons, growth_findings
+from lora_lab.study.kohya_logs.load import KohyaRun, Logs, load_logs
+from lora_lab.study.measure import measure
+from lora_lab.study.page import TEMPLATES, style_hash
+from lora_lab.study.report import write_report
+from lora_lab.study.spelling import duration, listed, plain, signed
+from lora_lab.study.verdict import Study, judge
+
+MOST = 60
+"""Longest name of a folder."""
+
+
+def build_kohya_report(folder: Path, out: Path) -> Path:
+    """Reads a folder of kohya's logs and writes what can be said of it.
+
+    With one comparison in the folder its report is `index.html`; with several, `index.html` is a
+    page over them and each has a folder of its own. `runs.csv` holds the figures of every run.
+
+    Args:
+        folder: a `logging_dir` of kohya's trainer, or any folder above such.
+        out: where the report goes.
+
+    Returns:
+        The page, index.html.
+
+    Raises:
+        ConfigError: no folder, or no logs of kohya's trainer in it.
+        LabError: the report can't be written.
+    """
+    logs = load_logs(folder)
+    found = comparisons(logs)
+    make_folder(out)
+    write_text(out / "runs.csv", runs_text(found))
+    if len(found) == 1:
+        return _write_one(found[0], out, folder)
+    links = {one.name: _folder_name(one.name, number) for number, one in enumerate(found, 1)}
+    for one in found:
+        _write_one(one, out / links[one.name], folder)
+    page = out / "index.html"
+    write_text(page, _overview(logs, found, links))
+    return page
+
+
+def _write_one(one: Comparison, out: Path, folder: Path) -> Path:
+    words = (
+        f"python -m lora_lab.study --kohya {shlex.quote(folder.name)} --out {shlex.quote(out.name)}"
+    )
+    study = judge(replace(one.sweep, command=words))
+    return write_report(study, words_of(one, study), out, with_images=False)
+
+
+def words_of(one: Comparison, study: Study) -> Headline:
+    """The first sentences: what the logs can and can't show, then what they show by themselves."""
+    strangers = [run.label for run in one.runs if run.member.stream != one.base.member.stream]
+    others = [
+        run.label
+        for run in one.runs
+        if run.member.stream == one.base.member.stream
+        and run.member.inputs != one.base.member.inputs
+    ]
+    reasons = []
+    if strangers:
+        reasons.append(f"{listed(strangers)} drew other noise than the base")
+    if others:
+        reasons.append(f"{listed(others)} had other inputs")
+    why = f"; {', and '.join(reasons)}" if reasons else ""
+    sentence = (
+        f"No verdict on {one.sweep.parameter}: kohya's logs hold no held-out loss and no "
+        f"images{why}."
+    )
+    return Headline(sentence, (*one.findings, *_paired(study, one)))
+
+
+def _paired(study: Study, one: Comparison) -> list[str]:
+    """What training loss shows of the values that share noise and inputs with the base."""
+    base = study.base.measures.tail_loss if study.base else math.nan
+    told = [
+        f"{judged.label} {signed(judged.paired.tail / base * 100, 2)} %"
+        for judged in study.values
+        if judged.paired is not None and judged.paired.unit == "step" and base
+    ]
+    if not told:
+        return []
+    return [
+        f"Training loss against {one.base.label} under the same noise and inputs, last fifth of "
+        f"the steps: {listed(told, 12)}. That is how well the training images are "
+        "learned, not which value is better."
+    ]
+
+
+def _folder_name(name: str, number: int) -> str:
+    plain_name = re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.").lower()[:MOST]
+    return f"{number:02d}-{plain_name}" if plain_name else f"{number:02d}"
+
+
+COLUMNS = (
+    "comparison",
+    "run",
+    "value",
+    "base",
+    "status",
+    "noise",
+    "inputs",
+    "steps",
+    "epochs",
+    "d_final",
+    "growth_factor",
+    "growth_until_step",
+    "peak_dlr",
+    "peak_dlr_step",
+    "mean_loss",
+    "tail_loss",
+    "first_loss",
+    "seconds",
+    "notes",
+)
+
+
+def runs_text(found: list[Comparison]) -> str:
+    """runs.csv: one row a run, with what its log shows."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for one in found:
+        for run in one.runs:
+            row = _figures(one, run)
+            writer.writerow({key: _cell(value) for key, value in row.items()})
+    return buffer.getvalue()
+
+
+def _figures(one: Comparison, run: KohyaRun) -> dict[str, str | float]:
+    figures = measure(next(item for item in one.sweep.runs if item.name == run.label))
+    loss = run.curve.loss
+    return {
+        "comparison": one.name,
+        "run": run.label,
+        "value": run.place.value,
+        "base": "yes" if run.place.value == one.base.place.value else "no",
+        "status": run.status,
+        "noise": run.member.stream,
+        "inputs": run.member.inputs,
+        "steps": figures.steps,
+        "epochs": run.series.epochs,
+        "d_final": run.growth.last,
+        "growth_factor": run.growth.factor,
+        "growth_until_step": run.growth.end or math.nan,
+        "peak_dlr": figures.peak_dlr_unet,
+        "peak_dlr_step": figures.peak_dlr_step,
+        "mean_loss": float(loss.mean()) if len(loss) else math.nan,
+        "tail_loss": figures.tail_loss,
+        "first_loss": float(loss[0]) if len(loss) else math.nan,
+        "seconds": run.series.seconds,
+        "notes": "; ".join(run.notes),
+    }
+
+
+def _cell(value: str | float) -> str:
+    """One cell; text that a spreadsheet would run as a formula gets a quote in front."""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA_STARTS) else value
+    return "" if math.isnan(value) else f"{value:.8g}"
+
+
+def _overview(logs: Logs, found: list[Comparison], links: dict[str, str]) -> str:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    every = [run for one in found for run in one.runs]
+    return environment.get_template("kohya.html.j2").render(
+        version=__version__,
+        style=Markup(style),
+        style_hash=style_hash(style),
+        name=logs.folder.resolve().name,
+        findings=[*_over_all(logs, found), *growth_findings(tuple(every))],
+        left_out=logs.left_out,
+        comparisons=[
+            {
+                "name": one.name,
+                "link": f"{links[one.name]}/index.html",
+                "findings": one.findings,
+                "rows": [_shown(one, run) for run in one.runs],
+            }
+            for one in found
+        ],
+    )
+
+
+def _over_all(logs: Logs, found: list[Comparison]) -> list[str]:
+    """What holds over the comparisons; each sentence about the base once."""
+    kinds = sorted({(run.member.stream, run.member.inputs) for run in logs.runs})
+    streams = len({stream for stream, _ in kinds})
+    mixed = sorted({stream for stream, letter in kinds if letter != "A"})
+    sentences = [
+        f"{len(logs.runs)} runs in {len(found)} comparisons drew {streams} different streams of "
+        "noise. Only losses of one stream can be compared step by step."
+    ]
+    if mixed:
+        sentences.append(
+            "Some runs of one stream differ in their loss from step 1 on, before anything was "
+            "learned: their inputs differed. Runs of other inputs (column “inputs”) can't be "
+            "compared unpaired, whatever their setting."
+        )
+    about_bases = (text for one in found for text in one.findings if text.startswith("The base"))
+    return [*sentences, *list(dict.fromkeys(about_bases))[:1]]
+
+
+def _shown(one: Comparison, run: KohyaRun) -> list[str]:
+    figures = _figures(one, run)
+    return [
+        run.label + (" (base)" if figures["base"] == "yes" else ""),
+        f"{run.member.stream}{run.member.inputs}",
+        str(figures["steps"]),
+        plain(run.growth.last),
+        "–" if math.isnan(run.growth.factor) else f"{run.growth.factor:.4g}",
+        plain(float(figures["peak_dlr"])),
+        plain(float(figures["mean_loss"])),
+        plain(float(figures["tail_loss"])),
+        duration(run.series.seconds),
+        run.status,
+    ]

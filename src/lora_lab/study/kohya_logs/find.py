@@ -1,0 +1,102 @@
+"""Finding the runs of a folder of kohya's logs, and the settings that belong to each.
+
+A run is a folder with event files in it. Runs that lie in one folder are compared with one
+another; folders in between, such as `GR 1.02` and `GR INF`, make a comparison of their own each.
+Settings are files of the same place with the name of the run.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lora_lab.errors import ConfigError
+from lora_lab.kohya.events import is_event_file
+
+LOG_FOLDERS = {"log", "logs", "logging", "tensorboard"}
+CONFIG_FOLDERS = {"config", "configs", "settings", "json", "presets"}
+TRACKERS = {"network_train", "lora_train", "finetuning", "dreambooth"}
+"""Folder that kohya's trainer makes inside the one named by the time."""
+SETTINGS = {".json", ".toml"}
+_DATED = re.compile(r"^(?P<label>.+?)[_ -]\d{1,4}[._-]\d{1,2}(?:[._-]\d{2,4})?$")
+"""A value with a date behind it, `3_13.08`: the same value trained again."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one run lies."""
+
+    group: tuple[str, ...]
+    """Folders above it without `logs`: the comparison that it belongs to."""
+    label: str
+    """Its own folder's name."""
+    files: tuple[Path, ...]
+    """Its event files, by name."""
+
+    @property
+    def value(self) -> str:
+        """The label without a date behind it."""
+        dated = _DATED.match(self.label)
+        return dated["label"] if dated else self.label
+
+
+def find_runs(folder: Path) -> list[Place]:
+    """Finds every run below a folder.
+
+    Raises:
+        ConfigError: it is no folder, or there are no event files in it.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder; name the folder of kohya's logs")
+    by_folder: dict[Path, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if is_event_file(path) and path.is_file():
+            by_folder.setdefault(path.parent, []).append(path)
+    if not by_folder:
+        raise ConfigError(
+            f"{folder} holds no event files (events.out.tfevents.*); name the folder that was "
+            "kohya's logging_dir, or one above it"
+        )
+    places = []
+    for run, files in by_folder.items():
+        parts = [part for part in run.relative_to(folder).parts if part.lower() not in LOG_FOLDERS]
+        while len(parts) > 1 and parts[-1].lower() in TRACKERS:
+            parts.pop()
+        label = parts.pop() if parts else folder.resolve().name
+        places.append(Place(tuple(parts), label, tuple(files)))
+    return places
+
+
+def find_settings(folder: Path, runs: list[Place]) -> dict[Place, Path]:
+    """Finds the settings of each run by name: its own label, or its value.
+
+    Of several files with the right name the one whose folders agree best with the run's counts.
+    """
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SETTINGS and path.is_file()
+    ]
+    keyed: dict[str, list[tuple[Path, tuple[str, ...]]]] = {}
+    for path in files:
+        above = path.relative_to(folder).parts[:-1]
+        group = tuple(p for p in above if p.lower() not in CONFIG_FOLDERS | LOG_FOLDERS)
+        keyed.setdefault(_plain(path.stem), []).append((path, group))
+    found = {}
+    for run in runs:
+        beside = [path for path in files if path.parent == run.files[0].parent]
+        candidates = keyed.get(_plain(run.label), []) or keyed.get(_plain(run.value), [])
+        fitting = [(path, group) for path, group in candidates if _agrees(group, run.group)]
+        if len(beside) == 1:
+            found[run] = beside[0]
+        elif fitting:
+            found[run] = max(fitting, key=lambda item: len(item[1]))[0]
+    return found
+
+
+def _agrees(settings: tuple[str, ...], run: tuple[str, ...]) -> bool:
+    """Whether the folders of settings are those of a run, or of all runs above it."""
+    return settings == run[: len(settings)]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s_]+", " ", text.strip().lower())

@@ -1,0 +1,101 @@
+"""Which runs saw the same noise, and which of those the same inputs.
+
+The loss of a step depends mostly on the timestep, the noise and the image of that step. Two runs
+that drew the same ones rise and fall together, step by step, whatever they learn; two that did not
+have nothing in common. Before the first update nothing was learned: where runs of one stream differ
+in their very first loss, and the setting under study can't be why, their inputs differed (other
+latents from another VAE or a stale cache, other captions, another checkpoint).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAME = 0.995
+"""Correlation of the losses of one stream: above 0.999 in the guide's logs, others below 0.98."""
+MIN_STEPS = 20
+"""With fewer shared steps a correlation says nothing."""
+SAME_START = 0.005
+"""First losses that differ by more, as a share, come from other inputs; 16-bit rounding is less."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The loss of one run by step, S steps."""
+
+    steps: NDArray[np.int64]
+    """(S,)"""
+    loss: NDArray[np.float64]
+    """(S,), finite."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where a run belongs."""
+
+    stream: int
+    """Runs with the same number saw the same noise; from 1."""
+    inputs: str
+    """Runs of one stream with the same letter started from the same loss."""
+    correlation: float
+    """Step by step with the first run of its stream."""
+
+
+def correlation(one: Curve, other: Curve) -> float:
+    """Correlation of two losses at the steps that both have; NaN with too few."""
+    shared, own, theirs = np.intersect1d(one.steps, other.steps, return_indices=True)
+    if len(shared) < MIN_STEPS:
+        return float("nan")
+    first, second = one.loss[own], other.loss[theirs]
+    if first.std() == 0 or second.std() == 0:
+        return float("nan")
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def start_ratio(one: Curve, other: Curve) -> float:
+    """The first loss of one as a multiple of the other's; NaN when step 1 isn't in both."""
+    if not (len(one.steps) and len(other.steps)) or one.steps[0] != 1 or other.steps[0] != 1:
+        return float("nan")
+    return float(one.loss[0] / other.loss[0]) if other.loss[0] else float("nan")
+
+
+def mean_ratio(one: Curve, other: Curve) -> float:
+    """The mean loss over the shared steps as a multiple of the other's."""
+    shared, own, theirs = np.intersect1d(one.steps, other.steps, return_indices=True)
+    return float(one.loss[own].mean() / other.loss[theirs].mean()) if len(shared) else float("nan")
+
+
+def group_streams(curves: list[Curve]) -> list[Member]:
+    """Sorts runs by noise stream, and within each by where they started.
+
+    Each run is compared with the first run of every stream so far.
+
+    Args:
+        curves: the runs' losses.
+    """
+    streams: list[list[Curve]] = []  # of each stream, the first run of each kind of inputs
+    members = []
+    for curve in curves:
+        close = [correlation(curve, kinds[0]) for kinds in streams]
+        number = next((i for i, value in enumerate(close) if value >= SAME), len(streams))
+        if number == len(streams):
+            streams.append([])
+            close.append(1.0)
+        kinds = streams[number]
+        alike = (i for i, kind in enumerate(kinds) if _starts_alike(curve, kind))
+        letter = next(alike, len(kinds))
+        if letter == len(kinds):
+            kinds.append(curve)
+        members.append(Member(number + 1, _letter(letter), close[number]))
+    return members
+
+
+def _starts_alike(one: Curve, other: Curve) -> bool:
+    """Whether nothing speaks against the same inputs."""
+    ratio = start_ratio(one, other)
+    return not abs(ratio - 1) > SAME_START  # an unknown ratio speaks against nothing
+
+
+def _letter(index: int) -> str:
+    return chr(ord("A") + index) if index < 26 else f"A{index}"

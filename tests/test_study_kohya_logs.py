@@ -1,0 +1,224 @@
+"""A comparison from kohya's logs: what it finds by itself, and what it does with bad logs."""
+
+import csv
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from kohya_logs import cosine, growing_d, noise, write_run, write_settings, write_study
+from lora_lab.errors import ConfigError
+from lora_lab.study.__main__ import main
+from lora_lab.study.kohya_logs.compare_logs import comparisons
+from lora_lab.study.kohya_logs.growth import measure_growth
+from lora_lab.study.kohya_logs.load import load_logs
+
+
+def by_label(folder):
+    return {run.label: run for run in load_logs(folder).runs}
+
+
+def only(folder):
+    (one,) = comparisons(load_logs(folder))
+    return one
+
+
+def test_the_factor_and_its_stretch_are_found_in_a_curve_of_known_growth():
+    steps = np.arange(1, 501)
+    growth = measure_growth(steps, growing_d(500, 1.02, 2e-3))
+    assert growth.factor == pytest.approx(1.02, abs=1e-6)
+    assert growth.start == 6 and growth.end == pytest.approx(6 + np.log(2000) / np.log(1.02), abs=2)
+    assert growth.last == pytest.approx(2e-3)
+
+
+def test_jumps_are_no_rate():
+    jumps = np.cumprod(np.r_[1e-6, np.random.default_rng(0).uniform(1, 2, 200)])
+    assert np.isnan(measure_growth(np.arange(1, 202), jumps).factor)
+
+
+def test_the_study_is_read_without_being_told_what_is_in_it(tmp_path):
+    one = only(write_study(tmp_path))
+    assert one.sweep.parameter == "network.alpha" and one.sweep.base_value == "1"
+    runs = {run.label: run for run in one.runs}
+    assert runs["64"].member.stream != runs["1_13.08"].member.stream
+    assert {runs[label].member.inputs for label in ("1_13.08", "32")} == {"A"}
+    assert {runs[label].member.inputs for label in ("1_17.08", "128")} == {"B"}
+    text = " ".join(one.findings)
+    assert "5.0 % lower at step 1, before anything was learned" in text
+    assert "can't be compared with those of the other unpaired" in text
+    assert "64 (" in text and "share the noise" in text
+    assert "d grows as 1.06^k" in text
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The report of the study."""
+    folder = tmp_path_factory.mktemp("study")
+    assert main(["--kohya", str(write_study(folder / "in")), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_runs_of_other_noise_or_inputs_are_not_ranked(report):
+    rows = list(csv.DictReader((report / "comparison.csv").open(encoding="utf-8")))
+    reasons = {row["run"]: row["reason"] for row in rows}
+    assert "other noise" in reasons["64"] and "other inputs" in reasons["128"]
+    assert {row["verdict"] for row in rows} == {"base", "not ranked"}
+    assert reasons["32"] and "other" not in reasons["32"]
+    assert next(row for row in rows if row["run"] == "32")["paired_by"] == "step"
+    assert not next(row for row in rows if row["run"] == "128")["paired_by"]
+
+
+def test_the_page_opens_alone_and_has_no_empty_parts(report):
+    page = (report / "index.html").read_text(encoding="utf-8")
+    assert 'id="loss_paired"' in page and 'id="grids"' not in page and 'id="val_loss"' not in page
+    assert "lower at step 1" in page
+    assert not re.search(r'(?:src|href)="https?:', page)
+
+
+def test_families_in_folders_of_their_own_make_a_page_over_them(tmp_path):
+    for family in ("GR 1.02", "GR INF"):
+        write_study(tmp_path / "in" / family)
+    assert main(["--kohya", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    links = re.findall(r'<h2 id="c\d"><a href="([^"]+)"', page)
+    assert len(links) == 2 and all((tmp_path / "out" / link).is_file() for link in links)
+    assert len(list(csv.DictReader((tmp_path / "out" / "runs.csv").open()))) == 10
+
+
+def test_newer_logs_give_d_from_the_schedule_in_the_settings(tmp_path):
+    d = growing_d(100, 1.06, 1e-4)
+    write_run(tmp_path / "logs" / "8", noise(1, 100), d, tags="2026")
+    write_settings(tmp_path / "configs" / "8.json")
+    run = by_label(tmp_path)["8"]
+    assert run.growth.last == pytest.approx(1e-4, rel=1e-4)
+    assert run.growth.factor == pytest.approx(1.06, rel=1e-4)
+
+
+def test_newer_logs_without_settings_say_that_d_cant_be_told(tmp_path):
+    write_run(tmp_path / "8", noise(1, 100), growing_d(100, 1.06, 1e-4), tags="2026")
+    run = by_label(tmp_path)["8"]
+    assert np.isnan(run.growth.last) and any("d can't be told" in note for note in run.notes)
+
+
+def test_a_run_in_two_files_is_one_run(tmp_path):
+    loss, d = noise(1, 100), growing_d(100, 1.06, 1e-4)
+    write_run(tmp_path / "a", loss[:60], d[:60], total=100)
+    write_run(tmp_path / "a", loss[60:], d[60:], first=61, total=100)
+    run = by_label(tmp_path)["a"]
+    assert run.curve.steps.tolist() == list(range(1, 101))
+    assert run.curve.loss == pytest.approx(loss) and run.status == "complete"
+
+
+def test_a_restart_replaces_what_it_repeats_and_says_so(tmp_path):
+    loss, d = noise(1, 100), growing_d(100, 1.06, 1e-4)
+    write_run(tmp_path / "a", noise(9, 60), d[:60], total=100, started=1e9)
+    write_run(tmp_path / "a", loss[40:], d[40:], first=41, total=100, started=2e9)
+    run = by_label(tmp_path)["a"]
+    assert run.curve.loss[40:] == pytest.approx(loss[40:])
+    assert any("starts again at step 41" in note for note in run.notes)
+
+
+def test_an_interrupted_run_and_its_repeat_in_one_folder_are_told_apart(tmp_path):
+    loss, d = noise(1, 100), growing_d(100, 1.06, 1e-4)
+    write_run(tmp_path / "a", loss, d, started=1e9)
+    first = next((tmp_path / "a").iterdir())
+    first.rename(first.with_name("events.out.tfevents.0.first"))
+    write_run(tmp_path / "a", noise(2, 100), d, started=2e9)
+    assert set(by_label(tmp_path)) == {"a", "a (2)"}
+
+
+def test_nan_is_named_and_left_out(tmp_path):
+    loss = noise(1, 100)
+    loss[50:53] = np.nan
+    write_run(tmp_path / "a", loss, growing_d(100, 1.06, 1e-4))
+    run = by_label(tmp_path)["a"]
+    assert len(run.curve.loss) == 97
+    assert any("not a number in 3 steps, first in step 51" in note for note in run.notes)
+
+
+def test_a_log_that_ends_too_early_is_not_complete(tmp_path):
+    loss, d = noise(1, 60), growing_d(60, 1.06, 1e-4)
+    write_run(tmp_path / "told" / "1", loss, d, total=100)
+    write_settings(tmp_path / "told" / "1.json", epoch=10)
+    write_run(tmp_path / "untold" / "1", loss, d, total=100)
+    notes = {run.place.group: run for run in load_logs(tmp_path).runs}
+    assert {run.status for run in notes.values()} == {"unfinished"}
+    assert any("epoch 7 of 10" in note for note in notes[("told",)].notes)
+
+
+def test_a_hundred_runs_are_sorted_within_a_few_seconds(tmp_path):
+    path = write_run(tmp_path / "0", noise(1, 60), growing_d(60, 1.06, 1e-4))
+    content = path.read_bytes()
+    for number in range(1, 100):
+        (tmp_path / str(number)).mkdir()
+        copy = tmp_path / str(number) / f"events.out.tfevents.{number}.x"
+        copy.write_bytes(content[: len(content) - 100 * (number % 3)])
+    one = only(tmp_path)
+    assert len(one.runs) == 100 and {run.member.stream for run in one.runs} == {1}
+    assert [run.label for run in one.runs[1:4]] == ["1", "2", "3"]
+
+
+def test_foreign_and_empty_files_are_named_beside_good_ones(tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    write_run(tmp_path / "good", noise(1, 50), growing_d(50, 1.06, 1e-4))
+    with SummaryWriter(str(tmp_path / "other")) as writer:
+        writer.add_scalar("train/accuracy", 0.5, 1)
+    (tmp_path / "junk").mkdir()
+    (tmp_path / "junk" / "events.out.tfevents.9.x").write_bytes(b"no records in here" * 9)
+    logs = load_logs(tmp_path)
+    assert [run.label for run in logs.runs] == ["good"]
+    assert any("train/accuracy" in line for line in logs.left_out)
+    assert any("junk" in line and "damaged" in line for line in logs.left_out)
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "foreign"])
+def test_a_folder_without_kohyas_logs_is_refused_by_name(tmp_path, kind, capsys):
+    folder = tmp_path / "logs"
+    if kind != "missing":
+        folder.mkdir()
+    if kind == "foreign":
+        (folder / "events.out.tfevents.1.x").write_bytes(b"text, not records" * 9)
+    assert main(["--kohya", str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert str(folder) in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_one_run_alone_with_a_hostile_name_gives_a_report_without_a_verdict(tmp_path, capsys):
+    hostile = "<script>alert(1)<"
+    write_run(tmp_path / "in" / hostile, noise(1, 50), growing_d(50, 1.06, 1e-4))
+    write_settings(tmp_path / "in" / f"{hostile}.json", optimizer="<b>x")
+    assert main(["--kohya", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.html")
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page and "No verdict" in page
+
+
+def test_damaged_settings_are_said_and_stop_nothing(tmp_path):
+    write_study(tmp_path)
+    (tmp_path / "configs" / "32.json").write_text("{", encoding="utf-8")
+    shutil.rmtree(tmp_path / "logs" / "64")
+    runs = by_label(tmp_path)
+    assert any("not whole JSON" in note for note in runs["32"].notes)
+
+
+def test_kohyas_own_folders_are_seen_through(tmp_path):
+    d = growing_d(50, 1.06, 1e-4)
+    write_run(tmp_path / "logs" / "20230813121606" / "network_train", noise(1, 50), d)
+    assert set(by_label(tmp_path)) == {"20230813121606"}
+
+
+def test_the_schedule_of_the_tests_is_kohyas():
+    assert cosine(1100)[0] == pytest.approx(0.9999979610)  # lr/unet of the guide's first row
+
+
+def test_out_without_kohya_is_refused(tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path), "--out", str(tmp_path)])
+    assert stopped.value.code == 2
+
+
+def test_load_refuses_what_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigError, match="is not a folder"):
+        load_logs(tmp_path / "file")
