@@ -24,7 +24,10 @@ SETTINGS = ROOT / "docs" / "settings.md"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-MAPPINGS = ("optimizer.args",)
+MAPPINGS = (
+    "sampling.prompts.complex_for",
+    "optimizer.args",
+)
 """Settings that are themselves names with values."""
 MISSING = "(missing)"
 GUIDE = ["model=sd15", "data=folder", "sampling=sd15"]
@@ -70,6 +73,8 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         text = ", ".join(str(item) for item in value)
         return f"`[{text}]`" if len(text) <= 60 else f"{len(value)} entries"
+    if isinstance(value, dict) and value:
+        return f"{len(value)} set"
     if value is None or isinstance(value, bool):
         return f"`{str(value).lower().replace('none', 'null')}`"
     return f"`{value}`" if value != "" else "(empty)"

@@ -159,7 +159,12 @@ def recipe(name: str) -> ImageRecipe:
         lora="lora",
         lora_hash="0123456789ab",
         lora_weight=1.0,
-        batch="1",
+        lora_digest="0123456789abcdef",
+        vae_hash="0123456789",
+        batch_place=0,
+        batch_size=1,
+        threads=1,
+        torch="2.13.0",
         names={},
     )
 

@@ -171,10 +171,32 @@ def test_conversion_keeps_every_value():
 
 
 def test_sample_wants_either_a_run_or_a_lora():
-    for overrides in ([], ["run=a", "lora=b"]):
+    for overrides in ([], ["run=a", "lora=b"], ["run=a", "png=b"]):
         config = to_sample_config(composed(*overrides, name="sample"))
-        with pytest.raises(ConfigError, match="either run or lora must be set"):
+        with pytest.raises(ConfigError, match="one of run, lora and png must be set"):
             check_sample(config)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("sampling.steps=0", r"sampling\.steps must be >= 1, got 0"),
+        ("sampling.width=300", r"sampling\.width must be >= 8 and a multiple of 8, got 300"),
+        ("sampling.axes.sampler=[PLMS]", r"sampling\.axes\.sampler must be a list of some of"),
+        ("sampling.axes.guidance=[0.5]", r"sampling\.axes\.guidance must be .* >= 1"),
+        ("sampling.grids.0.rows=height", r"sampling\.grids\[0\]\.rows must be one of value, step"),
+        ("sampling.grids.0.columns=value", r"sampling\.grids\[0\]\.columns must differ"),
+        ("sampling.grids.0.name=../x", r"sampling\.grids\[0\]\.name must be letters"),
+        ("sampling.grids.1.name=simple", r"sampling\.grids\[1\]\.name must be another"),
+        ("sampling.grids.0.prompts=[random]", r"prompts must be one prompt unless an axis"),
+        ("sampling.picture.formats=[webp]", r"picture\.formats must be \[png\]"),
+        ("columns=seed", "rows must be set where columns or pages are"),
+    ],
+)
+def test_grids_and_axes_are_checked_before_anything_loads(override, problem):
+    config = to_sample_config(composed("run=a", override, name="sample"))
+    with pytest.raises(ConfigError, match=problem):
+        check_sample(config)
 
 
 def test_the_nearest_key_is_found_in_another_section():

@@ -143,7 +143,7 @@ def test_pocket_changes_only_what_its_files_explain():
     changed = {
         key
         for key in pocket
-        if pocket[key] != sd15[key] and not key.startswith(("model.", "sampling.", "metrics."))
+        if not key.startswith(("model.", "sampling.", "metrics.")) and pocket[key] != sd15[key]
     }
     files = [CONF / "model" / "pocket.yaml", CONF / "tuned" / "pocket_dadapt_adam.yaml"]
     explained = OmegaConf.merge(*(OmegaConf.load(file) for file in files))

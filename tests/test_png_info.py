@@ -31,7 +31,12 @@ RECIPE = ImageRecipe(
     lora_hash="1a2b3c4d5e6f",
     lora_weight=0.8,
     names={"other": "aaaabbbbcccc", "embedding:style": "ddddeeeeffff"},
-    batch="11 abcdef",
+    lora_digest="0123456789abcdef",
+    vae_hash="abcdefabcd",
+    batch_place=1,
+    batch_size=2,
+    threads=2,
+    torch="2.13.0",
 )
 # A1111's own format, as FORMATS and its users' files show it.
 A1111 = """a castle, (night:1.2)
@@ -81,6 +86,12 @@ def test_any_prompt_survives_the_file(tmp_path, prompt):
 def test_latin_1_prompts_stand_in_a_text_chunk_that_old_readers_know(tmp_path):
     write_image(tmp_path / "a.png", Image.new("RGB", (8, 8)), RECIPE)
     assert b"tEXtparameters\x00photo of zqx person" in (tmp_path / "a.png").read_bytes()
+
+
+def test_only_what_changes_more_than_rounding_makes_another_key():
+    assert replace(RECIPE, batch_place=0, threads=9, torch="9").key == RECIPE.key
+    for name in ("seed", "lora_weight", "steps"):
+        assert replace(RECIPE, **{name: 3}).key != RECIPE.key
 
 
 def test_the_bare_base_names_no_lora():

@@ -12,12 +12,12 @@ from lora_files import random_lora
 from lora_lab.base_model import load_base
 from lora_lab.errors import LabError
 from lora_lab.kohya import read_lora, write_lora
-from lora_lab.merge import LoRAMerger
 from lora_lab.prompts import LoRATag
 from lora_lab.sampling.generate import ImageRequest
 from lora_lab.sampling.names import PromptNames
 from lora_lab.sampling.png_info import read_parameters
-from lora_lab.sampling.run_images import draw_lora
+from lora_lab.sampling.shots import draw_settings
+from lora_lab.sampling.studio import Shot, Studio
 from settings import tiny_sampling
 
 
@@ -51,14 +51,15 @@ def sampling(folder, tiny_base):
 
 def draw(folder, base, sampling, *prompts):
     """Pixels, or the problem, of each prompt."""
-    files = {
-        folder / f"{index}.png": ImageRequest(prompt, "", 7) for index, prompt in enumerate(prompts)
-    }
-    lora = folder / "loras" / "one.safetensors"
-    outcomes, _ = draw_lora(LoRAMerger(base), base, lora, files, sampling)
+    lora, weight = folder / "loras" / "one.safetensors", sampling.lora_weight
+    settings = draw_settings(sampling)
+    shots = [
+        Shot(folder / f"{n}.png", ImageRequest(prompt, "", 7), settings, lora, weight, usual=True)
+        for n, prompt in enumerate(prompts)
+    ]
     return [
-        outcomes[path].problem or np.asarray(Image.open(path).convert("RGB")).astype(int)
-        for path in files
+        outcome.problem or np.asarray(Image.open(outcome.path).convert("RGB")).astype(int)
+        for outcome in Studio(base, sampling).draw(shots)
     ]
 
 

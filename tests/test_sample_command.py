@@ -1,6 +1,7 @@
 """Grids of run and sweep folders, restarts, and cells that say what went wrong."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from PIL import Image
 
 from lora_files import random_lora
 from lora_lab.base_model import load_base
-from lora_lab.cli.sample_command import draw_from_file, draw_grids
-from lora_lab.config import SampleConfig
+from lora_lab.cli.sample_command import draw_grids, refuse, run_threads, sample_command
+from lora_lab.config import GridConfig, SampleConfig
+from lora_lab.config.sampling import AXES
 from lora_lab.errors import LabError
 from lora_lab.kohya import write_lora
-from lora_lab.sampling.png_info import read_parameters
+from lora_lab.sampling.png_info import read_parameters, read_recipe
 from lora_lab.sampling.saved_loras import find_rows, run_share
 from settings import tiny_sampling
 
@@ -59,7 +61,9 @@ def images(folder):
 
 
 def test_a_sweep_gets_a_grid_of_each_kind_and_every_image(tmp_path, base, sampling):
-    grids = draw_grids(make_sweep(tmp_path, base), sampling)
+    gallery = draw_grids(make_sweep(tmp_path, base), sampling)
+    grids = gallery.grids
+    assert not gallery.problems and len(gallery.images) == 3 * (2 * len(STEPS) + 2)
     assert [path.name for path in grids] == [
         f"grid_{base.name}_{kind}.png" for kind in ("simple", "complex", "random")
     ]
@@ -85,7 +89,22 @@ def test_images_that_are_there_are_kept_and_missing_ones_come_out_the_same(
     assert images(tmp_path) == before
     sampling.steps += 1
     draw_grids(tmp_path, sampling)
-    assert all(content != before[path] for path, content in images(tmp_path).items())
+    after = images(tmp_path)
+    assert all(after[path] != content for path, content in before.items())
+    assert set(before.values()) < set(after.values()), "the images of other settings stay"
+    sampling.steps -= 1
+    draw_grids(tmp_path, sampling)
+    assert {path: path.read_bytes() for path in before} == before
+    assert len(images(tmp_path)) == 2 * len(before), "nothing is drawn twice"
+
+
+def test_grids_of_which_nothing_changed_are_not_drawn_again(tmp_path, base, sampling):
+    grids = draw_grids(make_sweep(tmp_path, base), sampling).grids
+    files = [*grids, *tmp_path.rglob("grids/*.png")]
+    assert len(files) == 3 + 3 * 3
+    times = [path.stat().st_mtime_ns for path in files]
+    draw_grids(tmp_path, sampling)
+    assert [path.stat().st_mtime_ns for path in files] == times
 
 
 def test_a_damaged_lora_and_one_of_nan_do_not_stop_the_others(tmp_path, base, sampling, caplog):
@@ -93,8 +112,10 @@ def test_a_damaged_lora_and_one_of_nan_do_not_stop_the_others(tmp_path, base, sa
     (folder / "a=2" / "lora" / "lora-step00000004.safetensors").write_bytes(b"cut")
     tensors = {key: tensor * torch.nan for key, tensor in random_lora(base).items()}
     write_lora(folder / "a=8" / "lora" / "lora-step00000008.safetensors", tensors, {})
-    grids = draw_grids(folder, sampling)
-    assert len(grids) == 3
+    gallery = draw_grids(folder, sampling)
+    assert len(gallery.grids) == 3
+    with pytest.raises(LabError, match=r"not all was drawn: .*not a complete safetensors file"):
+        refuse(gallery.problems)
     assert "is not a complete safetensors file" in caplog.text and "NaN" in caplog.text
     assert len(images(folder / "a=2")) == 4 and len(images(folder / "a=8")) == 2
     assert len(images(folder / "base")) == 6
@@ -137,19 +158,110 @@ def test_the_subject_is_taken_from_the_lora_where_the_config_leaves_it_out(
     assert read_parameters(path)["Prompt"].count("abc cat") == 1
 
 
-def test_images_are_drawn_from_a_single_file(tmp_path, base, sampling):
+def sample_config(sampling, **changes):
+    values = dict.fromkeys(("run", "lora", "png", "rows", "columns", "pages", "prompt", "scores"))
+    rest = {"count": 1, "output": "", "threads": 1, "debug": False, "sampling": sampling}
+    return SampleConfig(**{**values, **rest, **changes})
+
+
+def printed(capsys):
+    return [Path(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_images_are_drawn_from_a_single_file(tmp_path, base, sampling, capsys):
     write_lora(tmp_path / "mine.safetensors", random_lora(base), {})
-    config = SampleConfig(
-        run=None,
-        lora=str(tmp_path / "mine.safetensors"),
-        prompt="a (cat:1.2), \u2603",
-        count=2,
-        output=str(tmp_path / "out"),
-        threads=0,
-        debug=False,
-        sampling=sampling,
-    )
-    paths = draw_from_file(config)
+    lora, output = str(tmp_path / "mine.safetensors"), str(tmp_path / "out")
+    prompt = "a (cat:1.2) \u2603"
+    sample_command(sample_config(sampling, lora=lora, prompt=prompt, count=2, output=output))
+    paths = printed(capsys)
     assert [path.name for path in paths] == ["mine-1234.png", "mine-1235.png"]
     first, second = (np.asarray(Image.open(path)) for path in paths)
     assert first.shape == (32, 32, 3) and (first != second).any()
+
+
+def test_a_lora_file_is_drawn_over_weights_and_seeds(tmp_path, base, sampling, capsys):
+    write_lora(tmp_path / "mine.safetensors", random_lora(base), {})
+    sampling.axes.lora_weight, sampling.axes.seed = [0.0, 0.5, 1.0], [1, 2]
+    config = sample_config(
+        sampling,
+        lora=str(tmp_path / "mine.safetensors"),
+        output=str(tmp_path / "out"),
+        rows="seed",
+        columns="lora_weight",
+        pages="guidance",
+    )
+    sampling.axes.guidance = [1.0, 3.0]
+    sample_command(config)
+    assert [path.name for path in printed(capsys)] == [
+        f"grid_{base.name}_seed-lora_weight-guidance.png",
+        f"grid_{base.name}_seed-lora_weight-guidance-p2.png",
+    ]
+    recipes = [read_recipe(path) for path in images(tmp_path)]
+    points = {(r.seed, r.lora_weight, r.guidance) for r in recipes}
+    assert len(recipes) == len(points) == 2 * 3 * 2
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_every_axis_can_be_a_side(tmp_path, base, sampling, axis):
+    other = "seed" if axis == "value" else "value"
+    prompts = ["a cat", "random"] if axis == "prompt" else ["simple"]
+    sampling.grids = [GridConfig("mine", axis, other, None, prompts)]
+    sampling.axes.seed = [1, 2]
+    sampling.axes.sampler = ["Euler", "DDIM"]
+    sampling.axes.guidance = [1.0, 2.0]
+    sampling.axes.lora_weight = [0.5, 1.0]
+    sampling.steps = 2
+    gallery = draw_grids(make_run(tmp_path, base), sampling)
+    name = "checkpoints" if axis == "checkpoint" else base.name
+    assert [path.name for path in gallery.grids] == [f"grid_{name}_mine.png"]
+    counts = {"value": 2, "prompt": 3, "checkpoint": 1}
+    assert len(gallery.images) == counts.get(axis, 2) and not gallery.problems
+
+
+def test_what_is_wrong_is_said_in_its_cell_and_the_rest_is_drawn(tmp_path, base, sampling):
+    sampling.lora_dir, sampling.wildcards_dir = str(tmp_path), str(tmp_path)
+    prompts = ["a __hair__ cat", "a <lora:none:1> cat", "((a [cat", "word " * 2000]
+    sampling.grids = [GridConfig("mine", "prompt", "value", None, prompts)]
+    gallery = draw_grids(make_run(tmp_path, base), sampling)
+    assert len(gallery.images) == 2 and len(gallery.grids) == 1
+    assert len(gallery.problems) == 2
+    assert "hair.txt for the wildcard __hair__ is missing" in gallery.problems[0]
+    assert "holds no LoRA called none" in gallery.problems[1]
+
+
+def test_a_checkpoint_that_can_not_be_read_is_a_row_that_says_so(tmp_path, base, sampling):
+    broken = tmp_path / "broken"
+    (broken / "unet").mkdir(parents=True)
+    sampling.checkpoints = [*sampling.checkpoints, str(broken)]
+    sampling.grids = [GridConfig("mine", "checkpoint", "value", None, ["simple"])]
+    gallery = draw_grids(make_run(tmp_path / "run", base), sampling)
+    assert len(gallery.images) == 1 and len(gallery.problems) == 1
+    assert [path.name for path in gallery.grids] == ["grid_checkpoints_mine.png"]
+
+
+def test_a_checkpoint_can_have_a_complex_prompt_of_its_own(tmp_path, base, sampling):
+    sampling.prompts.complex_for = {base.name: "a dog"}
+    draw_grids(make_run(tmp_path, base), sampling)
+    path = tmp_path / "images" / base.name / "complex" / "00000008.png"
+    assert read_parameters(path)["Prompt"].startswith("a dog")
+
+
+def test_scores_stand_under_their_images(tmp_path, base, sampling, capsys):
+    folder = make_run(tmp_path / "run", base)
+    draw_grids(folder, sampling)
+    before = (folder / "grids" / f"grid_{base.name}_simple.png").read_bytes()
+    path = tmp_path / "scores.json"
+    image = folder / "images" / base.name / "simple" / "00000008.png"
+    path.write_text(json.dumps({str(image.relative_to(folder)): 0.8123}))
+    sample_command(sample_config(sampling, run=str(folder), scores=str(path)))
+    assert (folder / "grids" / f"grid_{base.name}_simple.png").read_bytes() != before
+    path.write_text('{"a.png": []}')
+    with pytest.raises(LabError, match=r"a\.png must have a number or a text"):
+        sample_command(sample_config(sampling, run=str(folder), scores=str(path)))
+
+
+def test_a_run_is_drawn_with_the_threads_that_it_was_trained_with(tmp_path, base):
+    folder = make_run(tmp_path, base)
+    assert run_threads(folder) == 2
+    (folder / "config.yaml").write_text("trainer: {threads: 5}\n")
+    assert run_threads(folder) == 5

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.config import (
+    AxesConfig,
     CallbacksConfig,
     DataConfig,
     LoggerConfig,
@@ -13,6 +14,7 @@ from lora_lab.config import (
     NetworkConfig,
     ObjectiveConfig,
     OptimizerConfig,
+    PictureConfig,
     PromptsConfig,
     SamplingConfig,
     ScheduleConfig,
@@ -99,7 +101,7 @@ TRAINER = TrainerConfig(
 SAMPLING = SamplingConfig(
     checkpoints=[],
     subject="zqx person",
-    prompts=PromptsConfig("a", "b", []),
+    prompts=PromptsConfig("a", "b", {}, []),
     negative="",
     lora_dir=None,
     wildcards_dir=None,
@@ -114,6 +116,10 @@ SAMPLING = SamplingConfig(
     batch_size=1,
     lora_weight=1.0,
     clip_skip=1,
+    device="cpu",
+    grids=[],
+    axes=AxesConfig([1.0], [1], ["Euler"], [1.0]),
+    picture=PictureConfig(2400, 6000, None, ["png"]),
     allow_pickle=False,
     prediction_type=None,
 )

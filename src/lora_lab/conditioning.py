@@ -5,7 +5,7 @@ Shapes: T chunks of a prompt, S phases of an edited prompt, C hidden size of the
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -64,6 +64,12 @@ class Conditioning:
     def lengths(self) -> tuple[int, ...]:
         """Tokens of each part; images with equal lengths can share a batch."""
         return tuple(part.hidden.shape[1] for part in self.parts)
+
+    def to(self, device: torch.device) -> "Conditioning":
+        """The same on another device; text encoders stay on the CPU."""
+        return Conditioning(
+            tuple(replace(part, hidden=part.hidden.to(device)) for part in self.parts)
+        )
 
 
 def encode(
@@ -187,7 +193,9 @@ class Guidance:
         self.scale = scale
         columns = list(zip(*[prompt.parts for prompt in prompts], strict=True))
         self._factors = [
-            torch.tensor([part.weight * scale for part in column])[:, None, None, None]
+            torch.tensor([part.weight * scale for part in column], device=unet.device)[
+                :, None, None, None
+            ]
             for column in columns
         ]  # one (B, 1, 1, 1) a part
         self._alone = len(columns) == 1 and all((factor == 1).all() for factor in self._factors)

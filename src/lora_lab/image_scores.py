@@ -23,21 +23,16 @@ from lora_lab.data.images import upright
 from lora_lab.errors import LabError
 from lora_lab.inference import Scores
 from lora_lab.kohya import lora_hash, read_lora
-from lora_lab.merge import LoRAMerger
 from lora_lab.metrics.encoders import CLIPEncoder, load_clip, load_dino
 from lora_lab.metrics.face import load_face
 from lora_lab.metrics.scores import departure, diversity, identity, prompt_agreement, vendi
 from lora_lab.metrics.store import EmbeddingStore
 from lora_lab.prompts import plain_text
 from lora_lab.sampling.generate import ImageRequest, draw_images
-from lora_lab.sampling.run_images import (
-    SUBJECT,
-    Outcome,
-    draw_lora,
-    draw_settings,
-    trained_subject,
-)
 from lora_lab.sampling.saved_loras import RunLoRAs, find_rows
+from lora_lab.sampling.shots import draw_settings
+from lora_lab.sampling.studio import Outcome, Shot, Studio
+from lora_lab.sampling.subject import SUBJECT, trained_subject
 from lora_lab.study.scores_file import SCORES_FILE, read_recipe, write_scores
 
 log = logging.getLogger(__name__)
@@ -159,7 +154,7 @@ class ImageScorer:
         self.base: BaseModel = load_base(
             config.model.checkpoint, allow_pickle=config.model.allow_pickle
         )
-        self.merger = LoRAMerger(self.base)
+        self.studio = Studio(self.base, self.sampling)
         pictures = [upright(e.image.path) for e in find_examples(config.data).train]
         self.references = {name: s.embed(pictures) for name, s in encoders.stores.items()}
         self._originals: dict[ImageRequest, Tensor] = {}
@@ -273,10 +268,13 @@ class ImageScorer:
     ) -> tuple[dict[ImageRequest, Image.Image], list[str]]:
         """The images that could be drawn, and one line for each that couldn't."""
         files = {folder / f"{index:03d}-{r.seed}.png": r for index, r in enumerate(requests)}
-        config = replace(self.sampling, lora_weight=weight)
-        outcomes, _ = draw_lora(self.merger, self.base, lora, files, config)
+        settings = draw_settings(self.sampling)
+        shots = [
+            Shot(path, request, settings, lora, weight, usual=True)
+            for path, request in files.items()
+        ]
         drawn, problems = {}, []
-        for path, outcome in outcomes.items():
+        for path, outcome in zip(files, self.studio.draw(shots), strict=True):
             try:
                 drawn[files[path]] = _read(path, outcome)
             except LabError as error:

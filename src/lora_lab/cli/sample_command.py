@@ -1,44 +1,23 @@
-"""`sample.py`: the grids of a run or sweep folder, and images from any LoRA file."""
+"""`sample.py`: the grids of a run or sweep folder, images from any LoRA file, an image again."""
 
-import logging
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+import yaml
 
-from lora_lab.assets import locate
-from lora_lab.base_model import BaseModel, load_base
 from lora_lab.config import SampleConfig, SamplingConfig
+from lora_lab.config.sampling import GridConfig
 from lora_lab.errors import LabError
-from lora_lab.files import atomic_path, write_json
-from lora_lab.merge import LoRAMerger
-from lora_lab.run import COMPLETE, read_facts
-from lora_lab.sampling.compose import compose_grid
-from lora_lab.sampling.generate import ImageRequest, check_settings
-from lora_lab.sampling.names import PromptNames
-from lora_lab.sampling.picture import draw_grid
-from lora_lab.sampling.run_images import (
-    KINDS,
-    SUBJECT,
-    Outcome,
-    PlannedImage,
-    draw_lora,
-    draw_settings,
-    image_path,
-    plan_images,
-    prompt_text,
-    safe_name,
-    with_subject,
-)
-from lora_lab.sampling.saved_loras import Rows, RunLoRAs, find_rows
+from lora_lab.sampling.from_file import draw_from_file
+from lora_lab.sampling.gallery import Curator, Gallery, draw_gallery, read_scores
+from lora_lab.sampling.replay import replay
+from lora_lab.sampling.saved_loras import Rows, file_rows, find_rows
 
-log = logging.getLogger(__name__)
-
-RunImages = dict[tuple[str, int, int], Outcome]
-"""(kind, index of the prompt, step) -> image."""
+DEFAULT_THREADS = 2
+PROBLEMS_SHOWN = 5
 
 
 def sample_command(config: SampleConfig) -> None:
@@ -47,195 +26,90 @@ def sample_command(config: SampleConfig) -> None:
     Raises:
         LabError: Nothing could be drawn, or not all of it; says what.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    if config.run is not None:
-        paths = draw_grids(Path(config.run).expanduser(), config.sampling)
+    if config.png is not None:
+        paths: list[Path] = [_draw_again(config)]
+        problems: list[str] = []
     else:
-        paths = draw_from_file(config)
+        threads = config.threads
+        if threads is None:
+            threads = run_threads(Path(config.run)) if config.run else DEFAULT_THREADS
+        if threads:
+            torch.set_num_threads(threads)
+        paths, problems = _draw(config)
     for path in paths:
         sys.stdout.write(f"{path}\n")
     sys.stdout.flush()
+    refuse(problems)
 
 
-def draw_grids(folder: Path, config: SamplingConfig) -> list[Path]:
-    """Draw the images of every saved LoRA and the grids that show them.
-
-    Images that are there with the same recipe stay. What can't be drawn is said in its cell.
-
-    Args:
-        folder: A run folder or a sweep folder.
-        config: Prompts, seeds, sampler and checkpoints.
-
-    Returns:
-        The grids: of a run in its grids/, of a sweep in its report/.
+def refuse(problems: Sequence[str]) -> None:
+    """End with what could not be drawn.
 
     Raises:
-        LabError: The folder holds no runs, or a checkpoint can't be read or drawn with; the grids
-            of the other checkpoints are there all the same.
+        LabError: There is a problem.
     """
-    rows = find_rows(folder)
-    if not config.checkpoints:
-        raise LabError("sampling.checkpoints is empty: name the checkpoint that draws the images")
-    for checkpoint in config.checkpoints:
-        locate(checkpoint)
-    config = with_subject(config, [save.path for run in rows.runs for save in run.saves])
-    grids: list[Path] = []
-    problems: list[str] = []
-    names: set[str] = set()
-    for checkpoint in config.checkpoints:
-        try:
-            base = _load(checkpoint, config)
-            check_settings(base, draw_settings(config))
-        except LabError as error:
-            problems.append(str(error))
-            continue
-        name = _unused(safe_name(base.name), names)
-        grids += _draw_checkpoint(folder, rows, base, name, config)
-    if problems:
-        raise LabError("; ".join(problems))
-    return grids
-
-
-def _load(checkpoint: str, config: SamplingConfig) -> BaseModel:
-    """A checkpoint that draws."""
-    return load_base(
-        checkpoint, allow_pickle=config.allow_pickle, prediction_type=config.prediction_type
-    )
-
-
-def _unused(name: str, names: set[str]) -> str:
-    """A name that no other checkpoint has; the set learns it."""
-    number, unused = 1, name
-    while unused in names:
-        number += 1
-        unused = f"{name}-{number}"
-    names.add(unused)
-    return unused
-
-
-def _draw_checkpoint(
-    folder: Path, rows: Rows, base: BaseModel, name: str, config: SamplingConfig
-) -> list[Path]:
-    """Images and grids of all runs on one checkpoint."""
-    merger = LoRAMerger(base)
-    images = {run.folder: draw_run(run, merger, base, name, config) for run in rows.runs}
-    for run in rows.runs:
-        alone = Rows("", (replace(run, note="", is_base=False),))
-        _write_grids(run.folder / "grids", alone, images, base, name, config)
-    if rows.parameter:
-        return _write_grids(folder / "report", rows, images, base, name, config)
-    return [run.folder / "grids" / _grid_name(name, kind) for run in rows.runs for kind in KINDS]
-
-
-def draw_run(
-    run: RunLoRAs, merger: LoRAMerger, base: BaseModel, name: str, config: SamplingConfig
-) -> RunImages:
-    """Draw all images of a run on one checkpoint, and add their time to its run.json.
-
-    Args:
-        run: The run and its LoRA files.
-        merger: Of the base.
-        base: The checkpoint that draws.
-        name: The checkpoint's folder inside images/.
-        config: How to draw.
-    """
-    images: RunImages = {}
-    began, count = time.perf_counter(), 0
-    for save in run.saves:
-        final = save is run.saves[-1] and not run.problem
-        planned = plan_images(config, final)
-        files = {image_path(run.folder / "images", name, item, save.step): item for item in planned}
-        requests = {path: item.request for path, item in files.items() if not item.problem}
-        outcomes, drawn = draw_lora(merger, base, save.path, requests, config)
-        outcomes |= {
-            path: Outcome(None, item.problem) for path, item in files.items() if item.problem
-        }
-        images.update(_by_place(files, outcomes, save.step))
-        count += len(requests) if drawn else 0
-    if count:
-        seconds = time.perf_counter() - began
-        log.info("%s on %s: %d images in %.0f s", run.folder.name, name, count, seconds)
-        _add_seconds(run.folder, seconds)
-    return images
-
-
-def _by_place(
-    files: dict[Path, PlannedImage], outcomes: dict[Path, Outcome], step: int
-) -> RunImages:
-    return {(item.kind, item.index, step): outcomes[path] for path, item in files.items()}
-
-
-def _add_seconds(folder: Path, seconds: float) -> None:
-    """Add to the sampling time in run.json."""
-    facts = read_facts(folder)
-    if facts is None or facts.get("status") != COMPLETE or not isinstance(facts["seconds"], dict):
+    if not problems:
         return
-    before = facts["seconds"].get("sampling") or 0.0
-    facts["seconds"]["sampling"] = round(before + seconds, 4)
-    write_json(folder / "run.json", facts)
+    more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
+    raise LabError("not all was drawn: " + "; ".join(problems[:PROBLEMS_SHOWN]) + more)
 
 
-def _grid_name(name: str, kind: str) -> str:
-    return f"grid_{name}_{kind}.png"
+def draw_grids(folder: Path, config: SamplingConfig) -> Gallery:
+    """Draw the images of every saved LoRA of a run or sweep folder, and its grids.
 
-
-def _write_grids(
-    folder: Path,
-    rows: Rows,
-    images: dict[Path, RunImages],
-    base: BaseModel,
-    name: str,
-    config: SamplingConfig,
-) -> list[Path]:
-    paths = []
-    for kind in KINDS:
-        path = folder / _grid_name(name, kind)
-        picture = draw_grid(compose_grid(rows, images, kind, base, config))
-        with atomic_path(path) as temporary:
-            picture.save(temporary, format="PNG")
-        paths.append(path)
-    return paths
-
-
-def draw_from_file(config: SampleConfig) -> list[Path]:
-    """Draw images from one LoRA file, ours or not.
-
-    Returns:
-        `<output>/<checkpoint>/<LoRA>-<seed>.png`, for each checkpoint and seed.
+    Images and grids that are there already stay. What can't be drawn is said in its cell.
 
     Raises:
-        LabError: LoRA or checkpoint can't be read or don't fit, or an image came out as NaN.
+        LabError: Nothing can be drawn: the folder holds no runs, no checkpoint is named, or one is
+            missing.
     """
+    return draw_gallery(folder, find_rows(folder), config)
+
+
+def _draw(config: SampleConfig) -> tuple[list[Path], list[str]]:
+    """What was drawn, and what could not be."""
+    if config.run is not None:
+        folder = Path(config.run).expanduser()
+        scores = read_scores(Path(config.scores).expanduser(), folder) if config.scores else None
+        gallery = draw_gallery(folder, find_rows(folder), with_own_grid(config), scores)
+        return gallery.grids, gallery.problems
     assert config.lora is not None
-    lora = Path(config.lora).expanduser()
-    text = config.prompt or config.sampling.prompts.simple
-    sampling = config.sampling
-    if SUBJECT in text:
-        sampling = with_subject(sampling, [lora])
-    prompt = prompt_text(text, sampling, "prompt", 0, PromptNames(sampling))
-    paths: list[Path] = []
-    names: set[str] = set()
-    for checkpoint in sampling.checkpoints:
-        base = _load(checkpoint, sampling)
-        check_settings(base, draw_settings(sampling))
-        folder = Path(config.output).expanduser() / _unused(safe_name(base.name), names)
-        files = {
-            folder / f"{lora.stem}-{seed}.png": ImageRequest(prompt, sampling.negative, seed)
-            for seed in range(sampling.seed, sampling.seed + config.count)
-        }
-        outcomes, _ = draw_lora(LoRAMerger(base), base, lora, files, sampling)
-        paths += _whole(outcomes)
-    return paths
+    lora, output = Path(config.lora).expanduser(), Path(config.output).expanduser()
+    if config.rows is None:
+        seeds = range(config.sampling.seed, config.sampling.seed + config.count)
+        return draw_from_file(lora, output, config.prompt, seeds, config.sampling)
+    rows = file_rows(lora, output)
+    curator = Curator(rows, with_own_grid(config))
+    curator.draw()
+    gallery = curator.gallery(curator.write(rows, rows.runs[0].folder))
+    return gallery.grids, gallery.problems
 
 
-def _whole(outcomes: dict[Path, Outcome]) -> Sequence[Path]:
-    """The images' paths.
+def with_own_grid(config: SampleConfig) -> SamplingConfig:
+    """The grid that rows and columns ask for, in place of those of the config."""
+    if config.rows is None:
+        return config.sampling
+    columns = config.columns or ("lora_weight" if config.rows == "seed" else "seed")
+    sides = [config.rows, columns, *([config.pages] if config.pages else [])]
+    prompts = [config.prompt or ("random" if "prompt" in sides else "simple")]
+    grid = GridConfig("-".join(sides), config.rows, columns, config.pages, prompts)
+    return replace(config.sampling, grids=[grid])
 
-    Raises:
-        LabError: One is missing.
-    """
-    for path, outcome in outcomes.items():
-        if outcome.path is None:
-            raise LabError(f"{path.name} was not drawn: {outcome.problem}")
-    return list(outcomes)
+
+def _draw_again(config: SampleConfig) -> Path:
+    assert config.png is not None
+    png = Path(config.png).expanduser()
+    lora = Path(config.lora).expanduser() if config.lora is not None else None
+    return replay(png, Path(config.output).expanduser(), config.sampling, lora, config.threads)
+
+
+def run_threads(folder: Path) -> int:
+    """CPU threads that the runs of a folder were trained with, and drawn with after a sweep."""
+    rows: Rows = find_rows(folder.expanduser())
+    for run in rows.runs:
+        try:
+            text = (run.folder / "config.yaml").read_text(encoding="utf-8")
+            return int(yaml.safe_load(text)["trainer"]["threads"])
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            continue
+    return DEFAULT_THREADS

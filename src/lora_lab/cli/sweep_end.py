@@ -47,7 +47,7 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bo
 def _draw(folder: Path, base: TrainConfig) -> list[Path]:
     import torch
 
-    from lora_lab.cli.sample_command import draw_grids
+    from lora_lab.cli.sample_command import draw_grids, refuse
 
     if base.trainer.threads:
         # A launcher may have trained in other processes: the same images need the same threads.
@@ -55,7 +55,9 @@ def _draw(folder: Path, base: TrainConfig) -> list[Path]:
     sampling = base.sampling
     if not sampling.checkpoints:
         sampling = replace(sampling, checkpoints=[base.model.checkpoint])
-    return draw_grids(folder, sampling)
+    gallery = draw_grids(folder, sampling)
+    refuse(gallery.problems)
+    return gallery.grids
 
 
 def _measure(folder: Path, base: TrainConfig) -> bool:

@@ -14,15 +14,23 @@ from lora_lab.config.network import NetworkConfig
 from lora_lab.config.objective import ObjectiveConfig
 from lora_lab.config.optimizer import OptimizerConfig
 from lora_lab.config.sample import SampleConfig
-from lora_lab.config.sampling import PromptsConfig, SamplingConfig
+from lora_lab.config.sampling import (
+    AxesConfig,
+    GridConfig,
+    PictureConfig,
+    PromptsConfig,
+    SamplingConfig,
+)
 from lora_lab.config.schedule import ScheduleConfig
 from lora_lab.config.study import StudyConfig
 from lora_lab.config.train import TrainConfig
 from lora_lab.config.trainer import TrainerConfig
 
 __all__ = [
+    "AxesConfig",
     "CallbacksConfig",
     "DataConfig",
+    "GridConfig",
     "LoggerConfig",
     "MergeConfig",
     "MetricsConfig",
@@ -30,6 +38,7 @@ __all__ = [
     "NetworkConfig",
     "ObjectiveConfig",
     "OptimizerConfig",
+    "PictureConfig",
     "PromptsConfig",
     "SampleConfig",
     "SamplingConfig",

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lora_lab.config.sample import SampleConfig
+from lora_lab.config.sampling import GridConfig
 from lora_lab.config.train import TrainConfig
 from lora_lab.errors import ConfigError
 
@@ -87,6 +88,8 @@ def type_words(kind: Any) -> str:
         list[int]: "a list of whole numbers",
         list[float]: "a list of numbers",
         dict[str, Any]: "names with values",
+        dict[str, str]: "names with texts",
+        list[GridConfig]: "a list of grids",
     }
     if is_group(kind):
         return "..."

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from lora_lab.config.rules import at_least, between, or_null, text
-from lora_lab.config.sampling import SamplingConfig
+from lora_lab.config.rules import at_least, between, one_of, or_null, text
+from lora_lab.config.sampling import AXES, SamplingConfig
 
 
 @dataclass
@@ -11,17 +11,27 @@ class SampleConfig:
     """One call of sample.py: the grids of a run or sweep, or images from one LoRA file."""
 
     run: str | None
-    """Run or sweep folder whose grids are drawn; either this or lora."""
+    """Run or sweep folder whose grids are drawn; either this, lora or png."""
     lora: str | None
-    """LoRA file (kohya's format) to draw images from; either this or run."""
+    """LoRA file (kohya's format) to draw images from; with png: where its LoRA lies now."""
+    png: str | None
+    """An image of ours to draw again, byte for byte."""
+    rows: str | None
+    """With run or lora: one grid with this axis instead of sampling.grids; null: those."""
+    columns: str | None
+    """With rows: the other axis; null: seed, or lora_weight where the rows are seeds."""
+    pages: str | None
+    """With rows: a third axis, a picture for each of its places; or null."""
     prompt: str | None
-    """Prompt of the images drawn with lora, in A1111's syntax; null: the simple prompt."""
+    """Prompt of the images or of the grid, in A1111's syntax; null: the simple prompt."""
+    scores: str | None
+    """JSON file: image (path from the run or sweep folder) and what stands under it; or null."""
     count: int
     """How many images are drawn with lora, at seeds sampling.seed, + 1, ...; >= 1."""
     output: str
     """Folder for the images drawn with lora."""
-    threads: int
-    """CPU threads of PyTorch; >= 0, 0 leaves PyTorch's own choice."""
+    threads: int | None
+    """CPU threads of PyTorch; >= 0, 0 is PyTorch's choice; null: the run's own, else 2."""
     debug: bool
     """Show tracebacks of errors; true or false."""
     sampling: SamplingConfig
@@ -31,18 +41,28 @@ class SampleConfig:
 RULES = (
     or_null(text("run")),
     or_null(text("lora")),
+    or_null(text("png")),
+    or_null(one_of("rows", AXES)),
+    or_null(one_of("columns", AXES)),
+    or_null(one_of("pages", AXES)),
     or_null(text("prompt")),
+    or_null(text("scores")),
     between("count", 1, 10_000),
     text("output"),
-    at_least("threads", 0),
+    or_null(at_least("threads", 0)),
 )
 
 
 def problems(config: SampleConfig) -> list[str]:
     """Returns one line for each pair of settings that don't go together."""
-    if (config.run is None) != (config.lora is None):
-        return []
-    return [
-        f"either run or lora must be set, got run={config.run} and lora={config.lora}; "
-        "run=<run or sweep folder> draws grids, lora=<file> draws images"
-    ]
+    found = []
+    given = [name for name in ("run", "png") if getattr(config, name) is not None]
+    if len(given) > 1 or (config.run is not None) == (config.lora is not None or bool(config.png)):
+        found.append(
+            f"one of run, lora and png must be set, got run={config.run}, lora={config.lora} and "
+            f"png={config.png}; run=<run or sweep folder> draws grids, lora=<file> draws images, "
+            "png=<image> draws it again (lora= then says where its LoRA lies)"
+        )
+    if config.rows is None and (config.columns is not None or config.pages is not None):
+        found.append("rows must be set where columns or pages are, such as rows=lora_weight")
+    return found

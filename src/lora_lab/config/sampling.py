@@ -1,12 +1,22 @@
 """How images are drawn: settings and their ranges."""
 
 import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from lora_lab.config.model import PREDICTION_TYPES
 from lora_lab.config.rules import Rule, at_least, between, one_of, or_null, text
 
-SAMPLERS = ("Euler a", "Euler", "DDIM", "DPM++ 2M Karras", "DPM++ SDE Karras", "UniPC")
+SAMPLERS = (
+    *("Euler a", "Euler", "DDIM", "DPM++ 2M", "DPM++ 2M Karras"),
+    *("DPM++ SDE", "DPM++ SDE Karras", "UniPC"),
+)
+AXES = ("value", "step", "lora_weight", "prompt", "seed", "sampler", "guidance", "checkpoint")
+PROMPT_NAMES = ("simple", "complex", "random")
+FORMATS = ("png", "webp")
+_GRID_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MAX_IMAGE_SEED = 2**32 - 1
 
 
@@ -18,8 +28,54 @@ class PromptsConfig:
     """The simple prompt, drawn at the fixed seed."""
     complex: str
     """The complex prompt, drawn at the fixed seed."""
+    complex_for: dict[str, str]
+    """Another complex prompt for some checkpoints: the checkpoint's name and the prompt."""
     random: list[str]
     """The random prompts, drawn at the random seeds."""
+
+
+@dataclass
+class GridConfig:
+    """One grid: what differs along its sides."""
+
+    name: str
+    """Its name in grid_<checkpoint>_<name>.png; letters, digits, - and _."""
+    rows: str
+    """Axis: value, step, lora_weight, prompt, seed, sampler, guidance or checkpoint."""
+    columns: str
+    """Another axis."""
+    pages: str | None
+    """A third axis, a picture for each of its places; or null."""
+    prompts: list[str]
+    """simple, complex, random (all of them) or texts; more than one only with the axis prompt."""
+
+
+@dataclass
+class AxesConfig:
+    """The places on those axes of a grid that no run, prompt or checkpoint tells."""
+
+    lora_weight: list[float]
+    """Weights at which the LoRA is applied; finite numbers."""
+    seed: list[int]
+    """Seeds; 0 to 2^32 - 1."""
+    sampler: list[str]
+    """Samplers by A1111's names."""
+    guidance: list[float]
+    """Guidance scales; >= 1."""
+
+
+@dataclass
+class PictureConfig:
+    """How a grid is drawn."""
+
+    max_width: int
+    """The widest that a picture may be, in pixels; columns beyond go to another page; >= 720."""
+    max_height: int
+    """The highest that a picture may be, in pixels; rows beyond go to another page; >= 720."""
+    cell: int | None
+    """Longer side of an image in a grid, in pixels; 32 to 4096; null: what suits the columns."""
+    formats: list[str]
+    """png, or png and webp."""
 
 
 @dataclass
@@ -60,12 +116,52 @@ class SamplingConfig:
     """Weight at which the LoRA is applied; 1 is as trained."""
     clip_skip: int
     """Which hidden state of the text encoder is used, counted from its end; >= 1, 1 is the last."""
+    device: str
+    """Where images are drawn: auto (a GPU if there is one), cpu, cuda or mps."""
+    grids: list[GridConfig]
+    """The grids; the default are the guide's three."""
+    axes: AxesConfig
+    """The places on axes that no run, prompt or checkpoint tells."""
+    picture: PictureConfig
+    """How a grid is drawn."""
     allow_pickle: bool
     """Also read pickle checkpoints (.ckpt, .pt, .bin), with weights_only=True; true or false."""
     prediction_type: str | None
     """What their UNets predict: epsilon or v_prediction; null: what each checkpoint says."""
 
 
+def _each(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda values: bool(values) and all(test(value) for value in values)
+
+
+_AXIS_RULES = (
+    Rule("axes.lora_weight", "a list of finite numbers, one or more", _each(math.isfinite)),
+    Rule(
+        "axes.seed",
+        f"a list of numbers from 0 to {_MAX_IMAGE_SEED}, one or more",
+        _each(lambda seed: 0 <= seed <= _MAX_IMAGE_SEED),
+    ),
+    Rule(
+        "axes.sampler",
+        f"a list of some of {', '.join(SAMPLERS)}",
+        _each(lambda name: name in SAMPLERS),
+    ),
+    Rule(
+        "axes.guidance",
+        "a list of numbers >= 1, one or more",
+        _each(lambda scale: math.isfinite(scale) and scale >= 1),
+    ),
+)
+_PICTURE_RULES = (
+    between("picture.max_width", 720, 16_383),  # WebP ends there
+    between("picture.max_height", 720, 16_383),
+    or_null(between("picture.cell", 32, 4096)),
+    Rule(
+        "picture.formats",
+        "[png], [png,webp] or [webp,png]",
+        lambda formats: "png" in formats and all(name in FORMATS for name in formats),
+    ),
+)
 RULES = (
     or_null(one_of("prediction_type", PREDICTION_TYPES)),
     Rule("checkpoints", "a list of texts that are not empty", all),
@@ -90,15 +186,49 @@ RULES = (
     at_least("batch_size", 1),
     Rule("lora_weight", "a finite number", math.isfinite),
     at_least("clip_skip", 1),
+    one_of("device", ("auto", "cpu", "cuda", "mps")),
+    *_AXIS_RULES,
+    *_PICTURE_RULES,
 )
 
 
 def problems(sampling: SamplingConfig) -> list[str]:
     """Returns one line for each pair of settings that don't go together."""
+    found = []
     prompts, seeds = len(sampling.prompts.random), len(sampling.random_seeds)
-    if prompts == seeds:
-        return []
-    return [
-        f"sampling.random_seeds must hold one seed for each of the {prompts} random prompts, "
-        f"got {seeds}"
-    ]
+    if prompts != seeds:
+        found.append(
+            f"sampling.random_seeds must hold one seed for each of the {prompts} random prompts, "
+            f"got {seeds}"
+        )
+    names = [grid.name for grid in sampling.grids]
+    for index, grid in enumerate(sampling.grids):
+        key = f"sampling.grids[{index}]"
+        found += [f"{key}.{line}" for line in grid_problems(grid)]
+        if names.index(grid.name) != index:
+            found.append(f"{key}.name must be another for each grid, got {grid.name!r} twice")
+    return found
+
+
+def grid_problems(grid: GridConfig) -> list[str]:
+    """Returns one line for each setting of a grid that is out of range, its key first."""
+    found = []
+    if not _GRID_NAME.fullmatch(grid.name):
+        found.append(f"name must be letters, digits, - and _, got {grid.name!r}")
+    axes = {"rows": grid.rows, "columns": grid.columns, "pages": grid.pages}
+    taken: list[str] = []
+    for side, axis in axes.items():
+        if axis is None:
+            continue
+        if axis not in AXES:
+            found.append(f"{side} must be one of {', '.join(AXES)}, got {axis!r}")
+        if axis in taken:
+            found.append(f"{side} must differ from the other sides, got {axis!r} twice")
+        taken.append(axis)
+    if not grid.prompts or not all(text.strip() for text in grid.prompts):
+        found.append("prompts must be a list of texts that are not empty, one or more")
+    if "prompt" not in taken and (len(grid.prompts) > 1 or "random" in grid.prompts):
+        found.append(
+            f"prompts must be one prompt unless an axis is prompt, got {', '.join(grid.prompts)}"
+        )
+    return found

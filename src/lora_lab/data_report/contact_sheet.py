@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from lora_lab.data.buckets import place
 from lora_lab.data.images import placed, upright
 from lora_lab.data_report.facts import DataReport, ImageFacts
-from lora_lab.sampling.layout import font
+from lora_lab.sampling.fonts import Letters
 
 PAPER, INK, MUTED, FLAG, LINE = "#faf9f6", "#1d1f24", "#585d68", "#b8500f", "#d5d1c6"
 COLUMNS, CELL, GAP, MARGIN = 8, 176, 16, 32
@@ -37,7 +37,7 @@ def draw_contact_sheet(report: DataReport) -> Image.Image:
     sheet = Image.new("RGB", (2 * MARGIN + COLUMNS * (CELL + GAP) - GAP, height), PAPER)
     pen = ImageDraw.Draw(sheet)
     name = _fitting(Path(report.folder).name or report.folder, 26, sheet.width - 2 * MARGIN)
-    pen.text((MARGIN, MARGIN), name, INK, font(26, bold=True))
+    Letters(26, bold=True).draw(pen, (MARGIN, MARGIN), name, INK)
     top = MARGIN + 56
     for part, images in parts:
         top = _draw_part(sheet, top, part, images, len(report.of(part)))
@@ -57,7 +57,7 @@ def _draw_part(
     shown = f"{len(images)} of {total} images" if len(images) < total else f"{total} images"
     title = f"{TITLES[part]}: {shown}" + (f", {flagged} to look at" if flagged else "")
     pen.line((MARGIN, top, sheet.width - MARGIN, top), LINE)
-    pen.text((MARGIN, top + 14), title, INK, font(17, bold=True))
+    Letters(17, bold=True).draw(pen, (MARGIN, top + 14), title, INK)
     top += 56
     row = CELL + CAPTION_LINES * 17 + GAP
     for index, image in enumerate(images):
@@ -76,7 +76,7 @@ def _draw_cell(sheet: Image.Image, left: int, top: int, image: ImageFacts) -> No
     pen.rectangle(frame, outline=color, width=width)
     at = top + CELL + 7
     for line in _lines(image):
-        pen.text((left, at), _fitting(line.text, 12, CELL), line.color, font(12))
+        Letters(12).draw(pen, (left, at), _fitting(line.text, 12, CELL), line.color)
         at += 16
 
 
@@ -103,11 +103,11 @@ def _thumbnail(image: ImageFacts) -> Image.Image:
 
 def _fitting(text: str, size: int, width: int) -> str:
     """The text, cut in its middle if it is wider than a cell."""
-    drawn = font(size)
-    if drawn.getlength(text) <= width:
+    drawn = Letters(size)
+    if drawn.width(text) <= width:
         return text
     for kept in range(len(text) - 1, 1, -1):
         cut = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
-        if drawn.getlength(cut) <= width:
+        if drawn.width(cut) <= width:
             return cut
     return "…"

@@ -1,123 +1,178 @@
-"""What the grids of a run or sweep say: rows, columns, and the header that states the recipe."""
+"""Puts images into grids: pages of rows and columns, and the header that states the recipe."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from lora_lab.base_model import BaseModel
 from lora_lab.config import SamplingConfig
-from lora_lab.sampling.layout import Cell, Column, Grid, Row, cell_factor
-from lora_lab.sampling.run_images import Outcome, PlannedImage, plan_images
-from lora_lab.sampling.saved_loras import Rows, RunLoRAs, SavedLoRA
+from lora_lab.config.sampling import GridConfig
+from lora_lab.errors import LabError
+from lora_lab.sampling.axes import (
+    AXIS_NAMES,
+    Identity,
+    Place,
+    Point,
+    PromptChoice,
+    at,
+    first_point,
+    places,
+    prompt_choices,
+)
+from lora_lab.sampling.grid import Cell, Column, Grid, Row
+from lora_lab.sampling.saved_loras import Rows
+from lora_lab.sampling.shots import Missing, choice_text, find_save, make_shot
+from lora_lab.sampling.studio import Outcome, Shot
 
 _TITLES = {"simple": "simple prompt", "complex": "complex prompt", "random": "random prompts"}
 
 
-def compose_grid(
-    rows: Rows,
-    images: dict[Path, dict[tuple[str, int, int], Outcome]],
-    kind: str,
-    base: BaseModel,
-    config: SamplingConfig,
-) -> Grid:
-    """Put the images of all runs into one grid.
+@dataclass(frozen=True)
+class Table:
+    """A grid's places, and the checkpoints that it is drawn on."""
+
+    rows: Rows
+    config: GridConfig
+    sampling: SamplingConfig
+    checkpoints: dict[str, str]
+    """Name -> name and hash for the header, of those that could be read."""
+    names: list[str]
+    """All checkpoints that this grid shows; one unless an axis is checkpoint."""
+
+    def axis(self, axis: str | None) -> list[Place]:
+        """The places on one of its axes."""
+        return places(axis, self.rows, self.config, self.sampling, self.names)
+
+    def first(self) -> Point:
+        """What its axes start from."""
+        return first_point(self.rows, self.config, self.sampling, self.names[0])
+
+    def points(self) -> list[Point]:
+        """Every point, row by row, page by page."""
+        sides = [self.axis(side) for side in self.sides()]
+        first = self.first()
+        return [at(first, p, r, c) for p in sides[0] for r in sides[1] for c in sides[2]]
+
+    def sides(self) -> tuple[str | None, str, str]:
+        """Pages, rows and columns."""
+        return self.config.pages, self.config.rows, self.config.columns
+
+
+def draw_on(table: Table, checkpoint: str) -> list[tuple[Point, Shot | Missing]]:
+    """The images of a table that one checkpoint draws."""
+    points = [point for point in table.points() if point.checkpoint == checkpoint]
+    return [(point, make_shot(point, table.sampling)) for point in points]
+
+
+def compose(
+    table: Table,
+    images: Mapping[Identity, Outcome],
+    keys: Mapping[Path, str],
+    scores: Mapping[Path, str],
+) -> list[Grid]:
+    """The grids of a table, one for each place on its third axis.
 
     Args:
-        rows: The runs.
-        images: Run folder -> (kind, index of the prompt, step) -> image.
-        kind: simple or complex (a column a saved LoRA), or random (a column a prompt).
-        base: The checkpoint that drew.
-        config: How it drew.
+        table: What the grids show.
+        images: What came of each point.
+        keys: Image -> its key.
+        scores: Image -> what stands under it.
     """
-    planned = [item for item in plan_images(config, final=True) if item.kind == kind]
-    if kind == "random":
-        columns = tuple(
-            Column(f"{item.index + 1}", f"seed {item.request.seed}") for item in planned
+    pages, rows, columns = (table.axis(side) for side in table.sides())
+    grids = []
+    for page in pages:
+        first = at(table.first(), page)
+        cells = [
+            [_cell(images.get(at(first, r, c).identity), keys, scores) for c in columns]
+            for r in rows
+        ]
+        body = tuple(
+            Row(row.label, row.note, tuple(line), row.is_base)
+            for row, line in zip(rows, cells, strict=True)
         )
-        cells = {run.folder: _random_cells(run, images[run.folder], planned) for run in rows.runs}
-    else:
-        shares = sorted({save.share for run in rows.runs for save in run.saves}) or [1.0]
-        columns = tuple(_share_column(share, rows) for share in shares)
-        cells = {
-            run.folder: _share_cells(run, images[run.folder], kind, shares) for run in rows.runs
-        }
-    subject = rows.parameter or rows.runs[0].folder.resolve().name
-    return Grid(
-        title=f"{subject} · {_TITLES[kind]} · {base.name}",
-        facts=_facts(kind, planned, base, config),
-        corner=rows.parameter,
-        columns=columns,
-        rows=tuple(
-            Row(run.label if rows.parameter else "", run.note, cells[run.folder], run.is_base)
-            for run in rows.runs
-        ),
-    )
+        grids.append(
+            Grid(
+                title=_title(table, page, first),
+                facts=_facts(table, first),
+                corner=_corner(table),
+                columns=tuple(Column(c.label, c.note, c.is_base) for c in columns),
+                rows=body,
+                image_size=(table.sampling.width, table.sampling.height),
+            )
+        )
+    return grids
 
 
-def _share_column(share: float, rows: Rows) -> Column:
-    """A column for a share of the run; its step too if it is the same in every row."""
-    steps = {save.step for run in rows.runs for save in run.saves if save.share == share}
-    if share == 0:
-        return Column("saved", "")
-    return Column(f"{100 * share:.3g} %", f"step {min(steps)}" if len(steps) == 1 else "")
-
-
-def _share_cells(
-    run: RunLoRAs,
-    images: dict[tuple[str, int, int], Outcome],
-    kind: str,
-    shares: list[float],
-) -> tuple[Cell, ...]:
-    by_share: dict[float, SavedLoRA] = {save.share: save for save in run.saves}
-    missing = run.problem or "no LoRA saved here"
-    cells = []
-    for share in shares:
-        save = by_share.get(share)
-        outcome = images.get((kind, 0, save.step)) if save else None
-        cells.append(_cell(outcome, missing))
-    return tuple(cells)
-
-
-def _random_cells(
-    run: RunLoRAs, images: dict[tuple[str, int, int], Outcome], planned: list[PlannedImage]
-) -> tuple[Cell, ...]:
-    missing = run.problem or "no final LoRA"
-    last = run.saves[-1].step if run.saves else 0
-    return tuple(_cell(images.get(("random", item.index, last)), missing) for item in planned)
-
-
-def _cell(outcome: Outcome | None, missing: str) -> Cell:
+def _cell(outcome: Outcome | None, keys: Mapping[Path, str], scores: Mapping[Path, str]) -> Cell:
     if outcome is None:
-        return Cell(None, missing)
+        return Cell(None, "not drawn")
     if outcome.path is None:
         return Cell(None, outcome.problem)
-    with Image.open(outcome.path) as image:
-        return Cell(image.convert("RGB"))
+    path = outcome.path
+    return Cell(path, key=keys.get(path, ""), score=scores.get(path.resolve(), ""))
 
 
-def _facts(
-    kind: str, planned: list[PlannedImage], base: BaseModel, config: SamplingConfig
-) -> tuple[tuple[str, str], ...]:
+def _title(table: Table, page: Place, first: Point) -> str:
+    rows = table.rows
+    subject = rows.title or rows.parameter or rows.runs[0].folder.resolve().name
+    prompts = table.config.prompts
+    what = _TITLES.get(prompts[0], "") if len(prompts) == 1 else ""
+    on = "" if "checkpoint" in table.sides() else first.checkpoint
+    name = AXIS_NAMES.get(table.config.pages or "", "")
+    third = f"{name or table.rows.parameter} {page.label}".strip() if page.changes else ""
+    base = "base" if page.is_base else ""
+    return " · ".join(filter(None, [subject, what, on, third, page.note or base]))
+
+
+def _corner(table: Table) -> str:
+    axis = table.config.rows
+    return AXIS_NAMES[axis] or table.rows.parameter
+
+
+def _facts(table: Table, first: Point) -> tuple[tuple[str, str], ...]:
     """Prompt, negative prompt, settings and checkpoint, as lines of the header."""
-    prompts = [item.request.prompt for item in planned]
-    if kind == "random":
-        text = "\n".join(f"{number}  {prompt}" for number, prompt in enumerate(prompts, 1))
-    else:
-        text = prompts[0]
-    factor = cell_factor(config.width, config.height)
-    shown = "" if factor == 1 else f" (shown at {factor:.3g}×)"
+    config, sides = table.sampling, table.sides()
+    facts = [_prompt_fact(table, first), ("Negative", config.negative or "none")]
     settings = [
-        config.sampler,
+        "" if "sampler" in sides else first.sampler,
         f"{config.steps} steps",
-        f"guidance {config.guidance:g}",
-        "random seeds" if kind == "random" else f"seed {config.seed}",
-        f"{config.width}×{config.height} px{shown}",
+        "" if "guidance" in sides else f"guidance {first.guidance:g}",
+        _seed_text(table, first),
+        f"{config.width}×{config.height} px",
         f"clip skip {config.clip_skip}",
-        f"LoRA weight {config.lora_weight:g}",
+        "" if "lora_weight" in sides else f"LoRA weight {first.lora_weight:g}",
     ]
-    return (
-        ("Prompts" if kind == "random" else "Prompt", text),
-        ("Negative", config.negative or "none"),
-        ("Settings", ", ".join(settings)),
-        ("Checkpoint", f"{base.name}, {base.fingerprint[:10]}"),
-    )
+    facts.append(("Settings", ", ".join(filter(None, settings))))
+    if "step" not in sides:
+        saves = {save.path.name for point in table.points() if (save := find_save(point))}
+        facts.append(("LoRA", saves.pop() if len(saves) == 1 else "the final one of each run"))
+    if "checkpoint" not in sides:
+        facts.append(("Checkpoint", table.checkpoints.get(first.checkpoint, first.checkpoint)))
+    return tuple(facts)
+
+
+def _seed_text(table: Table, first: Point) -> str:
+    if "seed" in table.sides():
+        return ""
+    if "prompt" in table.sides():
+        return (
+            "a seed a prompt" if "random" in table.config.prompts else f"seed {first.prompt.seed}"
+        )
+    return f"seed {first.prompt.seed if first.seed is None else first.seed}"
+
+
+def _prompt_fact(table: Table, first: Point) -> tuple[str, str]:
+    if "prompt" in table.sides() and table.config.pages != "prompt":
+        choices = prompt_choices(table.config, table.sampling)
+        lines = []
+        for choice in choices:
+            name = f"{choice.index + 1}" if choice.kind == "random" else choice.kind
+            lines.append(f"{name}  {_text(table, choice, first.checkpoint)}")
+        return "Prompts", "\n".join(lines)
+    return "Prompt", _text(table, first.prompt, first.checkpoint)
+
+
+def _text(table: Table, choice: PromptChoice, checkpoint: str) -> str:
+    try:
+        return choice_text(choice, checkpoint, table.sampling)
+    except LabError:
+        return choice.text

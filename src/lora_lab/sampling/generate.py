@@ -4,7 +4,7 @@ Shapes: B images, h and w the sides of the latents.
 """
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -51,6 +51,17 @@ class Drawn:
 
     image: Image.Image | None
     problem: str | None
+    place: tuple[int, int]
+    """(number in its batch, images of the batch): with the same place the same bytes come out."""
+
+
+DECODE_PIXELS = 2 * 768 * 768
+"""Pixels that the VAE decodes at once: its activations take about 2 kB a pixel."""
+TILE_PIXELS = 1536 * 1536
+"""Larger images are decoded in overlapping tiles."""
+
+EncodedCache = dict[Hashable, Conditioning]
+"""What was encoded already with the text encoder as it stands."""
 
 
 @torch.inference_mode()
@@ -59,35 +70,41 @@ def draw_images(
     requests: Sequence[ImageRequest],
     settings: DrawSettings,
     embeddings: Sequence[Embedding] = (),
+    *,
+    wanted: Collection[int] | None = None,
+    cache: EncodedCache | None = None,
 ) -> list[Drawn]:
-    """Make images, several at once.
+    """Make images.
 
-    Equal requests in the same order give equal images. Other company in a batch changes an image by
-    rounding only.
+    By rounding an image depends on its place in a batch and on the batch's size, and on nothing
+    else of the images that it is drawn with.
 
     Args:
         base: The model as it stands, LoRAs included.
         requests: What to draw.
-        settings: Sampler, size and so on, for all of them.
+        settings: Of all of them.
         embeddings: Textual inversions that the prompts may name.
+        wanted: Requests whose images are needed; batches without one are left out.
+        cache: Prompts that were encoded with this text encoder; learns those of the requests.
 
     Returns:
-        One result a request, in their order. An image with NaN comes back as a problem.
+        One result a request. An image with NaN, or left out, comes back as a problem.
 
     Raises:
-        LabError: Size, sampler or clip skip do not suit the model.
+        LabError: The settings do not suit the model.
     """
     check_settings(base, settings)
-    hidden = encode_requests(base, requests, settings, embeddings)
-    drawn: dict[int, Drawn] = {}
-    lengths = [
-        (hidden.prompt[r.prompt].lengths, hidden.negative[r.negative].lengths) for r in requests
-    ]
+    hidden = encode_requests(base, requests, settings, embeddings, cache)
+    drawn = [Drawn(None, "not asked for", (0, 0)) for _ in requests]
+    lengths = [hidden.lengths(request) for request in requests]
     for batch in batches(lengths, settings.batch_size):
+        if wanted is not None and not set(batch) & set(wanted):
+            continue
         chosen = [requests[index] for index in batch]
         latents = _sample(base, chosen, hidden, settings)
-        drawn.update(zip(batch, _decode(base, latents), strict=True))
-    return [drawn[index] for index in range(len(requests))]
+        for place, (index, pixels) in enumerate(zip(batch, _decode(base, latents), strict=True)):
+            drawn[index] = _drawn(pixels, (place, len(batch)))
+    return drawn
 
 
 def batches(lengths: Sequence[Hashable], batch_size: int) -> list[list[int]]:
@@ -139,32 +156,38 @@ class Encoded:
     prompt: dict[str, Conditioning]
     negative: dict[str, Conditioning]
 
+    def lengths(self, request: ImageRequest) -> Hashable:
+        """What images must share to be drawn in one batch: the tokens of their prompts."""
+        return self.prompt[request.prompt].lengths, self.negative[request.negative].lengths
+
 
 def encode_requests(
     base: BaseModel,
     requests: Sequence[ImageRequest],
     settings: DrawSettings,
     embeddings: Sequence[Embedding] = (),
+    cache: EncodedCache | None = None,
 ) -> Encoded:
     """Encode each prompt and each negative prompt once."""
     calls = unet_calls(settings.sampler, settings.steps)
+    known: EncodedCache = {} if cache is None else cache
 
-    def encoded(texts: set[str], composed: bool) -> dict[str, Conditioning]:
-        return {
-            text: encode(
+    def encoded(text: str, composed: bool) -> Conditioning:
+        key = (text, settings.clip_skip, calls, composed)
+        if key not in known:
+            known[key] = encode(
                 base,
                 text,
                 clip_skip=settings.clip_skip,
                 calls=calls,
                 embeddings=embeddings,
                 composed=composed,
-            )
-            for text in sorted(texts)
-        }
+            ).to(base.unet.device)
+        return known[key]
 
     return Encoded(
-        encoded({request.prompt for request in requests}, True),
-        encoded({request.negative for request in requests}, False),
+        {text: encoded(text, True) for text in sorted({r.prompt for r in requests})},
+        {text: encoded(text, False) for text in sorted({r.negative for r in requests})},
     )
 
 
@@ -178,12 +201,16 @@ def _sample(
     height = settings.height // base.latent_factor
     width = settings.width // base.latent_factor
     sampler = make_sampler(
-        settings.sampler, base.noise_scheduler, settings.steps, [r.seed for r in requests]
+        settings.sampler,
+        base.noise_scheduler,
+        settings.steps,
+        [r.seed for r in requests],
+        base.unet.device,
     )
     generators = [torch.Generator().manual_seed(request.seed) for request in requests]
     channels = base.unet.config["in_channels"]
     noise = torch.stack([image_noise(g, channels, height, width) for g in generators])
-    latents = noise * sampler.initial_scale
+    latents = noise.to(base.unet.device) * sampler.initial_scale
     guidance = Guidance(
         base.unet,
         [hidden.prompt[request.prompt] for request in requests],
@@ -197,20 +224,25 @@ def _sample(
     return latents
 
 
-def _decode(base: BaseModel, latents: Tensor) -> list[Drawn]:
-    """Images from latents (B, 4, h, w); those that are not finite become problems."""
+def _decode(base: BaseModel, latents: Tensor) -> Iterator[Tensor]:
+    """Pixels (3, H, W) of each of the latents (B, 4, h, w), as many at once as memory allows."""
     latents = latents / base.vae.config["scaling_factor"]
-    pixels = base.vae.decode(latents, return_dict=False)[0]  # (B, 3, 8h, 8w) for factor 8
-    drawn = []
-    for image in pixels:
-        if torch.isfinite(image).all():
-            drawn.append(Drawn(to_image(image), None))
-        else:
-            drawn.append(Drawn(None, "the image came out as NaN"))
-    return drawn
+    pixels = latents[0, 0].numel() * base.latent_factor**2
+    if pixels > TILE_PIXELS:
+        base.vae.enable_tiling()
+    for part in latents.split(max(1, DECODE_PIXELS // pixels)):
+        yield from base.vae.decode(part, return_dict=False)[0]  # (b, 3, 8h, 8w) for factor 8
+    base.vae.disable_tiling()
+
+
+def _drawn(pixels: Tensor, place: tuple[int, int]) -> Drawn:
+    """The image of pixels (3, H, W), unless they are not finite."""
+    if torch.isfinite(pixels).all():
+        return Drawn(to_image(pixels), None, place)
+    return Drawn(None, "the image came out as NaN", place)
 
 
 def to_image(pixels: Tensor) -> Image.Image:
     """A picture from values between -1 and 1, (3, H, W)."""
     values = (pixels / 2 + 0.5).clamp(0, 1).permute(1, 2, 0) * 255
-    return Image.fromarray(values.round().numpy().astype(np.uint8))
+    return Image.fromarray(values.round().cpu().numpy().astype(np.uint8))

@@ -1,251 +1,188 @@
-"""The size and place of everything in a grid of images.
+"""The size and place of everything in a picture of a grid, and what goes to another page.
 
-All sizes are pixels of the finished picture. Text grows with the picture, so that it can still be
-read when the whole picture is shown `SHOWN_WIDTH` wide.
+Letters have one size in every picture, whatever the number of columns: a picture is at most so wide
+that they can be read where it is shown in half its pixels. All sizes are pixels.
 """
 
-import importlib.util
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from itertools import pairwise
 
-from PIL import Image, ImageFont
+from lora_lab.config.sampling import PictureConfig
+from lora_lab.sampling.fonts import Letters
+from lora_lab.sampling.grid import Column, Grid, Row
 
-SHOWN_WIDTH = 1200
-"""Width of a report on a screen."""
-SMALLEST_SHOWN_TEXT = 10
-"""Height of the smallest letters when the picture is shown that wide."""
-SMALLEST_TEXT = 14
-CELL_SIDES = (128, 256)
-"""Smaller images are enlarged to the first, larger ones reduced to the second."""
-SMALLEST_PICTURE = 720
-"""Width that the header needs."""
-
-NOTE = 0.8
-TITLE = 1.35
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-@dataclass(frozen=True)
-class Cell:
-    """An image, or why there is none."""
-
-    image: Image.Image | None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """The images of one run."""
-
-    label: str
-    note: str
-    """A second line in smaller letters; may be empty."""
-    cells: tuple[Cell, ...]
-    is_base: bool = False
-
-
-@dataclass(frozen=True)
-class Column:
-    """The head of a column."""
-
-    label: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """All that a picture of a grid says."""
-
-    title: str
-    facts: tuple[tuple[str, str], ...]
-    """(name, text), such as ("Prompt", "a portrait of zqx person"); a line or more each."""
-    corner: str
-    """What the rows differ in, above their labels."""
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+LABEL = Letters(22, bold=True)
+TEXT = Letters(22)
+NOTE = Letters(18)
+TITLE = Letters(30, bold=True)
+MARGIN = 28
+GAP = 8
+WIDEST_LABEL = 300
+NARROWEST_PICTURE = 720
+"""What the header needs."""
+SMALL_IMAGE = 128
+"""Images up to this side are enlarged, by a whole factor."""
+COMFORT = 1500
+"""Small images are enlarged as long as a picture stays this narrow."""
+LARGEST_CELL = 384
+SMALLEST_CELL = 192
+LABEL_LINES = 4
+FACT_LINES = 12
 
 
 @dataclass(frozen=True)
 class Layout:
     """Where things go."""
 
-    text: int
-    """Height of labels; notes are smaller and the title is larger."""
     cell: tuple[int, int]
-    gap: int
     left: int
-    """Width of the row labels, margin included."""
-    top: int
-    """Height of header and column labels."""
+    """Where the first column begins."""
     width: int
     height: int
-    turned: bool
-    """Whether column labels stand upright because the columns are narrow."""
+    header_bottom: int
+    columns_bottom: int
+    """Where the heads of the columns end."""
+    column_lefts: tuple[int, ...]
     row_tops: tuple[int, ...]
     row_height: int
-    """Of the cells, or of the tallest row label if that is more."""
+    """Of an image with its score, or of the tallest row label if that is more."""
 
 
-def lay_out(grid: Grid) -> Layout:
-    """Find the size of the text and from it the place of everything.
-
-    Text and picture depend on each other: larger letters need a wider label column. A few rounds
-    settle it.
-    """
-    cell = cell_size(grid)
-    gap = max(2, cell[0] // 32)
-    cells_width = len(grid.columns) * (cell[0] + gap) - gap
-    text, left = SMALLEST_TEXT, 0
-    for _ in range(4):
-        left = 2 * text + _label_width(grid, text)
-        width = max(left + cells_width + 2 * text, SMALLEST_PICTURE)
-        # Notes are the smallest text: they must not fall below SMALLEST_SHOWN_TEXT when shown.
-        needed = SMALLEST_SHOWN_TEXT * max(1.0, width / SHOWN_WIDTH)
-        text = max(SMALLEST_TEXT, round(needed / NOTE))
-    left = 2 * text + _label_width(grid, text)
-    width = max(left + cells_width + 2 * text, SMALLEST_PICTURE)
-    turned = _widest_column(grid, text) > cell[0]
-    head = _header_height(grid, text, width) + _columns_height(grid, text, turned)
-    labels = [len(label_lines(row, text, left)) * line_height(text) for row in grid.rows]
-    row_height = max([cell[1], *labels])
-    tops = _row_tops(grid, head, row_height, gap, text)
-    height = (tops[-1] + row_height if tops else head) + 2 * text
-    return Layout(text, cell, gap, left, head, width, height, turned, tops, row_height)
-
-
-def cell_size(grid: Grid) -> tuple[int, int]:
-    """Width and height of a cell: the images' own size times `cell_factor`."""
-    images = [cell.image for row in grid.rows for cell in row.cells if cell.image is not None]
-    width, height = images[0].size if images else (CELL_SIDES[0], CELL_SIDES[0])
-    factor = cell_factor(width, height)
+def cell_size(grid: Grid, columns: int, config: PictureConfig) -> tuple[int, int]:
+    """Width and height of an image in a grid of so many columns."""
+    width, height = grid.image_size
+    longer = max(width, height)
+    if config.cell is not None:
+        factor = config.cell / longer
+    elif longer <= SMALL_IMAGE:
+        room = (COMFORT - label_width(grid) - 2 * MARGIN) / columns - GAP
+        factor = max(1, math.ceil(96 / longer), min(256 // longer, int(room / width)))
+    else:
+        room = (config.max_width - label_width(grid) - 2 * MARGIN) / columns - GAP
+        side = min(max(room * longer / width, SMALLEST_CELL), LARGEST_CELL, longer)
+        factor = int(side) / longer
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
-def cell_factor(width: int, height: int) -> float:
-    """How much larger than an image its cell is.
-
-    Small images are enlarged by a whole factor, until they reach the first of CELL_SIDES; large
-    ones are reduced to the second.
-    """
-    smallest, largest = CELL_SIDES
-    longer = max(width, height)
-    return largest / longer if longer > largest else -(-smallest // longer)
-
-
-@cache
-def font(size: int, bold: bool = False) -> Font:
-    """DejaVu Sans, which matplotlib ships, or Pillow's own font where it is missing."""
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    spec = importlib.util.find_spec("matplotlib")
-    if spec is not None and spec.origin is not None:
-        path = Path(spec.origin).parent / "mpl-data" / "fonts" / "ttf" / name
-        if path.is_file():
-            return ImageFont.truetype(path, size)
-    return ImageFont.load_default(size)
+def pages(grid: Grid, config: PictureConfig) -> list[Grid]:
+    """The grid in parts that are within the largest picture, each with all of its header."""
+    narrow = cell_size(grid, len(grid.columns), config)
+    room = config.max_width - label_width(grid) - 2 * MARGIN - _frame_room(grid.columns)
+    across = _balanced(len(grid.columns), max(1, int((room + GAP) / (narrow[0] + GAP))), ())
+    first = grid.part(range(len(grid.rows)), across[0], "")
+    plan = lay_out(first, config)
+    used = plan.columns_bottom + MARGIN + _frame_room(grid.rows)
+    fit = max(1, int((config.max_height - used) / (plan.row_height + GAP)))
+    base = tuple(i for i, row in enumerate(grid.rows) if row.is_base)
+    down = _balanced(len(grid.rows), fit, base)
+    parts = [(rows, columns) for rows in down for columns in across]
+    names = [
+        f"page {n} of {len(parts)}" if len(parts) > 1 else "" for n in range(1, len(parts) + 1)
+    ]
+    return [grid.part(*part, name) for part, name in zip(parts, names, strict=True)]
 
 
-def wrap(text: str, letters: Font, width: float) -> list[str]:
-    """Break text into lines that fit; words that are longer than a line are cut."""
-    lines: list[str] = []
-    for paragraph in text.split("\n"):
-        line = ""
-        for word in paragraph.split():
-            longer = f"{line} {word}".strip()
-            if letters.getlength(longer) <= width:
-                line = longer
-                continue
-            if line:
-                lines.append(line)
-            while letters.getlength(word) > width and len(word) > 1:
-                fits = next(
-                    n
-                    for n in range(len(word) - 1, 0, -1)
-                    if n == 1 or letters.getlength(word[:n]) <= width
-                )
-                lines.append(word[:fits])
-                word = word[fits:]
-            line = word
-        lines.append(line)
-    return lines
+def _balanced(count: int, most: int, together: Sequence[int]) -> list[range]:
+    """Ranges of nearly equal length; none ends inside of what should stay together."""
+    parts = math.ceil(count / most)
+    edges = [count * part // parts for part in range(parts + 1)]
+    inside = set(together[1:]) if 0 < len(together) <= most else set()
+    for index in range(1, parts):
+        while edges[index] in inside:
+            edges[index] -= 1
+    return [range(a, b) for a, b in pairwise(edges) if b > a]
 
 
-def _label_width(grid: Grid, text: int) -> int:
-    """Width of the row labels: as wide as they are, up to 16 letters' heights; then they wrap."""
-    widest = font(text, bold=True).getlength(grid.corner)
+def lay_out(grid: Grid, config: PictureConfig) -> Layout:
+    """Find the place of everything on one page."""
+    cell = cell_size(grid, len(grid.columns), config)
+    left = MARGIN + label_width(grid)
+    lefts = _starts(grid.columns, left, cell[0])
+    right = (lefts[-1] + cell[0] if lefts else left) + GAP * bool(_is_framed(grid.columns))
+    width = max(right + MARGIN, NARROWEST_PICTURE)
+    header = header_height(grid, width)
+    heads = max((head_height(column, cell[0]) for column in grid.columns), default=0)
+    top = header + max(heads, LABEL.line) + GAP
+    labels = [label_height(row, left - MARGIN - 2 * GAP) for row in grid.rows]
+    scores = NOTE.line if any(c.score for row in grid.rows for c in row.cells) else 0
+    row_height = max([cell[1] + scores, *labels])
+    tops = _starts(grid.rows, top, row_height)
+    bottom = (tops[-1] + row_height if tops else top) + GAP * bool(_is_framed(grid.rows))
+    return Layout(cell, left, width, bottom + MARGIN, header, top, lefts, tops, row_height)
+
+
+def _is_framed(heads: Sequence[Row] | Sequence[Column]) -> bool:
+    return any(head.is_base for head in heads)
+
+
+def _frame_room(heads: Sequence[Row] | Sequence[Column]) -> int:
+    return 6 * GAP if _is_framed(heads) else 0
+
+
+def _starts(heads: Sequence[Row] | Sequence[Column], start: int, size: int) -> tuple[int, ...]:
+    """Where each row or column begins; more space where the base's frame begins or ends."""
+    starts: list[int] = []
+    before: Row | Column | None = None
+    for head in heads:
+        if before is not None:
+            start += size + GAP + (2 * GAP if before.is_base != head.is_base else 0)
+        elif head.is_base:
+            start += GAP
+        starts.append(start)
+        before = head
+    return tuple(starts)
+
+
+def label_width(grid: Grid) -> int:
+    """Width of the row labels with the space behind them: as they need, up to WIDEST_LABEL."""
+    widest = LABEL.width(grid.corner)
     for row in grid.rows:
-        label = font(text, bold=True).getlength(row.label)
-        widest = max(widest, label, font(note_size(text)).getlength(row.note))
-    return round(min(widest, 16 * text)) + text // 2
+        widest = max(widest, LABEL.width(row.label), NOTE.width(row.note))
+    return round(min(widest, WIDEST_LABEL)) + 3 * GAP if widest else GAP
 
 
-def label_lines(row: Row, text: int, left: int) -> list[tuple[str, bool]]:
-    """(line, whether it is part of the note) of a row's label, wrapped to the label column."""
-    width = left - 2 * text
-    lines = [(line, False) for line in wrap(row.label, font(text, bold=True), width)]
-    if row.note:
-        lines += [(line, True) for line in wrap(row.note, font(note_size(text)), width)]
-    return lines
+def label_lines(row: Row, width: float) -> list[tuple[Letters, str]]:
+    """The lines of a row's label."""
+    lines = [(LABEL, line) for line in LABEL.wrap(row.label, width, LABEL_LINES) if row.label]
+    return lines + [(NOTE, line) for line in NOTE.wrap(row.note, width, 2) if row.note]
 
 
-def note_size(text: int) -> int:
-    """Height of the letters of notes beside labels of this height."""
-    return round(text * NOTE)
+def label_height(row: Row, width: float) -> int:
+    """Height of a row's label."""
+    return sum(letters.line for letters, _ in label_lines(row, width))
 
 
-def line_height(text: int) -> int:
-    """From one line of text to the next."""
-    return round(text * 1.35)
+def head_lines(column: Column, width: float) -> list[tuple[Letters, str]]:
+    """The lines of a column's head."""
+    room = width - GAP
+    lines = [(LABEL, line) for line in LABEL.wrap(column.label, room, LABEL_LINES) if column.label]
+    return lines + [(NOTE, line) for line in NOTE.wrap(column.note, room, 2) if column.note]
 
 
-def _widest_column(grid: Grid, text: int) -> float:
-    widths = [font(text, bold=True).getlength(column.label) for column in grid.columns]
-    widths += [font(note_size(text)).getlength(column.note) for column in grid.columns]
-    return max(widths, default=0.0)
+def head_height(column: Column, width: float) -> int:
+    """Height of a column's head."""
+    return sum(letters.line for letters, _ in head_lines(column, width))
 
 
-def _columns_height(grid: Grid, text: int, turned: bool) -> int:
-    if turned:
-        return round(_widest_column(grid, text)) + text
-    notes = any(column.note for column in grid.columns)
-    return line_height(text) + (line_height(note_size(text)) if notes else 0) + text // 2
-
-
-def header_indent(grid: Grid, text: int) -> float:
+def header_indent(grid: Grid) -> int:
     """Where the text of the facts begins, right of their names."""
-    letters = font(text, bold=True)
-    return max((letters.getlength(f"{name}   ") for name, _ in grid.facts), default=0.0)
+    return round(max((LABEL.width(f"{name}  ") for name, _ in grid.facts), default=0.0))
 
 
-def header_lines(grid: Grid, text: int, width: int) -> list[tuple[str, str]]:
+def header_lines(grid: Grid, width: int) -> list[tuple[str, str]]:
     """(name or empty, line of text) for each line below the title."""
+    room = width - 2 * MARGIN - header_indent(grid)
     lines = []
     for name, value in grid.facts:
-        wrapped = wrap(value, font(text), width - 2 * text - header_indent(grid, text))
+        wrapped = TEXT.wrap(value, room, FACT_LINES)
         lines += [(name if index == 0 else "", line) for index, line in enumerate(wrapped)]
     return lines
 
 
-def _header_height(grid: Grid, text: int, width: int) -> int:
-    title = wrap(grid.title, font(round(text * TITLE), bold=True), width - 2 * text)
-    lines = header_lines(grid, text, width)
-    return (
-        text + len(title) * line_height(round(text * TITLE)) + len(lines) * line_height(text) + text
-    )
-
-
-def _row_tops(grid: Grid, top: int, height: int, gap: int, text: int) -> tuple[int, ...]:
-    """Upper edge of each row's cells; where the base's frame begins or ends, more space is left."""
-    tops = []
-    before: Row | None = None
-    for row in grid.rows:
-        if before is not None:
-            top += height + gap
-            if before.is_base != row.is_base:
-                top += text
-        elif row.is_base:
-            top += text // 2
-        tops.append(top)
-        before = row
-    return tuple(tops)
+def header_height(grid: Grid, width: int) -> int:
+    """Where the header ends, the space below it included."""
+    title = TITLE.wrap(grid.title, width - 2 * MARGIN, 3)
+    lines = len(header_lines(grid, width))
+    return MARGIN // 2 + len(title) * TITLE.line + GAP + lines * TEXT.line + TEXT.line

@@ -1,134 +1,192 @@
-"""Grids of images: a row a value, a column a saved LoRA or a prompt; the base in a red frame."""
+"""Draws a grid of images: header, labels, cells, and a red frame around the base."""
 
-from PIL import Image, ImageDraw, ImageFont
+from pathlib import Path
 
+from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from lora_lab.config.sampling import PictureConfig
+from lora_lab.files import atomic_path
+from lora_lab.sampling.fonts import Letters
+from lora_lab.sampling.grid import Cell, Column, Grid, Row
 from lora_lab.sampling.layout import (
+    GAP,
+    LABEL,
+    MARGIN,
+    NOTE,
+    TEXT,
     TITLE,
-    Cell,
-    Font,
-    Grid,
     Layout,
-    Row,
-    font,
+    head_lines,
     header_indent,
     header_lines,
+    label_height,
     label_lines,
     lay_out,
-    line_height,
-    note_size,
-    wrap,
 )
 
 PAPER = "#ffffff"
 INK = "#1b1b1f"
 FAINT_INK = "#5f6068"
-EMPTY_CELL = "#ececef"
+EMPTY_CELL = "#f1eff2"
+EMPTY_EDGE = "#d5d2d8"
 BASE_RED = "#d4151f"
+FRAME = 4
+KEY = "lora_lab_grid"
+WEBP_QUALITY = 88
+_SMALLEST_NOTE = Letters(14)
 
 
-def draw_grid(grid: Grid) -> Image.Image:
-    """Draw a grid with its header.
-
-    Rows of the base must stand together; they get one red frame.
-    """
-    layout = lay_out(grid)
+def draw_grid(grid: Grid, config: PictureConfig) -> Image.Image:
+    """Draw one page; rows or columns of the base must stand together, they get one red frame."""
+    layout = lay_out(grid, config)
     picture = Image.new("RGB", (layout.width, layout.height), PAPER)
     draw = ImageDraw.Draw(picture)
     _draw_header(draw, grid, layout)
-    _draw_columns(picture, grid, layout)
+    _draw_heads(draw, grid, layout)
     for row, top in zip(grid.rows, layout.row_tops, strict=True):
         _draw_row_label(draw, row, top, layout)
-        for index, cell in enumerate(row.cells):
-            left = layout.left + index * (layout.cell[0] + layout.gap)
-            _draw_cell(picture, cell, left, top + (layout.row_height - layout.cell[1]) // 2, layout)
-    _draw_frame(draw, grid, layout)
+        for cell, left in zip(row.cells, layout.column_lefts, strict=True):
+            _draw_cell(picture, cell, left, top, layout)
+    _draw_frames(draw, grid, layout)
     return picture
 
 
 def _draw_header(draw: ImageDraw.ImageDraw, grid: Grid, layout: Layout) -> None:
-    text = layout.text
-    top = text
-    letters = font(round(text * TITLE), bold=True)
-    for line in wrap(grid.title, letters, layout.width - 2 * text):
-        draw.text((text, top), line, fill=INK, font=letters)
-        top += line_height(round(text * TITLE))
-    indent = header_indent(grid, text)
-    for name, line in header_lines(grid, text, layout.width):
-        draw.text((text, top), name, fill=FAINT_INK, font=font(text, bold=True))
-        draw.text((text + indent, top), line, fill=INK, font=font(text))
-        top += line_height(text)
+    top = MARGIN // 2
+    for line in TITLE.wrap(grid.title, layout.width - 2 * MARGIN, 3):
+        TITLE.draw(draw, (MARGIN, top), line, INK)
+        top += TITLE.line
+    top += GAP
+    indent = header_indent(grid)
+    for name, line in header_lines(grid, layout.width):
+        LABEL.draw(draw, (MARGIN, top), name, FAINT_INK)
+        TEXT.draw(draw, (MARGIN + indent, top), line, INK)
+        top += TEXT.line
 
 
-def _draw_columns(picture: Image.Image, grid: Grid, layout: Layout) -> None:
-    text, draw = layout.text, ImageDraw.Draw(picture)
-    bottom = layout.top - text // 3
-    draw.text((text, bottom), grid.corner, fill=INK, font=font(text, bold=True), anchor="ls")
-    for index, column in enumerate(grid.columns):
-        middle = layout.left + index * (layout.cell[0] + layout.gap) + layout.cell[0] // 2
-        if layout.turned:
-            label = _upright(column.label, font(text, bold=True), INK)
-            picture.paste(label, (middle - label.width // 2, bottom - label.height))
-            continue
-        place = bottom
-        if column.note:
-            letters = font(note_size(text))
-            draw.text((middle, place), column.note, fill=FAINT_INK, font=letters, anchor="ms")
-            place -= line_height(note_size(text))
-        letters = font(text, bold=True)
-        draw.text((middle, place), column.label, fill=INK, font=letters, anchor="ms")
-
-
-def _upright(text: str, letters: Font, ink: str) -> Image.Image:
-    """A picture of text that reads from bottom to top."""
-    left, top, right, bottom = letters.getbbox(text)
-    strip = Image.new("RGB", (max(1, round(right - left)), max(1, round(bottom - top))), PAPER)
-    ImageDraw.Draw(strip).text((-left, -top), text, fill=ink, font=letters)
-    return strip.transpose(Image.Transpose.ROTATE_90)
+def _draw_heads(draw: ImageDraw.ImageDraw, grid: Grid, layout: Layout) -> None:
+    corner = LABEL.wrap(grid.corner, layout.left - MARGIN, 2)
+    for number, line in enumerate(reversed(corner), 1):
+        place = layout.columns_bottom - GAP - number * LABEL.line
+        LABEL.draw(draw, (MARGIN, place), line, FAINT_INK)
+    width = layout.cell[0]
+    for column, left in zip(grid.columns, layout.column_lefts, strict=True):
+        lines = head_lines(column, width)
+        top = layout.columns_bottom - GAP - sum(letters.line for letters, _ in lines)
+        for letters, line in lines:
+            ink = _label_ink(column, letters)
+            start = left + (width - letters.width(line)) / 2
+            letters.draw(draw, (start, top), line, ink)
+            top += letters.line
 
 
 def _draw_row_label(draw: ImageDraw.ImageDraw, row: Row, top: int, layout: Layout) -> None:
-    text = layout.text
-    ink = BASE_RED if row.is_base else INK
-    lines = label_lines(row, text, layout.left)
-    place = top + (layout.row_height - len(lines) * line_height(text)) // 2
-    for line, is_note in lines:
-        letters = font(note_size(text)) if is_note else font(text, bold=True)
-        draw.text((text, place), line, fill=FAINT_INK if is_note else ink, font=letters)
-        place += line_height(text)
+    width = layout.left - MARGIN - 2 * GAP
+    place = top + (layout.row_height - label_height(row, width)) // 2
+    for letters, line in label_lines(row, width):
+        letters.draw(draw, (MARGIN, place), line, _label_ink(row, letters))
+        place += letters.line
+
+
+def _label_ink(head: Row | Column, letters: Letters) -> str:
+    if letters is NOTE:
+        return FAINT_INK
+    return BASE_RED if head.is_base else INK
 
 
 def _draw_cell(picture: Image.Image, cell: Cell, left: int, top: int, layout: Layout) -> None:
-    if cell.image is not None:
-        picture.paste(enlarge(cell.image.convert("RGB"), layout.cell), (left, top))
-        return
-    draw = ImageDraw.Draw(picture)
     width, height = layout.cell
-    draw.rectangle((left, top, left + width - 1, top + height - 1), fill=EMPTY_CELL)
-    letters = font(max(11, min(note_size(layout.text), width // 9)))
-    step = round(letters.size * 1.25) if isinstance(letters, ImageFont.FreeTypeFont) else 14
-    lines = wrap(cell.problem, letters, width - 12)[: max(1, (height - 12) // step)]
-    place = top + (height - len(lines) * step) // 2
+    draw = ImageDraw.Draw(picture)
+    image = open_image(cell.path)
+    if image is not None:
+        picture.paste(resized(image, layout.cell), (left, top))
+    else:
+        problem = cell.problem if cell.path is None else f"{cell.path.name} can't be read"
+        box = (left, top, left + width - 1, top + height - 1)
+        draw.rectangle(box, fill=EMPTY_CELL, outline=EMPTY_EDGE)
+        _draw_problem(draw, problem, left, top, layout)
+    if cell.score:
+        place = left + (width - NOTE.width(cell.score)) / 2
+        NOTE.draw(draw, (place, top + height + 1), cell.score, INK)
+
+
+def _draw_problem(
+    draw: ImageDraw.ImageDraw, problem: str, left: int, top: int, layout: Layout
+) -> None:
+    width, height = layout.cell
+    letters = NOTE if width >= 160 else _SMALLEST_NOTE
+    most = max(1, (height - GAP) // letters.line)
+    lines = letters.wrap(problem, width - 2 * GAP, most)
+    place = top + (height - len(lines) * letters.line) // 2
     for line in lines:
-        draw.text((left + width // 2, place), line, fill=FAINT_INK, font=letters, anchor="ma")
-        place += step
+        start = left + (width - letters.width(line)) / 2
+        letters.draw(draw, (start, place), line, FAINT_INK)
+        place += letters.line
 
 
-def enlarge(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """An image in another size, by Lanczos' filter."""
+def open_image(path: Path | None) -> Image.Image | None:
+    """The image of a file; None where there is none that can be read."""
+    if path is None:
+        return None
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError, SyntaxError):
+        return None
+
+
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An image in another size: Lanczos' filter, smooth both ways."""
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _draw_frame(draw: ImageDraw.ImageDraw, grid: Grid, layout: Layout) -> None:
-    tops = [top for row, top in zip(grid.rows, layout.row_tops, strict=True) if row.is_base]
-    if not tops:
-        return
-    stroke = max(3, layout.text // 5)
-    margin = layout.text // 2
-    right = layout.left + len(grid.columns) * (layout.cell[0] + layout.gap) - layout.gap
-    box = (
-        layout.text // 2,
-        tops[0] - margin,
-        right + margin,
-        tops[-1] + layout.row_height + margin,
-    )
-    draw.rectangle(box, outline=BASE_RED, width=stroke)
+def _draw_frames(draw: ImageDraw.ImageDraw, grid: Grid, layout: Layout) -> None:
+    """A red frame around all rows, or all columns, of the base."""
+    reach = GAP + FRAME // 2
+    width, height = layout.cell[0], layout.row_height
+    lefts, tops = layout.column_lefts, layout.row_tops
+    rows = [top for row, top in zip(grid.rows, tops, strict=True) if row.is_base]
+    if rows:
+        left, right = MARGIN - reach, lefts[-1] + width + reach
+        box = (left, rows[0] - reach, right, rows[-1] + height + reach)
+        draw.rectangle(box, outline=BASE_RED, width=FRAME)
+    columns = [left for head, left in zip(grid.columns, lefts, strict=True) if head.is_base]
+    if columns:
+        bottom = tops[-1] + height + reach
+        box = (columns[0] - reach, tops[0] - reach, columns[-1] + width + reach, bottom)
+        draw.rectangle(box, outline=BASE_RED, width=FRAME)
+
+
+def write_grid(path: Path, grid: Grid, config: PictureConfig) -> bool:
+    """Draw a page into a PNG, and a WebP if the config asks for it, unless they are there.
+
+    Returns:
+        Whether it was drawn.
+
+    Raises:
+        LabError: A file can't be written.
+    """
+    key = grid.key()
+    others = [path.with_suffix(".webp")] if "webp" in config.formats else []
+    if grid_key(path) == key and all(other.is_file() for other in others):
+        return False
+    picture = draw_grid(grid, config)
+    info = PngInfo()
+    info.add_text(KEY, key)
+    for other in others:
+        with atomic_path(other) as temporary:
+            picture.save(temporary, format="WEBP", quality=WEBP_QUALITY, method=4)
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG", pnginfo=info)
+    return True
+
+
+def grid_key(path: Path) -> str | None:
+    """The key of the grid that a file shows; None if it is missing or not ours."""
+    try:
+        with Image.open(path) as image:
+            key = image.info.get(KEY)
+    except (OSError, UnidentifiedImageError, SyntaxError):
+        return None
+    return key if isinstance(key, str) else None

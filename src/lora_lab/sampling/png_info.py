@@ -4,9 +4,11 @@ Web UIs, Civitai and image viewers read `parameters`. `lora_lab` holds the same 
 complete, for our own programs.
 """
 
+import hashlib
 import json
+import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -16,6 +18,8 @@ from lora_lab.errors import LabError
 from lora_lab.files import atomic_path
 
 CHUNK = "lora_lab"
+_END = b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
+"""What every whole PNG ends with."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +43,32 @@ class ImageRecipe:
     lora_hash: str | None
     """First 12 hex digits of its sshs_model_hash."""
     lora_weight: float
+    lora_digest: str | None
+    """First 16 hex digits of the fingerprint of its tensors."""
     names: dict[str, str]
     """What the prompt may name -> hash: LoRAs, and textual inversions as `embedding:<name>`."""
-    batch: str
-    """Which images were drawn together: their number and a digest of their recipes."""
+    vae_hash: str
+    """First 10 hex digits of the VAE's fingerprint."""
+    batch_place: int
+    """Number of the image in its batch, from 0."""
+    batch_size: int
+    """Images of its batch; with place, size and threads the same, the same bytes come out."""
+    threads: int
+    """PyTorch's CPU threads."""
+    torch: str
+    """PyTorch's version."""
+
+    @property
+    def key(self) -> str:
+        """10 hex digits that two images share if only rounding can differ."""
+        values = asdict(self)
+        for name in ("batch_place", "batch_size", "threads", "torch"):
+            del values[name]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+
+    def at(self, batch_place: int, batch_size: int) -> "ImageRecipe":
+        """The same with its place in a batch."""
+        return replace(self, batch_place=batch_place, batch_size=batch_size)
 
 
 def parameters_text(recipe: ImageRecipe) -> str:
@@ -118,11 +144,15 @@ def write_image(path: Path, image: Image.Image, recipe: ImageRecipe) -> None:
 def read_recipe(path: Path) -> ImageRecipe | None:
     """The recipe of an image that we wrote; None if it is missing, damaged or another's."""
     try:
+        with path.open("rb") as file:
+            file.seek(-len(_END), os.SEEK_END)
+            whole = file.read() == _END
         with Image.open(path) as image:
-            image.load()
             text = image.info.get(CHUNK)
-        return ImageRecipe(**json.loads(text)) if isinstance(text, str) else None
-    except (OSError, UnidentifiedImageError, ValueError, TypeError, SyntaxError):
+        if not whole or not isinstance(text, str):
+            return None
+        return ImageRecipe(**json.loads(text))
+    except (OSError, UnidentifiedImageError, ValueError, TypeError, KeyError, SyntaxError):
         return None
 
 

@@ -8,6 +8,7 @@ Shapes: B images, h and w the sides of the latents.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -72,26 +73,25 @@ def _ddim(config: dict[str, Any], seeds: Sequence[int]) -> Any:
     )
 
 
-def _dpm_2m_karras(config: dict[str, Any], seeds: Sequence[int]) -> Any:
+def _dpm_2m(config: dict[str, Any], seeds: Sequence[int], karras: bool) -> Any:
     return DPMSolverMultistepScheduler.from_config(
         config,
         algorithm_type="dpmsolver++",
-        use_karras_sigmas=True,
+        use_karras_sigmas=karras,
         timestep_spacing="linspace",
     )
 
 
-def _dpm_sde_karras(config: dict[str, Any], seeds: Sequence[int]) -> Any:
+def _dpm_sde(config: dict[str, Any], seeds: Sequence[int], karras: bool) -> Any:
     try:
         from diffusers.schedulers.scheduling_dpmsolver_sde import DPMSolverSDEScheduler
     except ImportError:
         raise LabError(
-            "sampling.sampler=DPM++ SDE Karras needs torchsde: pip install torchsde, "
-            "or choose DPM++ 2M Karras"
+            "sampling.sampler=DPM++ SDE needs torchsde: pip install torchsde, or choose DPM++ 2M"
         ) from None
     return DPMSolverSDEScheduler.from_config(
         config,
-        use_karras_sigmas=True,
+        use_karras_sigmas=karras,
         timestep_spacing="linspace",
         noise_sampler_seed=list(seeds),
     )
@@ -105,15 +105,21 @@ SAMPLERS: dict[str, Callable[[dict[str, Any], Sequence[int]], Any]] = {
     "Euler a": _euler_ancestral,
     "Euler": _euler,
     "DDIM": _ddim,
-    "DPM++ 2M Karras": _dpm_2m_karras,
-    "DPM++ SDE Karras": _dpm_sde_karras,
+    "DPM++ 2M": partial(_dpm_2m, karras=False),
+    "DPM++ 2M Karras": partial(_dpm_2m, karras=True),
+    "DPM++ SDE": partial(_dpm_sde, karras=False),
+    "DPM++ SDE Karras": partial(_dpm_sde, karras=True),
     "UniPC": _unipc,
 }
 """A1111's name -> scheduler from a training schedule's config and one seed an image."""
 
 
 def make_sampler(
-    name: str, noise_scheduler: DDPMScheduler, steps: int, seeds: Sequence[int]
+    name: str,
+    noise_scheduler: DDPMScheduler,
+    steps: int,
+    seeds: Sequence[int],
+    device: torch.device | None = None,
 ) -> Sampler:
     """Make a sampler for one batch of images.
 
@@ -121,7 +127,8 @@ def make_sampler(
         name: A1111's name of it.
         noise_scheduler: The schedule that the base was trained with.
         steps: Sampling steps.
-        seeds: One an image; only DPM++ SDE Karras uses them.
+        seeds: One an image; only DPM++ SDE uses them.
+        device: Where the latents are; None is the CPU.
 
     Raises:
         LabError: The name is unknown, or the sampler needs a package that is missing.
@@ -129,15 +136,15 @@ def make_sampler(
     if name not in SAMPLERS:
         raise LabError(f"sampling.sampler must be one of {', '.join(SAMPLERS)}, got {name}")
     config = _plain_config(noise_scheduler)
-    if name == "DPM++ SDE Karras" and "rescale_betas_zero_snr" in config:
+    if name.startswith("DPM++ SDE") and "rescale_betas_zero_snr" in config:
         raise LabError(
             f"sampling.sampler={name} can't begin at pure noise, which this checkpoint was trained "
             "with (zero terminal SNR): choose Euler a, DDIM or DPM++ 2M Karras"
         )
     scheduler = SAMPLERS[name](config, seeds)
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(steps, device=device or torch.device("cpu"))
     scale = float(scheduler.init_noise_sigma)
-    if name == "DPM++ 2M Karras":
+    if name.startswith("DPM++ 2M"):
         # k-diffusion starts from noise of size sigma; this scheduler works on x / sqrt(1 + sigma²).
         sigma = float(scheduler.sigmas[0])
         scale = sigma / (1 + sigma**2) ** 0.5
@@ -146,7 +153,7 @@ def make_sampler(
 
 def unet_calls(name: str, steps: int) -> int:
     """Calls of the UNet that the web UI counts for some steps: DPM++ SDE makes two a step."""
-    return steps * (2 if name == "DPM++ SDE Karras" else 1)
+    return steps * (2 if name.startswith("DPM++ SDE") else 1)
 
 
 def _plain_config(noise_scheduler: DDPMScheduler) -> dict[str, Any]:

@@ -47,6 +47,8 @@ class Rows:
     parameter: str
     """What the rows differ in; empty for a single run."""
     runs: tuple[RunLoRAs, ...]
+    title: str = ""
+    """What a grid is called; empty: by the parameter or the folder."""
 
 
 def find_rows(folder: Path) -> Rows:
@@ -63,6 +65,19 @@ def find_rows(folder: Path) -> Rows:
         f"{folder} is neither a run folder (run.json) nor a sweep folder (sweep.json): "
         "name a folder that train.py made"
     )
+
+
+def file_rows(lora: Path, output: Path) -> Rows:
+    """One LoRA file as the only row; its images and grids go to a folder of their own.
+
+    Raises:
+        LabError: The file is missing.
+    """
+    if not lora.is_file():
+        raise LabError(f"{lora} is missing: name a LoRA file that exists")
+    save = SavedLoRA(lora, int(match[1]) if (match := _STEP_NAME.search(lora.name)) else 0, 1.0)
+    run = RunLoRAs(output / lora.stem, lora.stem, "", False, (save,), "")
+    return Rows("", (run,), lora.stem)
 
 
 def _sweep_rows(folder: Path) -> Rows:

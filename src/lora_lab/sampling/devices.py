@@ -1,0 +1,36 @@
+"""Which checkpoint draws images, and where."""
+
+import torch
+
+from lora_lab.base_model import BaseModel, load_base
+from lora_lab.config import SamplingConfig
+from lora_lab.errors import LabError
+
+
+def load_checkpoint(checkpoint: str, config: SamplingConfig) -> BaseModel:
+    """A checkpoint that draws.
+
+    Raises:
+        LabError: It can't be read.
+    """
+    return load_base(
+        checkpoint, allow_pickle=config.allow_pickle, prediction_type=config.prediction_type
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """Where images are drawn.
+
+    Raises:
+        LabError: There is no such device.
+    """
+    present = {"cpu": True, "cuda": torch.cuda.is_available()}
+    present["mps"] = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if present["cuda"] else "cpu")
+    if not present[name]:
+        raise LabError(
+            f"sampling.device={name} is not there; "
+            f"choose one of auto, {', '.join(key for key in present if present[key])}"
+        )
+    return torch.device(name)

@@ -1,0 +1,55 @@
+"""Images from one LoRA file, ours or not: a prompt, some seeds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lora_lab.config import SamplingConfig
+from lora_lab.sampling.devices import load_checkpoint
+from lora_lab.sampling.generate import ImageRequest, check_settings
+from lora_lab.sampling.names import PromptNames
+from lora_lab.sampling.saved_loras import file_rows
+from lora_lab.sampling.shots import draw_settings
+from lora_lab.sampling.studio import Shot, Studio
+from lora_lab.sampling.subject import distinct, prompt_text, safe_name, with_subject
+
+
+def draw_from_file(
+    lora: Path, output: Path, prompt: str | None, seeds: Sequence[int], config: SamplingConfig
+) -> tuple[list[Path], list[str]]:
+    """Draw images from one LoRA file.
+
+    Args:
+        lora: The file.
+        output: Images go to `<output>/<checkpoint>/<LoRA>-<seed>.png`.
+        prompt: None: the simple prompt.
+        seeds: One image each, on every checkpoint.
+        config: How to draw.
+
+    Returns:
+        The images, and a line for each that is missing.
+
+    Raises:
+        LabError: LoRA or checkpoint can't be read, or a prompt names an unknown wildcard.
+    """
+    file_rows(lora, output)
+    text = prompt or config.prompts.simple
+    config = with_subject(config, [text], [lora])
+    filled = prompt_text(text, PromptNames(config), "prompt", 0)
+    requests = [ImageRequest(filled, config.negative, seed) for seed in seeds]
+    paths, problems = list[Path](), list[str]()
+    names: list[str] = []
+    for checkpoint in config.checkpoints:
+        base = load_checkpoint(checkpoint, config)
+        settings = draw_settings(config)
+        check_settings(base, settings)
+        names = distinct([*names, safe_name(base.name)])
+        files = [output / names[-1] / f"{lora.stem}-{r.seed}.png" for r in requests]
+        shots = [
+            Shot(path, request, settings, lora, config.lora_weight, usual=True)
+            for path, request in zip(files, requests, strict=True)
+        ]
+        for shot, outcome in zip(shots, Studio(base, config).draw(shots), strict=True):
+            if outcome.path is None:
+                problems.append(f"{shot.path.name}: {outcome.problem}")
+            paths += [outcome.path] if outcome.path else []
+    return paths, problems

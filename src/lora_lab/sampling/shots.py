@@ -1,0 +1,83 @@
+"""From a point on a grid's axes to the image that is to be drawn, or to why there is none."""
+
+from dataclasses import dataclass
+
+from lora_lab.config import SamplingConfig
+from lora_lab.errors import LabError
+from lora_lab.sampling.axes import Point, PromptChoice
+from lora_lab.sampling.generate import DrawSettings, ImageRequest
+from lora_lab.sampling.names import PromptNames
+from lora_lab.sampling.saved_loras import SavedLoRA
+from lora_lab.sampling.studio import Shot
+from lora_lab.sampling.subject import prompt_text
+
+
+@dataclass(frozen=True)
+class Missing:
+    """No image, and why."""
+
+    problem: str
+    failed: bool
+    """Whether that is an error of this drawing, not of a run that has no such LoRA."""
+
+
+def draw_settings(config: SamplingConfig) -> DrawSettings:
+    """What all images of a config share, where no axis says otherwise."""
+    return DrawSettings(
+        sampler=config.sampler,
+        steps=config.steps,
+        guidance=config.guidance,
+        width=config.width,
+        height=config.height,
+        clip_skip=config.clip_skip,
+        batch_size=config.batch_size,
+    )
+
+
+def find_save(point: Point) -> SavedLoRA | None:
+    """The LoRA file of a point; None where its run has none."""
+    saves = point.run.saves
+    if point.share is None:
+        return saves[-1] if saves and not point.run.problem else None
+    return next((save for save in saves if save.share == point.share), None)
+
+
+def choice_text(choice: PromptChoice, checkpoint: str, config: SamplingConfig) -> str:
+    """A prompt for a checkpoint, with its choices made.
+
+    Raises:
+        LabError: A wildcard is unknown.
+    """
+    text = choice.text
+    if choice.kind == "complex":
+        text = config.prompts.complex_for.get(checkpoint, text)
+    return prompt_text(text, PromptNames(config), choice.kind, choice.index)
+
+
+def make_shot(point: Point, config: SamplingConfig) -> Shot | Missing:
+    """The image of a point."""
+    save = find_save(point)
+    if save is None:
+        reason = "no final LoRA" if point.share is None else "no LoRA saved here"
+        return Missing(point.run.problem or reason, failed=False)
+    try:
+        prompt = choice_text(point.prompt, point.checkpoint, config)
+    except LabError as error:
+        return Missing(" ".join(str(error).split()), failed=True)
+    seed = point.prompt.seed if point.seed is None else point.seed
+    usual = draw_settings(config)
+    settings = DrawSettings(**{**vars(usual), "sampler": point.sampler, "guidance": point.guidance})
+    number = f"-{point.prompt.index + 1}" if point.prompt.kind in ("random", "text") else ""
+    folder = point.run.folder / "images" / point.checkpoint / point.prompt.kind
+    return Shot(
+        path=folder / f"{save.step:08d}{number}.png",
+        request=ImageRequest(prompt, config.negative, seed),
+        settings=settings,
+        lora=save.path,
+        weight=point.lora_weight,
+        usual=settings == usual
+        and point.lora_weight == config.lora_weight
+        and seed == point.prompt.seed
+        and point.prompt.kind != "text"
+        and (point.prompt.kind != "random" or save is point.run.saves[-1]),
+    )
