@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lora_lab.config import LoggerConfig, WandbConfig
 from lora_lab.loggers import build_loggers, finish, log_images, public_settings
+from lora_lab.training import train
 from lora_lab.wandb_run import Picture, stored_id
 from train_setup import train_config
 from wandb_file import OfflineRun
@@ -113,6 +114,17 @@ def test_tensorboard_shows_the_image_at_its_step(run_dir):
     events.Reload()
     assert [event.step for event in events.Images("samples/simple")] == [4]
     assert [event.step for event in events.Scalars("loss/step")] == [1, 2, 3, 3, 4]
+
+
+def test_a_real_training_logs_its_curve_and_every_lora(config, tmp_path):
+    result = train(config, tmp_path / "run")
+    (path,) = (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")
+    run = OfflineRun(path)
+    assert sorted(run.history) == list(range(1, result.steps + 1))
+    assert all("loss/step" in row and "dlr/unet" in row for row in run.history.values())
+    aliases = set().union(*(lora.aliases for lora in run.artifacts))
+    assert {"50%", "100%", "final", f"step-{result.steps}"} <= aliases
+    assert not (result.run_dir / "run.json").read_text(encoding="utf-8").count('"failed"')
 
 
 def test_a_run_that_begins_anew_gets_another_id(config, tmp_path):

@@ -84,10 +84,13 @@ class WandbLogger(Logger):
                 self.first_step = step
 
     def finalize(self, status: str) -> None:
+        """Nothing: Lightning calls this before the run is known to have gone well."""
+
+    def close(self, ok: bool) -> None:
         """Log the LoRA files with their place in the run as aliases, and end."""
         if self.keep_loras:
             log_loras(self.run, self.run_dir)
-        self.run.finish(status == "success")
+        self.run.finish(ok)
 
 
 def build_loggers(config: TrainConfig, run_dir: Path, resumed: bool = False) -> list[Logger]:
@@ -181,7 +184,10 @@ def lora_name(run_dir: Path) -> str:
 def finish(loggers: list[Logger], ok: bool) -> None:
     """Close the loggers; in a sweep the next run begins in the same process."""
     for logger in loggers:
-        logger.finalize("success" if ok else "failed")
+        if isinstance(logger, WandbLogger):
+            logger.close(ok)
+        else:
+            logger.finalize("success" if ok else "failed")
 
 
 def public_settings(config: TrainConfig) -> dict[str, Any]:
