@@ -5,7 +5,7 @@ import io
 import logging
 import math
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -27,7 +27,8 @@ COLUMNS = (
 class MetricsCSV(StepCallback):
     """Writes what the other callbacks recorded in a step. Comes after all that record.
 
-    A row is written and flushed whole. A resumed run drops the rows after the checkpoint.
+    The file is closed after each row: what syncs a folder to a bucket uploads closed files only.
+    A resumed run drops the rows after the checkpoint.
 
     Args:
         path: The file.
@@ -37,7 +38,6 @@ class MetricsCSV(StepCallback):
         self.path = path
         self.epoch_sum = 0.0
         self.epoch_steps = 0
-        self.file: TextIO | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """The part of the running epoch's mean that is known."""
@@ -51,10 +51,6 @@ class MetricsCSV(StepCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the file, or keep the rows up to the step that the run is resumed from."""
         keep_rows(self.path, trainer.global_step)
-        try:
-            self.file = self.path.open("a", encoding="utf-8", newline="")
-        except OSError as error:
-            raise write_error(self.path, error) from error
 
     def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
         """Write the row of a step that has ended."""
@@ -72,19 +68,13 @@ class MetricsCSV(StepCallback):
             logger.log_metrics({**record, "epoch": batch["epoch"]}, step=batch["step"])
 
     def _write(self, row: dict[str, float]) -> None:
-        assert self.file is not None
         line = io.StringIO()
         csv.DictWriter(line, COLUMNS, lineterminator="\n").writerow(row)
         try:
-            self.file.write(line.getvalue())
-            self.file.flush()
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(line.getvalue())
         except OSError as error:
             raise write_error(self.path, error) from error
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Close the file."""
-        if self.file is not None:
-            self.file.close()
 
 
 def keep_rows(path: Path, last_step: int) -> None:

@@ -6,6 +6,7 @@ Hydra composes the config and makes the folders; what it raises is told here in 
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ def _run_hydra(
         outcomes.append(task(config))
         return outcomes[-1]
 
+    # conf/hydra/launcher/ is typed by the plugins' own schemas, as long as Hydra does that.
+    warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema")
     sweeping = bool(MULTIRUN_FLAGS & set(arguments))
     # Hydra prints tracebacks and exits by itself unless it is told to hand errors on.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -1,0 +1,111 @@
+"""Sweeps through each launcher that runs on one machine, for real, on the embedded model."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+
+from command_line import call, tiny_arguments
+from settings import CONF
+
+ROOT = CONF.parent
+LAUNCHERS = {
+    "joblib": [],
+    "submitit_local": ["hydra.sweeper.max_batch_size=2"],
+    "ray": ["hydra.launcher.ray.init.num_cpus=2"],
+}
+SWEEP = (
+    *("network.dim=4", "network.dim=2,4", "epochs=1", "save_every=1.0", "trainer.threads=1"),
+    *(
+        "callbacks.progress=false",
+        "sampling.steps=1",
+        "data.repeats=1",
+        "study.reuse_from=null",
+        "study.base_runs=2",
+    ),
+)
+"""Two values, of which 4 is the base's: three runs of 8 steps."""
+PLUGIN = {
+    "joblib": "hydra_joblib_launcher",
+    "submitit_local": "hydra_submitit_launcher",
+    "submitit_slurm": "hydra_submitit_launcher",
+    "ray": "hydra_ray_launcher",
+}
+
+
+def run_sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "train.py", "-m", *SWEEP, f"hydra.sweep.dir={folder}", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def sequential(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sequential") / "sweep"
+    done = run_sweep(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    record = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    return {run["name"]: run["status"] for run in record["runs"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_a_launcher_gives_the_bytes_of_a_sequential_sweep(name, sequential, tmp_path):
+    pytest.importorskip(f"hydra_plugins.{PLUGIN[name]}")
+    done = run_sweep(tmp_path / "sweep", f"hydra/launcher={name}", *LAUNCHERS[name])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "sweep" / "report" / "index.html")
+    assert statuses(tmp_path / "sweep") == statuses(sequential)
+    files = sorted(path.relative_to(sequential) for path in sequential.glob("*/lora/*.safetensors"))
+    assert len(files) == 2 * len(statuses(sequential)) >= 6
+    for file in files:
+        one, other = load_file(sequential / file), load_file(tmp_path / "sweep" / file)
+        assert one.keys() == other.keys()
+        assert [key for key in one if not torch.equal(one[key], other[key])] == [], file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["joblib"])
+def test_a_value_that_fails_elsewhere_is_told_with_its_cause(name, sequential, tmp_path):
+    pytest.importorskip(f"hydra_plugins.{PLUGIN[name]}")
+    folder = tmp_path / "sweep"
+    done = run_sweep(folder, "data.batch_size=1000,2", f"hydra/launcher={name}", "network.dim=4")
+    assert done.returncode == 1
+    assert "error: data.batch_size=1000 failed: data.batch_size must be at most" in done.stderr
+    assert statuses(folder)["data.batch_size=2"] == "complete"
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "hydra" / "launcher").glob("*.yaml")))
+def test_a_launcher_names_only_what_its_plugin_knows(path):
+    """Against the plugin's own dataclass, key by key."""
+    module = pytest.importorskip(f"hydra_plugins.{PLUGIN[path.stem]}")
+    names = {
+        "joblib": ("config", "JobLibLauncherConf"),
+        "submitit_local": ("config", "LocalQueueConf"),
+        "submitit_slurm": ("config", "SlurmQueueConf"),
+        "ray": ("_config", "RayLauncherConf"),
+    }
+    file, schema = names[path.stem]
+    plugin = importlib.import_module(f"{module.__name__}.{file}")
+    merged = OmegaConf.merge(OmegaConf.structured(getattr(plugin, schema)), OmegaConf.load(path))
+    assert merged._target_ == OmegaConf.load(path)._target_
+
+
+def test_a_launcher_without_its_package_names_the_next_step(
+    tiny_base, tiny_person, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "hydra_plugins.hydra_ray_launcher.ray_launcher", None)
+    arguments = [*tiny_arguments(tiny_base, tiny_person), f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    answer = call("-m", *arguments, "network.dim=2,4", "hydra/launcher=ray")
+    assert answer.status == 2 and not (tmp_path / "sweep").exists()
+    assert answer.errors[0].startswith("hydra/launcher=ray needs a package that isn't installed")
+    assert answer.errors[0].endswith("pip install -c constraints.txt -e '.[scale]'")
