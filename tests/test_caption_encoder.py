@@ -9,6 +9,7 @@ import torch
 from lora_lab.base_model import BaseModel, encode_prompt_hidden, load_base
 from lora_lab.caption_encoder import CaptionEncoder, encode_captions
 from lora_lab.data.tokens import CaptionTokens, caption_tokens, tokenize
+from lora_lab.prompts import apply_weights
 from train_setup import data_config
 
 LONG = ", ".join(f"tag{index}" for index in range(40))
@@ -104,3 +105,9 @@ def test_memory_for_kept_answers_has_an_end(base, monkeypatch):
     for text in ("red", "green", "blue"):
         encoder(base.text_encoder, tokens(base, text).input_ids[None], None)
     assert len(encoder.kept) == 1
+
+
+def test_gradients_through_weights_are_finite_where_means_are_zero():
+    hidden = torch.tensor([[[1.0, -1.0], [2.0, -2.0]]], requires_grad=True)
+    apply_weights(hidden, torch.tensor([[1.0, 1.5]])).sum().backward()
+    assert hidden.grad is not None and torch.isfinite(hidden.grad).all()

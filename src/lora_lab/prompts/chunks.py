@@ -173,6 +173,8 @@ def apply_weights(hidden: Tensor, weights: Tensor) -> Tensor:
     after = weighted.mean(dim=within, keepdim=True)
     rounding = _ROUNDING * hidden.abs().mean(dim=within, keepdim=True)
     meaningful = (before.abs() > rounding) & (after.abs() > rounding)
-    ratio = torch.where(meaningful, before / after, torch.ones_like(after))
+    # Dividing by 1 where the ratio isn't used keeps gradients finite: training goes through here.
+    ones = torch.ones_like(after)
+    ratio = torch.where(meaningful, before / torch.where(meaningful, after, ones), ones)
     plain = (weights == 1).flatten(1).all(dim=1).view(before.shape)
     return torch.where(plain, hidden, weighted * ratio)
