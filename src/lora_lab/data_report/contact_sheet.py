@@ -15,7 +15,7 @@ from lora_lab.sampling.fonts import Letters
 
 PAPER, INK, MUTED, FLAG, LINE = "#faf9f6", "#1d1f24", "#585d68", "#b8500f", "#d5d1c6"
 COLUMNS, CELL, GAP, MARGIN = 8, 176, 16, 32
-CAPTION_LINES = 4
+LINE_HEIGHT = 16
 TITLES = {"train": "Training", "reg": "Regularisation", "held_out": "Held out"}
 MOST = 240
 """More images than these make a picture that nobody looks at; the page lists all."""
@@ -31,9 +31,8 @@ def draw_contact_sheet(report: DataReport) -> Image.Image:
     """The contact sheet of a report, RGB."""
     parts = [(part, _chosen(report.of(part))) for part in TITLES]
     parts = [(part, images) for part, images in parts if images]
-    row = CELL + CAPTION_LINES * 17 + GAP
-    rows = sum(-(-len(images) // COLUMNS) for _, images in parts)
-    height = 2 * MARGIN + 56 + len(parts) * 56 + rows * row
+    heights = [56 + -(-len(images) // COLUMNS) * _row_height(images) for _, images in parts]
+    height = 2 * MARGIN + 56 + sum(heights)
     sheet = Image.new("RGB", (2 * MARGIN + COLUMNS * (CELL + GAP) - GAP, height), PAPER)
     pen = ImageDraw.Draw(sheet)
     name = _fitting(Path(report.folder).name or report.folder, 26, sheet.width - 2 * MARGIN)
@@ -54,12 +53,16 @@ def _draw_part(
     """Draws one part and returns where the next begins."""
     pen = ImageDraw.Draw(sheet)
     flagged = sum(bool(image.findings) for image in images)
-    shown = f"{len(images)} of {total} images" if len(images) < total else f"{total} images"
+    shown = (
+        f"{len(images)} of {total} images"
+        if len(images) < total
+        else f"{total} image{'s' * (total != 1)}"
+    )
     title = f"{TITLES[part]}: {shown}" + (f", {flagged} to look at" if flagged else "")
     pen.line((MARGIN, top, sheet.width - MARGIN, top), LINE)
     Letters(17, bold=True).draw(pen, (MARGIN, top + 14), title, INK)
     top += 56
-    row = CELL + CAPTION_LINES * 17 + GAP
+    row = _row_height(images)
     for index, image in enumerate(images):
         left = MARGIN + index % COLUMNS * (CELL + GAP)
         _draw_cell(sheet, left, top + index // COLUMNS * row, image)
@@ -77,19 +80,23 @@ def _draw_cell(sheet: Image.Image, left: int, top: int, image: ImageFacts) -> No
     at = top + CELL + 7
     for line in _lines(image):
         Letters(12).draw(pen, (left, at), _fitting(line.text, 12, CELL), line.color)
-        at += 16
+        at += LINE_HEIGHT
+
+
+def _row_height(images: list[ImageFacts]) -> int:
+    return CELL + max(len(_lines(image)) for image in images) * LINE_HEIGHT + 7 + GAP
 
 
 def _lines(image: ImageFacts) -> list[_Line]:
     size = f"{image.size[0]}×{image.size[1]}"
     bucket = f"{image.bucket[0]}×{image.bucket[1]}"
-    facts = f"{size}" if size == bucket else f"{size} → {bucket}"
-    lines = [
-        _Line(Path(image.key).name, INK),
-        _Line(f"{facts}, {image.tokens} tokens", MUTED),
-        _Line(", ".join(image.findings), FLAG),
+    lines = [Path(image.key).name, size if size == bucket else f"{size} → {bucket}"]
+    lines.append(f"{image.tokens} token{'s' * (image.tokens != 1)}")
+    return [
+        _Line(lines[0], INK),
+        *(_Line(line, MUTED) for line in lines[1:]),
+        *(_Line(finding, FLAG) for finding in image.findings),
     ]
-    return [line for line in lines if line.text]
 
 
 def _thumbnail(image: ImageFacts) -> Image.Image:
