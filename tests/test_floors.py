@@ -18,8 +18,8 @@ FLOORS = {
     2: "caption_encoder conditioning base_model checkpoint_files checkpoint_kinds "
     "checkpoint_hub network merge acceleration metrics",
     3: "data noising module",
-    4: "callbacks data_report image_scores inputs loggers ranks resume run sampling trainer "
-    "training study wandb_run wandb_view",
+    4: "callbacks data_report image_scores checkpoint_choice inputs loggers ranks resume run "
+    "sampling trainer training study wandb_run wandb_view",
     5: "cli pocket",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from lora_lab.files import write_text
+from lora_lab.study.metric_results import METRICS
 from lora_lab.study.verdict import Judged, Study
 
 FIGURES = (
@@ -13,6 +14,8 @@ FIGURES = (
     *("floor", "threshold", "mdd", "clusters", "seeds", "reason"),
 )
 """Fields of a MetricResult that stand in the table."""
+CHOSEN = ("identity_clip", "identity_dino", "identity_face", "prompt", "diversity")
+"""Metrics of the chosen checkpoint that stand in the table."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -29,7 +32,8 @@ def comparison_text(study: Study) -> str:
     """The table as CSV; empty cells where nothing was measured."""
     timesteps = sorted({t for one in study.judged for t in one.measures.held_out_by_timestep})
     rows = [
-        _row(one, study, timesteps) | _metrics(one, study) | _costs(one) for one in study.judged
+        _row(one, study, timesteps) | _metrics(one, study) | _choice(one) | _costs(one)
+        for one in study.judged
     ]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
@@ -83,6 +87,17 @@ def _metrics(one: Judged, study: Study) -> dict[str, str | float | None]:
         for figure in FIGURES:
             cells[f"{metric.name}_{figure}"] = getattr(result, figure) if result else None
     return cells
+
+
+def _choice(one: Judged) -> dict[str, str | float | None]:
+    """The checkpoint to use, chosen on other prompts than it is reported on."""
+    choice = one.run.choice
+    figures = {metric.name: choice.chosen.get(metric.name) for metric in METRICS} if choice else {}
+    return {
+        "chosen_step": choice.step if choice else None,
+        "chosen_weight": choice.weight if choice else None,
+        **{f"chosen_{m}": figures.get(m) for m in CHOSEN},
+    }
 
 
 def _costs(one: Judged) -> dict[str, str | float | None]:

@@ -29,8 +29,8 @@ class Headline:
 
 def headline(study: Study) -> Headline:
     """Says what was shown and what was not."""
-    details = [detail for detail in (_floor(study), _chance(study), _cost(study)) if detail]
-    return Headline(_sentence(study), tuple(details))
+    details = (_floor(study), _chance(study), _cost(study), _choice(study))
+    return Headline(_sentence(study), tuple(detail for detail in details if detail))
 
 
 def of_kind(study: Study, *kinds: Kind) -> list[Judged]:
@@ -200,6 +200,21 @@ def _cost(study: Study) -> str:
     return (
         f"Smallest file among those not shown to be worse: {smallest.label}, "
         f"{size(smallest.measures.lora_bytes)} against the base's {size(theirs)}."
+    )
+
+
+def _choice(study: Study) -> str:
+    """Which checkpoint to use, where that was asked for."""
+    parts = [
+        f"{one.label}: step {one.run.choice.step} at weight {one.run.choice.weight:g}"
+        for one in study.judged
+        if one.run.choice is not None and (not one.run.is_base or one is study.base)
+    ]
+    if not parts:
+        return ""
+    return (
+        f"Checkpoint to use, chosen by the images of prompts that no figure here was measured on: "
+        f"{'; '.join(parts[:MANY_VALUES])}."
     )
 
 

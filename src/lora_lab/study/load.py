@@ -14,6 +14,7 @@ import yaml
 
 from lora_lab.errors import ConfigError, LabError
 from lora_lab.inference import Scores
+from lora_lab.study.choice_file import CHOICE_FILE, Choice, read_choice
 from lora_lab.study.held_out_file import ImageLosses, read_image_losses, with_training_images
 from lora_lab.study.metrics_table import MetricsTable, empty_table, read_metrics
 from lora_lab.study.scores_file import SCORES_FILE, read_scores
@@ -60,6 +61,8 @@ class Run:
     record: Record = field(default_factory=Record)
     metrics: MetricsTable = field(default_factory=empty_table)
     image_losses: ImageLosses = field(default_factory=ImageLosses)
+    choice: Choice | None = None
+    """Which of its LoRAs to use, where that was asked for."""
     scores: dict[str, Scores] = field(default_factory=dict)
     """Metric -> (cluster, unit) -> score, as study/metric_results.py names them."""
     notes: tuple[str, ...] = ()
@@ -190,6 +193,7 @@ def load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
         record=_record(facts or {}),
         metrics=metrics,
         image_losses=losses,
+        choice=read_choice(folder / CHOICE_FILE),
         scores=scores | ({"held_out_loss": losses.units} if losses.units else {}),
         notes=(*notes, *metrics.notes),
     )

@@ -1,0 +1,122 @@
+"""Metric images of a sweep of the tiny model, and the choice of a checkpoint."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from safetensors.torch import save_file
+
+from lora_lab.checkpoint_choice import best_of, choose
+from lora_lab.errors import LabError
+from lora_lab.image_scores import ImageScorer, load_encoders, score_sweep
+from lora_lab.kohya import read_lora
+from lora_lab.sampling.saved_loras import find_rows
+from lora_lab.study.choice_file import CHOICE_FILE, read_choice, write_choice
+from lora_lab.study.scores_file import SCORES_FILE, read_scores
+from lora_lab.training import train
+from train_setup import train_config
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, tiny_base, tiny_person):
+    """A sweep folder with one base run, and its settings."""
+    folder = tmp_path_factory.mktemp("sweep")
+    config = train_config(tiny_base, tiny_person)
+    train(config, folder / "base")
+    entry = {"name": "base", "folder": "base", "value": "4", "role": "base", "seed": 1}
+    entry |= {"status": "complete", "reused": False, "error": None}
+    record = {"parameter": "network.dim", "values": [], "base_value": "4", "runs": [entry]}
+    (folder / "sweep.json").write_text(json.dumps(record))
+    return folder, config
+
+
+def test_every_metric_is_scored_by_prompt_and_seed(made):
+    folder, config = made
+    assert score_sweep(folder, config) == []
+    scores, problem = read_scores(folder / "base" / SCORES_FILE)
+    assert not problem
+    assert {name: len(units) for name, units in scores.items()} == {
+        "identity_clip": 10,
+        "prompt": 10,
+        "diversity": 5,
+        "vendi": 5,
+        "preservation": 5,
+    }
+
+
+def test_nothing_is_drawn_twice_and_a_lost_image_is_drawn_again(made):
+    folder, config = made
+    score_sweep(folder, config)
+    path = folder / "base" / SCORES_FILE
+    before = path.read_bytes()
+    stamp = path.stat().st_mtime_ns
+    score_sweep(folder, config)
+    assert path.stat().st_mtime_ns == stamp
+    path.unlink()
+    image = next((folder / "base" / "images" / "metrics").glob("*.png"))
+    image.unlink()
+    score_sweep(folder, config)
+    assert image.is_file() and path.read_bytes() == before
+
+
+def test_other_prompts_are_scored_anew(made):
+    folder, config = made
+    metrics = replace(config.metrics, seeds=[7, 8, 9])
+    score_sweep(folder, replace(config, metrics=metrics))
+    assert len(read_scores(folder / "base" / SCORES_FILE)[0]["prompt"]) == 15
+
+
+def test_a_missing_optional_encoder_is_told_and_the_rest_is_scored(made):
+    folder, config = made
+    metrics = replace(config.metrics, dino=str(folder / "nothing"))
+    (problem,) = score_sweep(folder, replace(config, metrics=metrics))
+    assert problem.startswith("metrics.dino=")
+
+
+def test_a_missing_clip_ends_it_in_one_line(made):
+    folder, config = made
+    metrics = replace(config.metrics, clip=str(folder / "nothing"))
+    with pytest.raises(LabError, match=r"metrics\.clip="):
+        score_sweep(folder, replace(config, metrics=metrics))
+
+
+def test_a_lora_that_changes_nothing_preserves_the_base_exactly(made):
+    folder, config = made
+    encoders, _ = load_encoders(config.metrics, folder / "store")
+    scorer = ImageScorer(folder, config, encoders, "zqx person")
+    (run,) = find_rows(folder).runs
+    tensors, metadata = read_lora(run.saves[0].path)
+    bare = {k: v * 0 if "lora_up" in k else v for k, v in tensors.items()}
+    save_file(bare, folder / "bare.safetensors", metadata)
+    scores, problems = scorer.preservation(folder / "bare.safetensors", folder / "bare")
+    assert not problems and len(scores) == 5
+    assert list(scores.values()) == pytest.approx([0.0] * 5, abs=1e-6)
+
+
+def test_a_checkpoint_and_a_weight_are_chosen_and_reported_on_other_prompts(made):
+    folder, config = made
+    encoders, _ = load_encoders(config.metrics, folder / "store")
+    scorer = ImageScorer(folder, config, encoders, "zqx person")
+    (run,) = find_rows(folder).runs
+    scorer.score_run(run)
+    choice = choose(run, scorer)
+    assert choice.step in {save.step for save in run.saves}
+    assert choice.weight in {0.5, 1.0}
+    assert (
+        set(choice.chosen) == set(choice.final) == {"identity_clip", "prompt", "diversity", "vendi"}
+    )
+    write_choice(run.folder / CHOICE_FILE, choice)
+    assert read_choice(run.folder / CHOICE_FILE) == choice
+
+
+def test_the_best_checkpoint_has_the_highest_mean_rank_and_the_first_of_equals_wins():
+    candidates = [{"a": 0.1, "b": 9.0}, {"a": 0.2, "b": 8.0}, {"a": 0.3, "b": 8.5}]
+    assert best_of(candidates) == (2, 0.75)
+    assert best_of([{"a": 1.0}, {"a": 1.0}])[0] == 0
+    with pytest.raises(LabError, match="no metric"):
+        best_of([{"a": 1.0}, {"b": 1.0}])
+
+
+def test_a_damaged_choice_is_none(tmp_path):
+    (tmp_path / "choice.json").write_text('{"step": "x"')
+    assert read_choice(tmp_path / "choice.json") is None
