@@ -19,6 +19,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when the report was built, 1 when it couldn't be, 2 for a wrong argument.
     """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.out is not None and options.kohya is None:
+        parser.error("--out goes with --kohya; a sweep's report lies in the sweep folder")
+    if options.kohya is not None and (options.metrics or options.choose):
+        parser.error("--metrics and --choose need a sweep; kohya's logs hold no LoRA files")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        page = _build(options)
+    except LabError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    print(page)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lora_lab.study",
         description="Builds the comparison of a sweep again from what is on disk, or one from the "
@@ -34,32 +51,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="with --kohya: where to write; <FOLDER>/report"
     )
-    parser.add_argument("sweep", type=Path, help="folder of a sweep: the one with sweep.json in it")
     parser.add_argument("--metrics", action="store_true", help="draw and score its metric images")
     parser.add_argument(
         "--choose", action="store_true", help="choose a checkpoint and a LoRA weight for each run"
     )
-    options = parser.parse_args(arguments)
-    if options.out is not None and options.kohya is None:
-        parser.error("--out goes with --kohya; a sweep's report lies in the sweep folder")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        page = _build(options)
+    return parser
+
+
+def _build(options: argparse.Namespace) -> Path:
+    if options.kohya is None:
         if options.metrics or options.choose:
             # PyTorch takes seconds to load: only where something is drawn.
             from lora_lab.cli.sweep_images import draw_for_study
 
             draw_for_study(options.sweep, options.metrics, options.choose)
-        page = build_report(options.sweep)
-    except LabError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
-    print(page)
-    return 0
-
-
-def _build(options: argparse.Namespace) -> Path:
-    if options.kohya is None:
         return build_report(options.sweep)
     from lora_lab.study.kohya_logs.build import build_kohya_report
 
