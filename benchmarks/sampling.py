@@ -1,33 +1,50 @@
-"""Images a second: ours, against the UNet calls, an Euler update and the VAE in plain PyTorch."""
+"""Images a second: ours, against bare PyTorch, and against loading a pipeline for each LoRA.
 
+Sets of images are drawn in turn by all three, so that what else the machine does hits them alike. A
+set is what a grid set asks of one LoRA file: two prompts, or eleven of the final one.
+"""
+
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.settings import sampling_settings, train_settings
 from benchmarks.table import Row, paired
+from lora_lab.assets import locate
 from lora_lab.base_model import BaseModel, encode_prompt_hidden, load_base
 from lora_lab.config import SamplingConfig
-from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images
+from lora_lab.kohya import write_lora
+from lora_lab.network import inject_lora
+from lora_lab.sampling.generate import ImageRequest
+from lora_lab.sampling.shots import draw_settings
+from lora_lab.sampling.studio import Shot, Studio
 
-PROMPT = "a portrait of a person"
+SAVES = 10
+"""LoRA files of a run, the last of which also draws the random prompts."""
+SETS = 50
+"""Sets that a base draws in a sweep of five runs; it is loaded once for all of them."""
+PROMPTS = [f"portrait of a zqx person, number {number}" for number in range(11)]
 
 
 @torch.inference_mode()
-def bare_images(base: BaseModel, settings: SamplingConfig, generator: torch.Generator) -> Tensor:
-    """A batch of images without samplers, prompt weights or PNGs, (B, 3, H, W)."""
-    count = settings.batch_size
-    text = base.tokenizer(["", PROMPT], padding="max_length", return_tensors="pt").input_ids
-    hidden = encode_prompt_hidden(base.text_encoder, text, settings.clip_skip)  # (2, 77, C)
-    hidden = hidden.repeat_interleave(count, dim=0)
+def bare_images(base: BaseModel, settings: SamplingConfig, prompts: list[str]) -> Tensor:
+    """A batch of images without samplers, prompt weights, LoRAs or PNGs, (B, 3, H, W)."""
+    count = len(prompts)
+    text = base.tokenizer(
+        [""] * count + prompts, padding="max_length", return_tensors="pt"
+    ).input_ids
+    hidden = encode_prompt_hidden(base.text_encoder, text, settings.clip_skip)  # (2B, 77, C)
     height, width = (side // base.latent_factor for side in (settings.height, settings.width))
     channels = base.unet.config["in_channels"]
-    latents = torch.randn((count, channels, height, width), generator=generator)
+    latents = torch.randn((count, channels, height, width))
     timesteps = torch.linspace(999, 0, settings.steps).long()
-    sigmas = (
-        (1 - base.noise_scheduler.alphas_cumprod) / base.noise_scheduler.alphas_cumprod
-    ).sqrt()
+    alphas = base.noise_scheduler.alphas_cumprod
+    sigmas = ((1 - alphas) / alphas).sqrt()
     for timestep, below in zip(timesteps, [*timesteps[1:], timesteps[-1]], strict=True):
         scaled = latents / (sigmas[timestep] ** 2 + 1).sqrt()
         both = base.unet(torch.cat([scaled, scaled]), timestep, hidden, return_dict=False)[0]
@@ -37,33 +54,106 @@ def bare_images(base: BaseModel, settings: SamplingConfig, generator: torch.Gene
     return base.vae.decode(latents / base.vae.config["scaling_factor"], return_dict=False)[0]
 
 
+def pipeline_images(
+    folder: Path, lora: Path, settings: SamplingConfig, prompts: list[str], output: Path
+) -> None:
+    """Load a diffusers pipeline and a LoRA, draw one set, and save it."""
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+    pipe: Any = StableDiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, safety_checker=None, low_cpu_mem_usage=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipe.scheduler.config, use_karras_sigmas=True, timestep_spacing="linspace"
+    )
+    pipe.load_lora_weights(str(lora.parent), weight_name=lora.name)
+    images = pipe(
+        prompts,
+        num_inference_steps=settings.steps,
+        guidance_scale=settings.guidance,
+        height=settings.height,
+        width=settings.width,
+    ).images
+    for index, image in enumerate(images):
+        image.save(output / f"{lora.stem}-{index}.png")
+
+
 def measure(overrides: list[str], rounds: int) -> list[Row]:
-    """Draws batches of ours and bare ones in turn; one row.
+    """Draws sets by ours, bare and pipeline in turn; a row for each comparison.
 
     Args:
         overrides: As for train.py; sampling.* are used, and the base of model.checkpoint.
-        rounds: How many batches of each, after one to warm up.
+        rounds: How many sets of two and how many of eleven images, after one to warm up.
     """
+    config = train_settings(overrides)
     settings = sampling_settings(overrides)
-    base = load_base(train_settings(overrides).model.checkpoint)
-    draw = DrawSettings(
-        sampler=settings.sampler,
-        steps=settings.steps,
-        guidance=settings.guidance,
-        width=settings.width,
-        height=settings.height,
-        clip_skip=settings.clip_skip,
-        batch_size=settings.batch_size,
-    )
-    requests = [ImageRequest(PROMPT, "", seed) for seed in range(settings.batch_size)]
-    generator = torch.Generator().manual_seed(0)
-    ours, bare = [], []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        draw_images(base, requests, draw)
-        middle = time.perf_counter()
-        bare_images(base, settings, generator)
-        ours.append(settings.batch_size / (middle - start))
-        bare.append(settings.batch_size / (time.perf_counter() - middle))
-    what = f"sampling, {settings.steps} steps, batch {settings.batch_size}"
-    return [paired(what, ours[1:], bare[1:], "images/s")]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        began = time.perf_counter()
+        base = load_base(config.model.checkpoint)
+        loading = (time.perf_counter() - began) / SETS
+        loras = _loras(base, config, folder, 2 * rounds + 1)
+        studio = Studio(base, settings)
+        seconds: dict[int, list[tuple[float, float, float]]] = {2: [], len(PROMPTS): []}
+        for number, lora in enumerate(loras):
+            prompts = PROMPTS if number % 2 else PROMPTS[:2]
+            taken = list(_turns(studio, settings, config.model.checkpoint, lora, prompts, folder))
+            if number:
+                seconds[len(prompts)].append((taken[0] + loading, taken[1], taken[2]))
+    rows = []
+    small, large = seconds[2], seconds[len(PROMPTS)]
+    pairs = [
+        [(SAVES - 1) * a + b for a, b in zip(few, many, strict=True)]
+        for few, many in zip(small, large, strict=True)
+    ]
+    images = (SAVES - 1) * 2 + len(PROMPTS)
+    ours, bare, pipelines = ([images / run[i] for run in pairs] for i in range(3))
+    what = f"grids of a run, {images} images of {settings.steps} steps"
+    rows.append(paired(what, ours, bare, "images/s"))
+    rows.append(paired("... against a pipeline for each LoRA", ours, pipelines, "images/s"))
+    return rows
+
+
+def _turns(
+    studio: Studio,
+    settings: SamplingConfig,
+    checkpoint: str,
+    lora: Path,
+    prompts: list[str],
+    folder: Path,
+) -> Iterator[float]:
+    """Seconds of one set: ours with PNGs, bare, and by a pipeline."""
+    shots = [
+        Shot(
+            folder / f"ours-{lora.stem}-{index}.png",
+            ImageRequest(prompt, settings.negative, index),
+            draw_settings(settings),
+            lora,
+            1.0,
+            usual=True,
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    start = time.perf_counter()
+    outcomes = studio.draw(shots)
+    yield time.perf_counter() - start
+    assert all(outcome.drawn for outcome in outcomes)
+    start = time.perf_counter()
+    for first in range(0, len(prompts), settings.batch_size):
+        bare_images(studio.base, settings, prompts[first : first + settings.batch_size])
+    yield time.perf_counter() - start
+    start = time.perf_counter()
+    pipeline_images(locate(checkpoint), lora, settings, prompts, folder)
+    yield time.perf_counter() - start
+
+
+def _loras(base: BaseModel, config: Any, folder: Path, count: int) -> list[Path]:
+    """LoRA files of the config's network."""
+    paths = []
+    for seed in range(count):
+        network = inject_lora(base, config.network, seed)
+        paths.append(folder / f"lora-{seed}.safetensors")
+        write_lora(paths[-1], network.tensors(), {"ss_seed": str(seed)})
+        network.remove()
+    return paths

@@ -131,3 +131,57 @@ def last_latents(name, seeds):
 def test_an_unknown_sampler_is_refused_with_the_known_ones():
     with pytest.raises(LabError, match=r"sampling\.sampler must be one of Euler a, .* got PLMS"):
         make_sampler("PLMS", sd15_noise_scheduler(), 5, SEEDS)
+
+
+def ancestral(sigma, following):
+    """Arxiv 2206.00364's notation for k-diffusion's ancestral step with eta 1: (down, up)."""
+    up = min(following, (following**2 * (sigma**2 - following**2) / sigma**2) ** 0.5)
+    return (following**2 - up**2) ** 0.5, up
+
+
+@pytest.mark.parametrize("name", ["DPM++ SDE", "DPM++ SDE Karras"])
+def test_dpm_sde_is_k_diffusions_with_one_brownian_tree_an_image(name):
+    torchsde = pytest.importorskip("torchsde")
+    sampler = make_sampler(name, sd15_noise_scheduler(), STEPS, SEEDS)
+    scheduler = sampler.scheduler
+    noise, generators = noise_of(SEEDS)
+    latents = noise * sampler.initial_scale
+    for index, timestep in enumerate(sampler.timesteps):
+        sampler.model_input(latents, timestep)
+        first = scheduler.state_in_first_order
+        sigma = scheduler.sigmas[index] if first else scheduler.mid_point_sigma
+        noise_pred = (latents - denoised(latents, sigma)) / sigma
+        latents = sampler.step(noise_pred, timestep, latents, generators)
+
+    sigmas = scheduler.sigmas[torch.tensor([0, *range(1, 2 * STEPS - 1, 2), -1])]
+    low, high = sigmas[sigmas > 0].min(), sigmas.max()
+    trees = [torchsde.BrownianTree(low, torch.zeros(4, 8, 8), high, entropy=seed) for seed in SEEDS]
+
+    def fresh(above, below):
+        drawn = torch.stack([tree(below, above) for tree in trees])
+        return drawn / (above - below) ** 0.5
+
+    x = noise * sigmas[0]
+    for sigma, following in pairwise(sigmas):
+        guess = denoised(x, sigma)
+        if following == 0:
+            x = guess
+            break
+        middle = (sigma * following) ** 0.5
+        down, up = ancestral(sigma, middle)
+        x2 = down / sigma * x + (1 - down / sigma) * guess - fresh(sigma, middle) * up
+        down, up = ancestral(sigma, following)
+        x = down / sigma * x + (1 - down / sigma) * denoised(x2, middle)
+        x = x - fresh(sigma, following) * up
+    torch.testing.assert_close(latents, x, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "error"), [("Euler", 0.2), ("DPM++ 2M Karras", 0.02)])
+def test_samplers_of_the_flow_come_near_its_exact_end(name, error):
+    sampler = make_sampler(name, sd15_noise_scheduler(), STEPS, SEEDS)
+    result, sigmas = run(name, variance_exploding=name == "Euler")
+    start = noise_of(SEEDS)[0] * sampler.initial_scale
+    if name != "Euler":
+        start = start * (1 + sigmas[0] ** 2) ** 0.5
+    exact = start * 0.5 / (0.25 + sigmas[0] ** 2) ** 0.5  # dx/dsigma = (x - D(x)) / sigma, solved
+    assert (result - exact).abs().max() < error

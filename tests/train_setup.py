@@ -197,7 +197,7 @@ def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
         schedule=SCHEDULE,
         objective=OBJECTIVE,
         trainer=TRAINER,
-        callbacks=CallbacksConfig(True, keep_last_checkpoint=False, progress=False),
+        callbacks=CallbacksConfig(True, keep_last_checkpoint=False, samples=False, progress=False),
         logger=LoggerConfig(True, False, WandbConfig(False, "test", None, True, "offline")),
         sampling=SAMPLING,
         metrics=METRICS,

@@ -145,7 +145,8 @@ def encode_chunks(text_encoder: CLIPTextModel, chunks: Chunks, clip_skip: int) -
         (T, 77, C).
     """
     with _inserted(text_encoder, chunks.inserts):
-        return encode_prompt_hidden(text_encoder, chunks.input_ids, clip_skip)
+        input_ids = chunks.input_ids.to(text_encoder.device)
+        return encode_prompt_hidden(text_encoder, input_ids, clip_skip).float().cpu()
 
 
 @contextmanager

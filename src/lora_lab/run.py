@@ -24,7 +24,7 @@ LIBRARIES = (
 """Whose versions are recorded; another version of one of them is another run."""
 WITHOUT_INFLUENCE = (
     *("logger", "sampling", "metrics", "study", "resume", "overwrite", "debug", "data_report"),
-    *("callbacks.progress", "callbacks.keep_last_checkpoint"),
+    *("callbacks.progress", "callbacks.keep_last_checkpoint", "callbacks.samples"),
     *("data.dir", "data.held_out_dir", "data.reg_dir", "data.cache_dir"),
     *("model.checkpoint", "model.allow_pickle", "model.merge", "network.weights"),
 )

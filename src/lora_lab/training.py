@@ -21,6 +21,7 @@ from lora_lab.callbacks import (
     MetricsCSV,
     NaNGuard,
     Progress,
+    Samples,
     StopOnSignal,
 )
 from lora_lab.callbacks.cost import peak_memory, reset_peak_memory
@@ -254,6 +255,9 @@ def build_callbacks(
                 clock=clock,
             )
         )
+    if config.callbacks.samples:
+        items = inputs.training_items
+        callbacks.append(Samples(run_dir, inputs.base, config, items, set(saves), clock))
     facts = FileFacts(config, inputs.base, inputs.items, loader, module.network, time.time())
     export = LoRAExport(run_dir, config.output_name, saves, checkpoints, facts, clock)
     callbacks += [MetricsCSV(run_dir / "metrics.csv"), export, stop]

@@ -9,6 +9,7 @@ from lora_lab.callbacks.metrics_csv import MetricsCSV
 from lora_lab.callbacks.nan_guard import NaNGuard
 from lora_lab.callbacks.progress import Progress
 from lora_lab.callbacks.ranks import GatherLosses, JoinSaves
+from lora_lab.callbacks.samples import Samples
 from lora_lab.callbacks.stop import StopOnSignal
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "MetricsCSV",
     "NaNGuard",
     "Progress",
+    "Samples",
     "StopOnSignal",
 ]

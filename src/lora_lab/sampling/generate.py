@@ -219,7 +219,7 @@ def _sample(
     )
     for call, timestep in enumerate(sampler.timesteps):
         model_input = sampler.model_input(latents, timestep)
-        noise_pred = guidance.noise_pred(model_input, timestep, call)
+        noise_pred = guidance.noise_pred(model_input, timestep, call).float()
         latents = sampler.step(noise_pred, timestep, latents, generators)
     return latents
 

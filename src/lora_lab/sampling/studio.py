@@ -7,7 +7,7 @@ CPU (docs/grids.md), so images share a batch when they share their LoRAs.
 
 import logging
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -204,30 +204,43 @@ class Studio:
 
     def _recipe(self, shot: Shot, main: LoRAFile | None, named: dict[str, str]) -> ImageRecipe:
         """What an image is made from; its place in a batch is known once it is drawn."""
-        settings = shot.settings
-        return ImageRecipe(
-            prompt=shot.request.prompt,
-            negative=shot.request.negative,
-            steps=settings.steps,
-            sampler=settings.sampler,
-            guidance=settings.guidance,
-            seed=shot.request.seed,
-            width=settings.width,
-            height=settings.height,
-            clip_skip=settings.clip_skip,
-            model=self.base.name,
-            model_hash=self.base.fingerprint[:10],
-            vae_hash=self.base.vae_fingerprint[:10],
-            lora=main.path.stem if main else None,
-            lora_hash=main.hash if main else None,
-            lora_weight=shot.weight,
-            lora_digest=main.digest if main else None,
-            names=named,
-            batch_place=0,
-            batch_size=0,
-            threads=torch.get_num_threads(),
-            torch=torch.__version__,
-        )
+        recipe = base_recipe(self.base, shot.request, shot.settings, shot.weight, named)
+        if main is None:
+            return recipe
+        return replace(recipe, lora=main.path.stem, lora_hash=main.hash, lora_digest=main.digest)
+
+
+def base_recipe(
+    base: BaseModel,
+    request: ImageRequest,
+    settings: DrawSettings,
+    lora_weight: float,
+    named: dict[str, str],
+) -> ImageRecipe:
+    """What an image of a base is made from, without its LoRA and its place in a batch."""
+    return ImageRecipe(
+        prompt=request.prompt,
+        negative=request.negative,
+        steps=settings.steps,
+        sampler=settings.sampler,
+        guidance=settings.guidance,
+        seed=request.seed,
+        width=settings.width,
+        height=settings.height,
+        clip_skip=settings.clip_skip,
+        model=base.name,
+        model_hash=base.fingerprint[:10],
+        vae_hash=base.vae_fingerprint[:10],
+        lora=None,
+        lora_hash=None,
+        lora_weight=lora_weight,
+        lora_digest=None,
+        names=named,
+        batch_place=0,
+        batch_size=0,
+        threads=torch.get_num_threads(),
+        torch=torch.__version__,
+    )
 
 
 def recipe_settings(recipe: ImageRecipe) -> DrawSettings:
