@@ -52,7 +52,10 @@ def recording(record: Callable[[int, dict[str, torch.Tensor], float], None]) -> 
 
     def hook(self, trainer, module, optimizer):
         whole(self, trainer, module, optimizer)
-        grads = {part: flat.grad.clone() for part, flat in module.flat.items()}
+        grads = {
+            part: torch.cat([tensor.grad.flatten() for tensor in tensors])
+            for part, tensors in module.trained.items()
+        }
         record(trainer.global_step, grads, module.record["d"])
 
     DLR.on_before_optimizer_step = hook  # type: ignore[method-assign]

@@ -23,7 +23,7 @@ from tiny_person import make_tiny_person
 from train_setup import train_config
 
 ACCUMULATED = {"trainer__accumulate_grad_batches": 2}
-PRODIGY = {"optimizer__name": "prodigy"}
+PRODIGY = {"optimizer__name": "prodigy", "optimizer__d_coef": 1.0}
 
 
 @pytest.fixture(scope="module")

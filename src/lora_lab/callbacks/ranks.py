@@ -16,7 +16,9 @@ class GatherLosses(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
         """The batches' weights are such that the mean of the ranks' means is the whole's."""
-        own = torch.cat(module.losses).mean(dtype=torch.float64)
+        losses = torch.cat(module.losses).double()
+        several = module.config.trainer.accumulate_grad_batches > 1
+        own = losses.sum() / batch["step_images"] if several else losses.mean()
         mean = trainer.strategy.reduce(own, reduce_op="mean")
         assert isinstance(mean, torch.Tensor)
         module.losses = [mean.reshape(1)]

@@ -119,7 +119,9 @@ class PairedLoader:
             return self.batch(epoch, index, shown)
         mine = shown[self.rank :: self.ranks]
         batch = self.batch(epoch, index, mine or shown[:1])
-        batch["loss_weights"] = batch["loss_weights"] * (len(mine) * self.ranks / len(shown))
+        # A batch's loss is divided by its own images, or by those of all ranks' step (module.py).
+        divided_by = len(mine) / len(shown) if self.accumulate == 1 else float(bool(mine))
+        batch["loss_weights"] = batch["loss_weights"] * (divided_by * self.ranks)
         return batch
 
     def state_dict(self) -> dict[str, int]:
