@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -55,13 +55,16 @@ class Plan:
         return self.runs[0]
 
 
-def make_plan(overrides: Sequence[Override], compose: Compose) -> Plan:
+def make_plan(
+    overrides: Sequence[Override], compose: Compose, together: Sequence[Mapping[str, str]] = ()
+) -> Plan:
     """Composes and checks every run of a sweep.
 
     Args:
         overrides: the parsed command line, the later of two for one key winning; a single value
             beside the swept ones (``network.dim=4 network.dim=2,8``) is the base's.
         compose: composes the config of one run.
+        together: settings that change together, one mapping of key and value a run.
 
     Raises:
         ConfigError: no parameter or several without leave, or any run with wrong settings.
@@ -71,11 +74,12 @@ def make_plan(overrides: Sequence[Override], compose: Compose) -> Plan:
         o.get_key_element(): str(o.input_line) for o in overrides if not o.is_sweep_override()
     }
     fixed = tuple(latest.values())
-    _refuse_without_parameter(swept)
+    swept = swept or _columns(together)
     base_config = compose(list(fixed))
     base = checked_train_config(without_hydra(base_config))
     check_sampling_paths(base)
-    if len(swept) > 1 and not base.study.several_parameters:
+    rows = list(zip(*swept.values(), strict=True)) if _is_table(swept, together) else None
+    if rows is None and len(swept) > 1 and not base.study.several_parameters:
         raise ConfigError(
             f"a sweep over {' and '.join(swept)} at once can't tell which of them made a "
             "difference; sweep one, or set study.several_parameters=true"
@@ -83,7 +87,7 @@ def make_plan(overrides: Sequence[Override], compose: Compose) -> Plan:
     base_value = ",".join(_value_text(base_config, key) for key in swept)
     runs = _base_runs(fixed, base, base_value, compose)
     unswept = tuple(text for key, text in latest.items() if key not in swept)
-    runs += _value_runs(unswept, swept, compose)
+    runs += _value_runs(unswept, swept, rows or list(product(*swept.values())), compose)
     return Plan(
         parameter=",".join(key.lstrip("+") for key in swept),
         values=tuple(dict.fromkeys(run.value for run in runs[base.study.base_runs :])),
@@ -93,8 +97,29 @@ def make_plan(overrides: Sequence[Override], compose: Compose) -> Plan:
     )
 
 
-def _refuse_without_parameter(swept: dict[str, list[str]]) -> None:
-    if not swept:
+def _columns(together: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
+    """Key -> its value in each of the settings that change together.
+
+    Raises:
+        ConfigError: there are none, or they don't all name the same keys.
+    """
+    _refuse_without_parameter(together)
+    keys = list(together[0])
+    for row in together:
+        if list(row) != keys:
+            raise ConfigError(
+                f"hydra.sweeper.together must name the same keys in each entry, got "
+                f"{', '.join(keys)} and {', '.join(row)}"
+            )
+    return {key: [row[key] for row in together] for key in keys}
+
+
+def _is_table(swept: dict[str, list[str]], together: Sequence[Mapping[str, str]]) -> bool:
+    return bool(together) and swept == _columns(together)
+
+
+def _refuse_without_parameter(together: Sequence[Mapping[str, str]]) -> None:
+    if not together:
         raise ConfigError(
             "-m needs a parameter with several values, such as network.dim=2,8,32, got none; "
             "add a second value (the base's own is free), or leave out -m for a single run"
@@ -123,10 +148,14 @@ def _base_runs(
 
 
 def _value_runs(
-    fixed: tuple[str, ...], swept: dict[str, list[str]], compose: Compose
+    fixed: tuple[str, ...],
+    swept: dict[str, list[str]],
+    rows: Sequence[tuple[str, ...]],
+    compose: Compose,
 ) -> list[PlannedRun]:
+    """The runs of the values; a row has a value for each swept key."""
     runs, problems = [], []
-    for values in product(*swept.values()):
+    for values in rows:
         assigned = [f"{key}={value}" for key, value in zip(swept, values, strict=True)]
         overrides = (*fixed, *assigned)
         try:
@@ -183,16 +212,17 @@ def _value_text(config: DictConfig, key: str) -> str:
     if name in choices:
         return str(choices[name])
     value = OmegaConf.select(config, name)
-    return _spelled(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+    return spelled(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
+    """A value as the command line spells it."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return "[" + ",".join(_spelled(item) for item in value) + "]"
+        return "[" + ",".join(spelled(item) for item in value) + "]"
     return str(value)
 
 

@@ -18,13 +18,20 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lora_lab.cli.existing import find_same_run, is_same_run, obstacle, runs_below
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides, first_line
 from lora_lab.cli.preflight import refuse_file
 from lora_lab.cli.sweep_end import finish_sweep
-from lora_lab.cli.sweep_plan import Plan, PlannedRun, folder_name, launch_overrides, make_plan
+from lora_lab.cli.sweep_plan import (
+    Plan,
+    PlannedRun,
+    folder_name,
+    launch_overrides,
+    make_plan,
+    spelled,
+)
 from lora_lab.cli.sweep_record import (
     RunEntry,
     planned_entries,
@@ -58,12 +65,22 @@ class ParameterSweeper(Sweeper):
     Args:
         max_batch_size: how many jobs a launcher gets at once; None: all.
         params: parameter and values of a ready-made study.
+        together: settings that change together, one mapping a value; with params the command line
+            or params go first.
+        by_model: name of a base model -> params or together that it needs in place of these.
     """
 
-    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None) -> None:
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: dict[str, str] | None,
+        together: list[dict[str, Any]] | None,
+        by_model: dict[str, dict[str, Any]] | None,
+    ) -> None:
         super().__init__()
         self.max_batch_size = max_batch_size
-        self.params = params or {}
+        self.study = {"params": params, "together": together}
+        self.by_model = by_model or {}
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
         self.task_function: TaskFunction | None = None
@@ -115,9 +132,14 @@ class ParameterSweeper(Sweeper):
             SystemExit: with 1, when a run, the grids or the report failed.
         """
         assert self.config is not None
-        named = [f"{key}={values}" for key, values in self.params.items()]
+        study = study_of(self.study, self.by_model, str(self.config.model.name))
+        named = [f"{key}={values}" for key, values in (study.get("params") or {}).items()]
         overrides = OverridesParser.create().parse_overrides([*named, *arguments])
-        plan = make_plan(overrides, self._compose)
+        together = [
+            {str(key): spelled(value) for key, value in row.items()}
+            for row in study.get("together") or []
+        ]
+        plan = make_plan(overrides, self._compose, together)
         place = find_place(str(self.config.hydra.sweep.dir), plan)
         with hold(place.folder / LOCK, "wait until it ends, or choose another hydra.sweep.dir"):
             entries = planned_entries(plan, place.present, place.folder)
@@ -178,6 +200,16 @@ def _launch_batch(
     except Exception as error:
         log.debug("the launcher failed", exc_info=True)
         return [f"{type(error).__name__}: {' '.join(str(error).split())}"] * len(jobs)
+
+
+def study_of(
+    study: dict[str, Any], by_model: dict[str, dict[str, Any]], model: str
+) -> dict[str, Any]:
+    """Returns a ready-made study's values, or those that a base model needs in their place."""
+    chosen = by_model.get(model, study)
+    plain = OmegaConf.to_container(OmegaConf.create(chosen))
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def _outcome_error(result: JobReturn | str) -> str | None:

@@ -213,14 +213,14 @@ def _over_all(logs: Logs, found: list[Comparison]) -> list[str]:
     streams = len({stream for stream, _ in kinds})
     mixed = sorted({stream for stream, letter in kinds if letter != "A"})
     sentences = [
-        f"{len(logs.runs)} runs in {len(found)} comparisons drew {streams} different streams of "
+        f"{len(logs.runs)} runs in {len(found)} comparisons, {streams} different streams of "
         "noise. Only losses of one stream can be compared step by step."
     ]
     if mixed:
         sentences.append(
             "Some runs of one stream differ in their loss from step 1 on, before anything was "
-            "learned: their inputs differed. Runs of other inputs (column “inputs”) can't be "
-            "compared unpaired, whatever their setting."
+            "learned: their inputs differed. Runs of other inputs (the letter behind the number of "
+            "the noise) can't be compared unpaired, whatever their setting."
         )
     about_bases = (text for one in found for text in one.findings if text.startswith("The base"))
     return [*sentences, *list(dict.fromkeys(about_bases))[:1]]
