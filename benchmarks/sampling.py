@@ -61,7 +61,11 @@ def pipeline_images(
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
     pipe: Any = StableDiffusionPipeline.from_pretrained(
-        folder, local_files_only=True, safety_checker=None, low_cpu_mem_usage=False
+        folder,
+        local_files_only=True,
+        safety_checker=None,
+        low_cpu_mem_usage=False,
+        torch_dtype=torch.float32,
     )
     pipe.set_progress_bar_config(disable=True)
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(

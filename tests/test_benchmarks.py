@@ -31,9 +31,10 @@ def test_the_table_shows_ours_bare_ratio_and_unit():
     assert lines[1].split() == ["step", "2", "1", "2.00", "s"]
 
 
-def test_sampling_is_measured_against_a_bare_loop(tiny_overrides):
-    (row,) = sampling.measure(tiny_overrides, rounds=1)
-    assert row.unit == "images/s" and row.ours > 0 and row.bare and row.ratio
+def test_sampling_is_measured_against_a_bare_loop_and_against_pipelines(tiny_overrides):
+    bare, pipelines = sampling.measure(tiny_overrides, rounds=1)
+    for row in (bare, pipelines):
+        assert row.unit == "images/s" and row.ours > 0 and row.bare and row.ratio
 
 
 @pytest.mark.slow
