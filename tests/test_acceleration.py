@@ -204,7 +204,7 @@ def test_xformers_says_what_is_missing(stepper):
 
 @pytest.mark.slow
 def test_the_compiled_unet_gives_the_same_gradient(stepper):
-    """To 1e-4 of the gradient's length; takes about a minute, and a C++ compiler."""
+    """To 1e-4 of the gradient's length; takes minutes, and a C++ compiler."""
     plain, compiled = stepper(), stepper(trainer__compile=True)
     assert worst(plain.gradient(first(plain)), compiled.gradient(first(compiled))) < 1e-4
     assert compiled.base.unet._compiled_call_impl is None
