@@ -137,6 +137,7 @@ def test_sweeps_in_one_folder_share_the_base(finished, arguments, tmp_path, monk
     runs = {run["name"]: run for run in record(tmp_path / "runs/network.alpha")["runs"]}
     assert runs["base"]["folder"] == "../network.dim/base" and runs["base"]["reused"]
     assert sorted(os.listdir(tmp_path / "runs/network.alpha")) == [
+        ".grids.lock",
         ".lock",
         "network.alpha=2",
         "report",

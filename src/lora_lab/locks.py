@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 LOCK = ".lock"
 """Lock of a run folder or a sweep folder."""
+GRIDS_LOCK = ".grids.lock"
+"""Lock of the images and grids of a run or a sweep, which another command may draw, too."""
 
 
 class Locked(LabError):

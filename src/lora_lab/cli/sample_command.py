@@ -11,6 +11,7 @@ import yaml
 from lora_lab.config import SampleConfig, SamplingConfig
 from lora_lab.config.sampling import GridConfig
 from lora_lab.errors import LabError
+from lora_lab.locks import GRIDS_LOCK, wait_for
 from lora_lab.sampling.from_file import draw_from_file
 from lora_lab.sampling.gallery import Curator, Gallery, draw_gallery, read_scores
 from lora_lab.sampling.replay import replay
@@ -63,7 +64,9 @@ def draw_grids(folder: Path, config: SamplingConfig) -> Gallery:
         LabError: Nothing can be drawn: the folder holds no runs, no checkpoint is named, or one is
             missing.
     """
-    return draw_gallery(folder, find_rows(folder), config)
+    rows = find_rows(folder)
+    with wait_for(folder / GRIDS_LOCK, f"the grids of {folder}"):
+        return draw_gallery(folder, rows, config)
 
 
 def _draw(config: SampleConfig) -> tuple[list[Path], list[str]]:
@@ -71,7 +74,9 @@ def _draw(config: SampleConfig) -> tuple[list[Path], list[str]]:
     if config.run is not None:
         folder = Path(config.run).expanduser()
         scores = read_scores(Path(config.scores).expanduser(), folder) if config.scores else None
-        gallery = draw_gallery(folder, find_rows(folder), with_own_grid(config), scores)
+        rows = find_rows(folder)
+        with wait_for(folder / GRIDS_LOCK, f"the grids of {folder}"):
+            gallery = draw_gallery(folder, rows, with_own_grid(config), scores)
         return gallery.grids, gallery.problems
     assert config.lora is not None
     lora, output = Path(config.lora).expanduser(), Path(config.output).expanduser()
