@@ -193,11 +193,10 @@ class Guidance:
         self.unet = unet
         self.scale = scale
         columns = list(zip(*[prompt.parts for prompt in prompts], strict=True))
+        device = prompts[0].parts[0].hidden.device
+        weights = [[part.weight for part in column] for column in columns]
         self._factors = [
-            torch.tensor([part.weight * scale for part in column], device=unet.device)[
-                :, None, None, None
-            ]
-            for column in columns
+            scale * torch.tensor(column, device=device)[:, None, None, None] for column in weights
         ]  # one (B, 1, 1, 1) a part
         self._alone = len(columns) == 1 and all((factor == 1).all() for factor in self._factors)
         negative = [image.parts[0] for image in negatives]

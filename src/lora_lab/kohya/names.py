@@ -108,6 +108,7 @@ KOHYA_NAMES: dict[str, str] = {
     "callbacks.held_out_loss": NONE,
     "callbacks.keep_last_checkpoint": "save_state",
     "callbacks.progress": NONE,
+    "callbacks.samples": "sample_prompts",
     "logger.csv": NONE,
     "logger.tensorboard": "log_with",
     "logger.wandb.enabled": "log_with",
