@@ -59,7 +59,7 @@ def draw_figures(study: Study, folder: Path) -> list[FigureSet]:
         LabError: a file can't be written.
     """
     figures = []
-    for name in shown_figures(study):
+    for name in (name for name in shown_figures(study) if name in DRAW):
         light = render(study, name, LIGHT, WIDE)
         with atomic_path(folder / f"{name}.png") as path:
             path.write_bytes(light.png)
