@@ -12,8 +12,6 @@ from lora_lab.cli.help import field_docs
 from lora_lab.config import SampleConfig, TrainConfig
 from lora_lab.config.convert import field_types, is_group
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
-
 ROOT = Path(__file__).resolve().parents[1]
 
 
