@@ -152,11 +152,16 @@ def test_pocket_changes_only_what_its_files_explain():
 
 @pytest.mark.parametrize("file", YAML_FILES, ids=lambda path: str(path.relative_to(CONF)))
 def test_every_setting_in_yaml_has_a_comment(file):
+    """On its own line, or above the block that it stands in."""
     bare = []
+    explained: int | None = None  # indentation of the block that the last comment stands above
     for line in file.read_text(encoding="utf-8").splitlines():
-        text = line.strip()
-        opens_a_block = text.endswith(":")
-        if text and not text.startswith("#") and " # " not in text and not opens_a_block:
+        text, indentation = line.strip(), len(line) - len(line.lstrip())
+        if explained is not None and indentation < explained:
+            explained = None
+        if text.startswith("#"):
+            explained = indentation or None
+        elif text and explained is None and " # " not in text and not text.endswith(":"):
             bare.append(text)
     in_a_list = any(
         f"{name}:" in file.read_text(encoding="utf-8") for name in ("random", "prompts")

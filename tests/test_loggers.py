@@ -1,5 +1,6 @@
 import csv
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lora_lab.config import LoggerConfig, WandbConfig
 from lora_lab.loggers import build_loggers, finish, log_images, public_settings
 from lora_lab.training import train
-from lora_lab.wandb_run import Picture, stored_id
+from lora_lab.wandb_run import Job, Picture, start, stored_id
 from train_setup import train_config
 from wandb_file import OfflineRun
 
@@ -152,3 +153,15 @@ def test_no_path_of_this_machine_is_logged(config):
 
 def test_csv_alone_needs_no_logger(tiny_base, tiny_person, tmp_path):
     assert build_loggers(train_config(tiny_base, tiny_person), tmp_path) == []
+
+
+def test_a_run_that_was_cut_off_does_not_keep_the_files_of_the_next(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    settings = WandbConfig(True, "test", None, True, "offline")
+    for name in ("cut-off", "next"):
+        (tmp_path / name).mkdir()
+        run = start(settings, tmp_path / name, Job("train", name, None, {}))
+        assert Path(os.environ["WANDB_DATA_DIR"]).is_relative_to(tmp_path / name)
+        if name == "cut-off":
+            run.run.finish()  # wandb's own end; ours never comes
+    run.finish(True)

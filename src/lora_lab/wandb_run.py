@@ -21,6 +21,8 @@ from lora_lab.files import write_json, write_text
 DATA_DIR = "WANDB_DATA_DIR"
 """Where wandb keeps files that an artifact or a table refers to until they are uploaded."""
 MAX_ARTIFACT_NAME = 128
+_OURS: set[str] = set()
+"""What this process has set DATA_DIR to."""
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,13 @@ def start(settings: WandbConfig, folder: Path, job: Job, resumed: bool = False) 
     fresh = stored is None or (job.type == "train" and not resumed)
     run_id = secrets.token_hex(4) if fresh else str(stored)
     before = os.environ.get(DATA_DIR)
+    if before in _OURS:  # left by a run that was cut off before it could end
+        before = None
     earlier = sorted((folder / "wandb").glob(f"offline-run-*-{run_id}/*.wandb"))
     _store_id(folder, job.key, run_id)
     if before is None:
         os.environ[DATA_DIR] = str((folder / "wandb").resolve())
+        _OURS.add(os.environ[DATA_DIR])
     try:
         run = _start(settings, folder, job, run_id, resumed)
     except LabError:
