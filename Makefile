@@ -24,7 +24,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)  ## Train, sweep and compare on the embedded model; the last line is the report
-	$(BIN)/python train.py -m $(SWEEP) $(if $(DEMO_DIR),hydra.sweep.dir=$(DEMO_DIR)) $(ARGS)
+	@# Two runs at a time with a thread each: on two cores faster than one run with two threads.
+	$(BIN)/python train.py -m $(SWEEP) hydra/launcher=joblib trainer.threads=1 \
+	  $(if $(DEMO_DIR),hydra.sweep.dir=$(DEMO_DIR)) $(ARGS)
 
 test: $(STAMP)  ## Run the fast tests
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
