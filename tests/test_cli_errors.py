@@ -75,6 +75,14 @@ def test_a_missing_folder_is_told_before_anything_starts(arguments, tmp_path, ke
     assert answer.status == 2 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("key", ["model.checkpoint", "sampling.checkpoints"])
+def test_a_repository_that_can_not_be_had_is_told_before_anything_starts(arguments, tmp_path, key):
+    value = "owner/none" if key == "model.checkpoint" else "[owner/none]"
+    answer = call("-m", *arguments, f"{key}={value}", "network.dim=2,4")
+    assert answer.status == 2 and not list(tmp_path.iterdir())
+    assert "owner/none is no file or folder here, and as the name of a repo" in answer.errors[0]
+
+
 def test_an_unknown_embedded_part_is_told_with_those_there_are(arguments):
     (line,) = call(*arguments, "data.dir=embedded:nobody").errors
     assert line.startswith("data.dir: embedded:nobody does not ship with the project; it ships ")

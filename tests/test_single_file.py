@@ -252,6 +252,19 @@ def test_a_repository_out_of_reach_is_told_in_one_line(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
+def test_an_error_of_the_network_library_is_told_in_one_line(tmp_path, monkeypatch):
+    class ConnectError(Exception):
+        """As httpx raises it: of no class that huggingface_hub documents."""
+
+    def unreachable(name):
+        raise ConnectError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.list_repo_files", unreachable)
+    with pytest.raises(LabError, match="Name or service not known.*check the name and the network"):
+        fetch_folder("owner/none")
+
+
 def test_of_a_repository_plain_weights_are_preferred_and_pickles_refused():
     files = [f"{p}/{s}.safetensors" for p, s in (("unet", "diffusion_pytorch_model"),)]
     files += ["vae/diffusion_pytorch_model.fp16.safetensors", "text_encoder/model.safetensors"]

@@ -23,12 +23,14 @@ def fetch_folder(name: str) -> Path:
         LabError: It is neither reachable nor in the cache, or holds no safetensors.
     """
     from huggingface_hub import list_repo_files, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
         weights = chosen_weights(name, list_repo_files(name))
         return Path(snapshot_download(name, allow_patterns=[*SMALL_FILES, *weights]))
-    except (HfHubHTTPError, OSError) as error:  # offline is an OSError, too
+    except LabError:
+        raise
+    except Exception as error:  # of whatever library the hub's client speaks to the network with
         problem = error
     try:
         return Path(snapshot_download(name, local_files_only=True))

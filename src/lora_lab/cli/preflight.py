@@ -8,6 +8,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from lora_lab.assets import is_hub_name, locate
+from lora_lab.checkpoint_hub import fetch_folder
 from lora_lab.config import (
     OptimizerConfig,
     SampleConfig,
@@ -96,10 +97,11 @@ def _check_paths(named: dict[str, str]) -> None:
 
 
 def _missing(key: str, location: str) -> list[str]:
-    if key in CHECKPOINT_KEYS and is_hub_name(location):
-        return []  # whether the hub has it is told when it is loaded
     try:
-        locate(location)
+        if key in CHECKPOINT_KEYS and is_hub_name(location):
+            fetch_folder(location)  # now: a sweep would ask for it after hours of training
+        else:
+            locate(location)
     except LabError as error:
         return [f"{key}: {error}"]
     return []
