@@ -261,7 +261,7 @@ def test_an_error_of_the_network_library_is_told_in_one_line(tmp_path, monkeypat
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.list_repo_files", unreachable)
-    with pytest.raises(LabError, match=r"Name or service not known.*check the name and the network"):
+    with pytest.raises(LabError, match=r"Name or service not known.*check the name"):
         fetch_folder("owner/none")
 
 
