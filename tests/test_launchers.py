@@ -40,7 +40,9 @@ PLUGIN = {
 
 
 def run_sweep(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "train.py", "-m", *SWEEP, f"hydra.sweep.dir={folder}", *arguments]
+    given = {argument.split("=")[0] for argument in arguments}
+    others = [argument for argument in SWEEP if argument.split("=")[0] not in given]
+    command = [sys.executable, "train.py", "-m", *others, f"hydra.sweep.dir={folder}", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
