@@ -15,10 +15,10 @@ from torch import Tensor
 
 from benchmarks.settings import sampling_settings, train_settings
 from benchmarks.table import Row, paired
-from lora_lab.assets import locate
-from lora_lab.base_model import BaseModel, encode_prompt_hidden, load_base
+from lora_lab.checkpoint.base_model import BaseModel, encode_prompt_hidden, load_base
+from lora_lab.checkpoint.embedded import locate
 from lora_lab.config import SamplingConfig
-from lora_lab.kohya import write_lora
+from lora_lab.lora_file import write_lora
 from lora_lab.network import inject_lora
 from lora_lab.sampling.generate import ImageRequest
 from lora_lab.sampling.shots import draw_settings

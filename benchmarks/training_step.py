@@ -20,12 +20,12 @@ from torch.optim import Optimizer
 
 from benchmarks.settings import train_settings
 from benchmarks.table import Row, paired
-from lora_lab.base_model import BaseModel, encode_prompt_hidden, load_base
+from lora_lab.checkpoint.base_model import BaseModel, encode_prompt_hidden, load_base
 from lora_lab.config import TrainConfig
 from lora_lab.data.loader import PairedLoader
 from lora_lab.network import flatten, inject_lora
 from lora_lab.optimizers import build_optimizer
-from lora_lab.training import train
+from lora_lab.training.run import train
 
 WARM_UP = 5
 

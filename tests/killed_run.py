@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from lora_lab.callbacks import MetricsCSV
 from lora_lab.config import TrainConfig
-from lora_lab.training import SharedInputs, train
+from lora_lab.training.callbacks import MetricsCSV
+from lora_lab.training.run import SharedInputs, train
 
 FORK = multiprocessing.get_context("fork")
 

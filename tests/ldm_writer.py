@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from lora_lab.checkpoint_files import ARCHITECTURE_FOLDER
+from lora_lab.checkpoint.weights import ARCHITECTURE_FOLDER
 from tiny_model import tiny_tokenizer, write_index
 
 RESNET = {

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from lora_lab.base_model import BaseModel
-from lora_lab.kohya import kohya_key
-from lora_lab.merge import named_layers
+from lora_lab.checkpoint.base_model import BaseModel
+from lora_lab.lora_file import kohya_key
+from lora_lab.lora_file.merge import named_layers
 
 UNET = ("to_q", "to_k", "to_v", "to_out_0", "proj_in", "proj_out", "ff_net_0_proj", "ff_net_2")
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")

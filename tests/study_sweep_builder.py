@@ -17,7 +17,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageDraw
 
-from lora_lab.sampling.png_info import ImageRecipe, write_image
+from lora_lab.images.png_info import ImageRecipe, write_image
 
 STRATA = (100, 300, 500, 700, 900)
 GAP = 0.02

@@ -8,18 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from lora_lab.acceleration import accelerated
-from lora_lab.base_model import BaseModel
+from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.clock import Clock
 from lora_lab.config import TrainConfig
 from lora_lab.data.batch import Batch
 from lora_lab.data.loader import PairedLoader
 from lora_lab.errors import ConfigError
-from lora_lab.inputs import SharedInputs, load_inputs
-from lora_lab.module import LoRAModule
 from lora_lab.network import inject_lora
-from lora_lab.noising import training_alphas
-from lora_lab.trainer import build_trainer
+from lora_lab.training.acceleration import accelerated
+from lora_lab.training.inputs import SharedInputs, load_inputs
+from lora_lab.training.module import LoRAModule
+from lora_lab.training.noising import training_alphas
+from lora_lab.training.trainer import build_trainer
 from train_setup import TRAINER, train_config
 
 

@@ -10,7 +10,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
-from lora_lab.base_model import encode_prompt_hidden, load_base
+from lora_lab.checkpoint.base_model import encode_prompt_hidden, load_base
 from lora_lab.errors import LabError
 
 UNET = Path("unet/diffusion_pytorch_model.safetensors")

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from lora_lab.base_model import BaseModel, encode_prompt_hidden, load_base
-from lora_lab.caption_encoder import CaptionEncoder, encode_captions
+from lora_lab.checkpoint.base_model import BaseModel, encode_prompt_hidden, load_base
 from lora_lab.data.tokens import CaptionTokens, caption_tokens, tokenize
 from lora_lab.prompts import apply_weights
+from lora_lab.text.caption_encoder import CaptionEncoder, encode_captions
 from train_setup import data_config
 
 LONG = ", ".join(f"tag{index}" for index in range(40))
@@ -100,7 +100,7 @@ def test_a_trained_text_encoder_is_asked_each_time(base):
 
 
 def test_memory_for_kept_answers_has_an_end(base, monkeypatch):
-    monkeypatch.setattr("lora_lab.caption_encoder.MAX_KEPT_BYTES", 77 * 32 * 4)
+    monkeypatch.setattr("lora_lab.text.caption_encoder.MAX_KEPT_BYTES", 77 * 32 * 4)
     encoder = CaptionEncoder(2, frozen=True)
     for text in ("red", "green", "blue"):
         encoder(base.text_encoder, tokens(base, text).input_ids[None], None)

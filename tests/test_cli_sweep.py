@@ -13,7 +13,7 @@ from train import train
 from command_line import Answer, call, tiny_arguments
 from lora_lab.cli.sweep_plan import MAX_NAME, folder_name
 from lora_lab.cli.sweeper import ParameterSweeper
-from lora_lab.locks import LOCK, hold
+from lora_lab.run_folder.locks import LOCK, hold
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lora_lab.base_model import load_base
-from lora_lab.conditioning import Conditioning, Guidance, Part, encode
+from lora_lab.checkpoint.base_model import load_base
 from lora_lab.errors import LabError
 from lora_lab.prompts import Embedding, read_embedding, read_embeddings
+from lora_lab.text.conditioning import Conditioning, Guidance, Part, encode
 from tiny_model import make_tiny_base
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lora_lab.caption_encoder import CaptionEncoder
-from lora_lab.training import train
+from lora_lab.text.caption_encoder import CaptionEncoder
+from lora_lab.training.run import train
 from train_setup import train_config
 
 
@@ -93,5 +93,5 @@ def test_a_frozen_text_encoder_gives_the_same_bytes_with_and_without_kept_answer
     def forgetful(clip_skip: int, frozen: bool) -> CaptionEncoder:
         return CaptionEncoder(clip_skip, frozen, keep=False)
 
-    monkeypatch.setattr("lora_lab.module.CaptionEncoder", forgetful)
+    monkeypatch.setattr("lora_lab.training.module.CaptionEncoder", forgetful)
     assert equal(kept, run(tiny_base, person, tmp_path / "fresh", **options))

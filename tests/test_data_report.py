@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from command_line import call, tiny_arguments
-from lora_lab.base_model import BaseModel, load_base
+from lora_lab.checkpoint.base_model import BaseModel, load_base
 from lora_lab.cli.train_command import train_command
 from lora_lab.config import TrainConfig
 from lora_lab.data_report.contact_sheet import FLAG, draw_contact_sheet
@@ -101,7 +101,7 @@ def test_everything_worth_a_look_is_found(report):
 def test_counts_and_leftovers_are_those_of_training(report, config, tiny_base):
     from lora_lab.clock import Clock
     from lora_lab.data.loader import PairedLoader
-    from lora_lab.inputs import SharedInputs, load_inputs
+    from lora_lab.training.inputs import SharedInputs, load_inputs
 
     assert report.concepts == {"1_sks dog": (1, 3), "3_zqx person": (3, 5)}
     sizes = {bucket.size: bucket for bucket in report.buckets}

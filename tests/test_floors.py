@@ -12,14 +12,11 @@ PACKAGE = "lora_lab"
 
 # First name below the package -> floor. A module imports from its own floor or lower ones.
 FLOORS = {
-    0: "config errors files assets locks",
-    1: "objective optimizers schedules prompts kohya lora_layouts statistics inference randomness "
-    "clock forecast",
-    2: "caption_encoder conditioning base_model checkpoint_files checkpoint_kinds "
-    "checkpoint_hub network merge acceleration metrics",
-    3: "data noising module",
-    4: "callbacks data_report image_scores checkpoint_choice inputs loggers ranks resume run "
-    "sampling trainer training study wandb_run wandb_view",
+    0: "errors files clock randomness config images",
+    1: "prompts objective optimizers statistics kohya",
+    2: "checkpoint lora_file run_folder",
+    3: "text network data loggers",
+    4: "training sampling metrics study data_report",
     5: "cli pocket",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}

@@ -16,10 +16,10 @@ from safetensors import safe_open
 from torch import nn
 
 from ldm_writer import ldm_tensors, write_ldm
-from lora_lab.base_model import BUILDERS, BaseModel, load_base, read_config
-from lora_lab.checkpoint_files import ARCHITECTURE_FOLDER, PARTS
-from lora_lab.kohya import read_lora
-from lora_lab.merge import LoRAMerger
+from lora_lab.checkpoint.base_model import BUILDERS, BaseModel, load_base, read_config
+from lora_lab.checkpoint.weights import ARCHITECTURE_FOLDER, PARTS
+from lora_lab.lora_file import read_lora
+from lora_lab.lora_file.merge import LoRAMerger
 from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images, encode_requests
 from tiny_model import write_index
 

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from lora_files import one_module_lora, random_lora
-from lora_lab.base_model import encode_prompt_hidden, load_base
-from lora_lab.conditioning import Conditioning, Guidance, Part, encode
+from lora_lab.checkpoint.base_model import encode_prompt_hidden, load_base
 from lora_lab.errors import LabError
-from lora_lab.kohya import write_lora
-from lora_lab.merge import LoRAMerger, named_layers
+from lora_lab.lora_file import write_lora
+from lora_lab.lora_file.merge import LoRAMerger, named_layers
 from lora_lab.sampling.generate import (
     DrawSettings,
     ImageRequest,
@@ -17,6 +16,7 @@ from lora_lab.sampling.generate import (
     draw_images,
     encode_requests,
 )
+from lora_lab.text.conditioning import Conditioning, Guidance, Part, encode
 
 SETTINGS = DrawSettings("DPM++ 2M Karras", 4, 3.0, 32, 32, clip_skip=2, batch_size=4)
 REQUESTS = [ImageRequest("zqx person, (smile:1.3)", "bad", seed) for seed in (1, 2, 3)]

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 from lora_lab.config import PictureConfig
-from lora_lab.sampling.fonts import Letters, font, runs
-from lora_lab.sampling.grid import Cell, Column, Grid, Row
-from lora_lab.sampling.layout import lay_out, pages
-from lora_lab.sampling.picture import BASE_RED, draw_grid, grid_key, write_grid
+from lora_lab.images.fonts import Letters, font, runs
+from lora_lab.sampling.grids.grid import Cell, Column, Grid, Row
+from lora_lab.sampling.grids.layout import lay_out, pages
+from lora_lab.sampling.grids.picture import BASE_RED, draw_grid, grid_key, write_grid
 
 RED = tuple(int(BASE_RED[i : i + 2], 16) for i in (1, 3, 5))
 PICTURE = PictureConfig(max_width=2400, max_height=6000, cell=None, formats=["png"])

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import save_file
 
-from lora_lab.checkpoint_choice import best_of, choose
 from lora_lab.errors import LabError
-from lora_lab.image_scores import ImageScorer, load_encoders, score_sweep
-from lora_lab.kohya import read_lora
-from lora_lab.sampling.saved_loras import find_rows
-from lora_lab.study.choice_file import CHOICE_FILE, read_choice, write_choice
-from lora_lab.study.scores_file import SCORES_FILE, read_scores
-from lora_lab.training import train
+from lora_lab.lora_file import read_lora
+from lora_lab.metrics.checkpoint_choice import best_of, choose
+from lora_lab.metrics.image_scores import ImageScorer, load_encoders, score_sweep
+from lora_lab.run_folder.choice_file import CHOICE_FILE, read_choice, write_choice
+from lora_lab.run_folder.saved_loras import find_rows
+from lora_lab.run_folder.scores_file import SCORES_FILE, read_scores
+from lora_lab.training.run import train
 from train_setup import train_config
 
 

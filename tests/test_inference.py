@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lora_lab.inference import (
+from lora_lab.statistics.paired import (
     cluster_bootstrap,
     detectable_difference,
     floor_factor,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_lab.errors import LabError
-from lora_lab.kohya import (
+from lora_lab.lora_file import (
     TrainingFacts,
     build_metadata,
     kohya_key,

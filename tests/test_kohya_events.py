@@ -5,7 +5,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from kohya_logs import growing_d, noise, write_run
-from lora_lab.kohya.events import read_events
+from lora_lab.study.kohya_logs.events import read_events
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lora_lab.base_model import BaseModel, load_base
+from lora_lab.checkpoint.base_model import BaseModel, load_base
 from lora_lab.data import latent_cache
 from lora_lab.data.buckets import Placement
 from lora_lab.data.folders import find_examples

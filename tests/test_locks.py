@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_lab.locks import Locked, hold, holder, wait_for
+from lora_lab.run_folder.locks import Locked, hold, holder, wait_for
 
 FORK = multiprocessing.get_context("fork")
 

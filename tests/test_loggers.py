@@ -9,9 +9,9 @@ from safetensors.numpy import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lora_lab.config import LoggerConfig, WandbConfig
-from lora_lab.loggers import build_loggers, finish, log_images, public_settings
-from lora_lab.training import train
-from lora_lab.wandb_run import Job, Picture, start, stored_id
+from lora_lab.loggers.build import build_loggers, finish, log_images, public_settings
+from lora_lab.loggers.wandb_run import Job, Picture, start, stored_id
+from lora_lab.training.run import train
 from train_setup import train_config
 from wandb_file import OfflineRun
 

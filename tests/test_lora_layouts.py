@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_lab.errors import LabError
-from lora_lab.lora_layouts import decompose, layer_changes
+from lora_lab.lora_file.layouts import decompose, layer_changes
 
 NAME = "lora_unet_mid_block_attentions_0_proj_in"
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_lab.data.metadata import read_metadata
+from lora_lab.data.metadata_jsonl import read_metadata
 from lora_lab.errors import LabError
 
 

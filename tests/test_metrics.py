@@ -11,11 +11,11 @@ from torchmetrics.multimodal import CLIPScore
 from transformers import Dinov2Config, Dinov2Model
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
-from lora_lab.assets import locate
+from lora_lab.checkpoint.embedded import locate
 from lora_lab.errors import LabError
-from lora_lab.image_scores import class_words
 from lora_lab.metrics.encoders import load_clip, load_dino
 from lora_lab.metrics.face import FaceEncoder, load_face
+from lora_lab.metrics.image_scores import class_words
 from lora_lab.metrics.scores import departure, diversity, identity, prompt_agreement, vendi
 from lora_lab.metrics.store import EmbeddingStore, content_key
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from lora_lab.errors import LabError
-from lora_lab.module import LoRAModule
-from lora_lab.training import SharedInputs, train
+from lora_lab.training.module import LoRAModule
+from lora_lab.training.run import SharedInputs, train
 from train_setup import OPTIMIZER, train_config
 
 NAN, INF = float("nan"), float("inf")
@@ -50,7 +50,7 @@ def poison(monkeypatch) -> Callable[..., list[int]]:
 @pytest.fixture
 def seen(monkeypatch) -> list[dict[str, Any]]:
     """What the optimizer was given: one entry for each step that it took."""
-    from lora_lab import module
+    from lora_lab.training import module
 
     steps: list[dict[str, Any]] = []
     build = module.build_optimizer

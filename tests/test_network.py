@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 import torch
 
-from lora_lab.base_model import BUILDERS, BaseModel, load_base, read_config
-from lora_lab.checkpoint_files import ARCHITECTURE_FOLDER
+from lora_lab.checkpoint.base_model import BUILDERS, BaseModel, load_base, read_config
+from lora_lab.checkpoint.weights import ARCHITECTURE_FOLDER
 from lora_lab.config import NetworkConfig
 from lora_lab.errors import ConfigError
-from lora_lab.merge import LoRAMerger
+from lora_lab.lora_file.merge import LoRAMerger
 from lora_lab.network import LoRANetwork, inject_lora, network_metadata
 from lora_lab.network.targets import file_alpha, find_targets
 from train_setup import NETWORK

@@ -6,12 +6,12 @@ import pytest
 import torch
 from hydra.errors import ConfigCompositionException
 
-from lora_lab.base_model import load_base
+from lora_lab.checkpoint.base_model import load_base
 from lora_lab.config import check
 from lora_lab.errors import ConfigError
-from lora_lab.module import LoRAModule
 from lora_lab.network import inject_lora
 from lora_lab.optimizers import step_rates
+from lora_lab.training.module import LoRAModule
 from settings import train_config as composed
 from train_setup import train_config
 

@@ -8,15 +8,15 @@ import torch
 from safetensors.torch import load_file
 
 from lora_files import one_module_lora, random_lora
-from lora_lab.base_model import BaseModel, load_base
+from lora_lab.checkpoint.base_model import BaseModel, load_base
 from lora_lab.config import MergeConfig
 from lora_lab.errors import LabError
-from lora_lab.inputs import SharedInputs
-from lora_lab.kohya import write_lora
-from lora_lab.merge import named_layers, with_merged
+from lora_lab.lora_file import write_lora
+from lora_lab.lora_file.merge import named_layers, with_merged
 from lora_lab.network import inject_lora
-from lora_lab.run import config_key
-from lora_lab.training import train
+from lora_lab.run_folder.record import config_key
+from lora_lab.training.inputs import SharedInputs
+from lora_lab.training.run import train
 from train_setup import NETWORK, train_config
 
 
@@ -165,7 +165,7 @@ def test_killed_and_resumed_gives_the_same_bytes(
     kind, tmp_path, tiny_base, tiny_person, monkeypatch
 ):
     """Every kind of network trains, moves each tensor, and goes on exactly where it was."""
-    from lora_lab.callbacks import LoRAExport
+    from lora_lab.training.callbacks import LoRAExport
 
     if kind in ("dora", "loha", "lokr"):
         pytest.importorskip("lycoris")

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from lora_lab.errors import LabError
-from lora_lab.sampling.png_info import (
+from lora_lab.images.png_info import (
     ImageRecipe,
     parameters_text,
     parse_parameters,

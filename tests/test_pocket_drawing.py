@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from lora_lab.assets import locate
+from lora_lab.checkpoint.embedded import locate
 from lora_lab.pocket import attributes as words
 from lora_lab.pocket.loop import Fit, fit_network, learning_rate
 from lora_lab.pocket.person import COUNTS, TRIGGER, draw_person, person_caption

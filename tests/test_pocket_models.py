@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from lora_lab.assets import locate
-from lora_lab.base_model import load_base
+from lora_lab.checkpoint.base_model import load_base
+from lora_lab.checkpoint.embedded import locate
 from lora_lab.pocket.attributes import compose, draw_attributes
 
 NAMES = ["pocket", "pocket-graphic", "pocket-photo"]

@@ -9,13 +9,13 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lora_files import random_lora
-from lora_lab.base_model import load_base
+from lora_lab.checkpoint.base_model import load_base
 from lora_lab.errors import LabError
-from lora_lab.kohya import read_lora, write_lora
+from lora_lab.images.png_info import read_parameters
+from lora_lab.lora_file import read_lora, write_lora
 from lora_lab.prompts import LoRATag
 from lora_lab.sampling.generate import ImageRequest
 from lora_lab.sampling.names import PromptNames
-from lora_lab.sampling.png_info import read_parameters
 from lora_lab.sampling.shots import draw_settings
 from lora_lab.sampling.studio import Shot, Studio
 from settings import tiny_sampling

@@ -8,9 +8,9 @@ from safetensors.numpy import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lora_lab.config import WandbConfig
+from lora_lab.loggers.wandb_view import build_view
 from lora_lab.study import build_report, figures
-from lora_lab.study.publish import publish_to_tensorboard, publish_to_wandb
-from lora_lab.wandb_view import build_view
+from lora_lab.study.report.publish import publish_to_tensorboard, publish_to_wandb
 from study_sweep_builder import SweepBuilder
 from wandb_file import OfflineRun
 

@@ -14,11 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from killed_run import run_until, signal_at
-from lora_lab import training
-from lora_lab.callbacks import DLR
 from lora_lab.errors import LabError
-from lora_lab.ranks import first_rank, other_ranks
-from lora_lab.training import SharedInputs, train
+from lora_lab.training import run as training
+from lora_lab.training.callbacks import DLR
+from lora_lab.training.ranks import first_rank, other_ranks
+from lora_lab.training.run import SharedInputs, train
 from tiny_person import make_tiny_person
 from train_setup import train_config
 

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from lora_files import random_lora
-from lora_lab.base_model import load_base
+from lora_lab.checkpoint.base_model import load_base
 from lora_lab.errors import LabError
-from lora_lab.kohya import write_lora
+from lora_lab.lora_file import write_lora
 from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images
 from lora_lab.sampling.replay import replay
 from lora_lab.sampling.shots import draw_settings

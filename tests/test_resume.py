@@ -12,13 +12,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from killed_run import after_the_row, before_the_file, run_until, signal_at
-from lora_lab.callbacks.held_out_loss import COLUMNS as HELD_OUT_COLUMNS
-from lora_lab.callbacks.metrics_csv import keep_rows
 from lora_lab.config import TrainConfig
-from lora_lab.locks import LOCK, Locked, hold
-from lora_lab.resume import Refused
-from lora_lab.run import read_facts
-from lora_lab.training import SharedInputs, train
+from lora_lab.run_folder.locks import LOCK, Locked, hold
+from lora_lab.run_folder.record import read_facts
+from lora_lab.run_folder.resume import Refused
+from lora_lab.training.callbacks.held_out_loss import COLUMNS as HELD_OUT_COLUMNS
+from lora_lab.training.callbacks.metrics_csv import keep_rows
+from lora_lab.training.run import SharedInputs, train
 from tiny_person import make_tiny_person
 from train_setup import train_config
 

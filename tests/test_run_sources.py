@@ -1,6 +1,6 @@
 """Which sources a finished run's key is made of."""
 
-from lora_lab.run import TRAINING_SOURCES, training_files
+from lora_lab.run_folder.record import TRAINING_SOURCES, training_files
 
 
 def test_each_source_is_there_and_packages_count_whole():

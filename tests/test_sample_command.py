@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 from lora_files import random_lora
-from lora_lab.base_model import load_base
+from lora_lab.checkpoint.base_model import load_base
 from lora_lab.cli.sample_command import draw_grids, refuse, run_threads, sample_command
 from lora_lab.config import GridConfig, SampleConfig
 from lora_lab.config.sampling import AXES
 from lora_lab.errors import LabError
-from lora_lab.kohya import write_lora
-from lora_lab.sampling.png_info import read_parameters, read_recipe
-from lora_lab.sampling.saved_loras import find_rows, run_share
+from lora_lab.images.png_info import read_parameters, read_recipe
+from lora_lab.lora_file import write_lora
+from lora_lab.run_folder.saved_loras import find_rows, run_share
 from settings import tiny_sampling
 
 STEPS = (4, 8)

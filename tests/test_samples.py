@@ -9,8 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lora_lab.config import PromptsConfig
-from lora_lab.sampling.png_info import read_recipe
-from lora_lab.training import train
+from lora_lab.images.png_info import read_recipe
+from lora_lab.training.run import train
 from train_setup import OPTIMIZER, SAMPLING, train_config
 
 PROMPTS = PromptsConfig("a {subject}", "a {subject}, (smile:1.2)", {}, ["the {subject}, red"])

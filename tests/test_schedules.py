@@ -9,7 +9,7 @@ from transformers.optimization import get_inverse_sqrt_schedule
 
 from lora_lab.config.schedule import SCHEDULES
 from lora_lab.errors import ConfigError
-from lora_lab.schedules import build_schedule, factor
+from lora_lab.optimizers.schedules import build_schedule, factor
 from train_setup import SCHEDULE
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-from lora_lab.base_model import BUILDERS, load_tokenizer, read_config
-from lora_lab.checkpoint_files import ARCHITECTURE_FOLDER
+from lora_lab.checkpoint.base_model import BUILDERS, load_tokenizer, read_config
+from lora_lab.checkpoint.weights import ARCHITECTURE_FOLDER
 
 # Sizes of runwayml/stable-diffusion-v1-5, as its model card's files add up to.
 PARAMETERS = {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}

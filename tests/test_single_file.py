@@ -18,10 +18,10 @@ from ldm_writer import (
     vae_name,
     write_ldm,
 )
-from lora_lab import checkpoint_files
-from lora_lab.assets import is_hub_name
-from lora_lab.base_model import BaseModel, load_base
-from lora_lab.checkpoint_hub import chosen_weights, fetch_folder
+from lora_lab.checkpoint import weights as checkpoint_files
+from lora_lab.checkpoint.base_model import BaseModel, load_base
+from lora_lab.checkpoint.embedded import is_hub_name
+from lora_lab.checkpoint.hub import chosen_weights, fetch_folder
 from lora_lab.errors import LabError
 
 

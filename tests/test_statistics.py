@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lora_lab.statistics import (
+from lora_lab.statistics.curves import (
     last_finite,
     moving_average,
     paired_difference,

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from lora_lab.study import build_report, figures
-from lora_lab.study.images import share_of_run
-from lora_lab.study.thumbnails import make_thumbnails
+from lora_lab.study.read.images import share_of_run
+from lora_lab.study.report.thumbnails import make_thumbnails
 from study_sweep_builder import SweepBuilder, fingerprints
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}$x^2$'

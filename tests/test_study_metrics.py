@@ -6,11 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from lora_lab.study.headline import headline
-from lora_lab.study.judge_metric import Candidate, base_scores, judge_metric
-from lora_lab.study.load import load_sweep
-from lora_lab.study.metric_results import BY_NAME
-from lora_lab.study.verdict import Kind, judge
+from lora_lab.study.judge.judge_metric import Candidate, base_scores, judge_metric
+from lora_lab.study.judge.metric_results import BY_NAME
+from lora_lab.study.judge.verdict import Kind, judge
+from lora_lab.study.read.load import load_sweep
+from lora_lab.study.report.headline import headline
 from study_sweep_builder import SweepBuilder, fingerprints
 
 

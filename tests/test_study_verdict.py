@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from lora_lab.study.comparable import parameters_of
-from lora_lab.study.headline import headline
-from lora_lab.study.load import load_sweep
-from lora_lab.study.verdict import Kind, judge, same_value
+from lora_lab.study.judge.comparable import parameters_of
+from lora_lab.study.judge.verdict import Kind, judge, same_value
+from lora_lab.study.read.load import load_sweep
+from lora_lab.study.report.headline import headline
 from study_sweep_builder import SweepBuilder, fingerprints
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lora_lab.callbacks.metrics_csv import COLUMNS
-from lora_lab.training import SharedInputs, is_reusable, train
+from lora_lab.training.callbacks.metrics_csv import COLUMNS
+from lora_lab.training.run import SharedInputs, is_reusable, train
 from train_setup import train_config
 
 

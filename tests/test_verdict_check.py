@@ -2,7 +2,7 @@
 
 import pytest
 
-from lora_lab.assets import locate
+from lora_lab.checkpoint.embedded import locate
 from lora_lab.study.check import (
     BASE_RUNS,
     check_runs,

@@ -17,7 +17,7 @@ def data_report_command(config: TrainConfig, folder: Path) -> None:
     Raises:
         LabError: the data or the base checkpoint can't be read, or the folder isn't writable.
     """
-    from lora_lab.base_model import load_base
+    from lora_lab.checkpoint.base_model import load_base
     from lora_lab.data_report.facts import gather
     from lora_lab.data_report.write import table, write_report
 

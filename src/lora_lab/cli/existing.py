@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lora_lab.config import TrainConfig
-from lora_lab.resume import other_settings
-from lora_lab.run import COMPLETE, config_key, read_facts
+from lora_lab.run_folder.record import COMPLETE, config_key, read_facts
+from lora_lab.run_folder.resume import other_settings
 
 if TYPE_CHECKING:
-    from lora_lab.training import SharedInputs
+    from lora_lab.training.run import SharedInputs
 
 OWN_FILES = (
     *("run.json", "config.yaml", "overrides.yaml", "metrics.csv", "last.ckpt"),
@@ -21,7 +21,7 @@ OWN_FILES = (
 @cache
 def shared_inputs() -> "SharedInputs":
     """Returns what the runs of this process share: base models and latents."""
-    from lora_lab.training import SharedInputs
+    from lora_lab.training.run import SharedInputs
 
     return SharedInputs()
 
@@ -39,7 +39,7 @@ def is_same_run(folder: Path, config: TrainConfig) -> bool:
         return False
     if facts.get("config_key") != config_key(config):
         return False
-    from lora_lab.training import is_reusable
+    from lora_lab.training.run import is_reusable
 
     return is_reusable(folder, config, shared_inputs())
 
@@ -60,7 +60,7 @@ def obstacle(folder: Path, config: TrainConfig) -> str | None:
     if (difference := other_settings(folder, config, facts)) is not None:
         return difference
     if facts.get("status") == COMPLETE:
-        from lora_lab.training import input_difference
+        from lora_lab.training.run import input_difference
 
         found = input_difference(folder, config, shared_inputs())
         return found or "holds this run, complete but without its LoRA file"

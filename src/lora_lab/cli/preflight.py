@@ -7,8 +7,8 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from lora_lab.assets import is_hub_name, locate
-from lora_lab.checkpoint_hub import fetch_folder
+from lora_lab.checkpoint.embedded import is_hub_name, locate
+from lora_lab.checkpoint.hub import fetch_folder
 from lora_lab.config import (
     OptimizerConfig,
     SampleConfig,

@@ -11,11 +11,11 @@ import yaml
 from lora_lab.config import SampleConfig, SamplingConfig
 from lora_lab.config.sampling import GridConfig
 from lora_lab.errors import LabError
-from lora_lab.locks import GRIDS_LOCK, wait_for
+from lora_lab.run_folder.locks import GRIDS_LOCK, wait_for
+from lora_lab.run_folder.saved_loras import Rows, file_rows, find_rows
 from lora_lab.sampling.from_file import draw_from_file
-from lora_lab.sampling.gallery import Curator, Gallery, draw_gallery, read_scores
+from lora_lab.sampling.grids.gallery import Curator, Gallery, draw_gallery, read_scores
 from lora_lab.sampling.replay import replay
-from lora_lab.sampling.saved_loras import Rows, file_rows, find_rows
 
 DEFAULT_THREADS = 2
 PROBLEMS_SHOWN = 5

@@ -66,7 +66,7 @@ def _measure(folder: Path, base: TrainConfig) -> bool:
         return True
 
     def score() -> list[str]:
-        from lora_lab.image_scores import score_sweep
+        from lora_lab.metrics.image_scores import score_sweep
 
         return score_sweep(folder, base)
 
@@ -86,7 +86,7 @@ def _publish(folder: Path, base: TrainConfig) -> bool:
     """Shows images and verdict in the loggers that the trainings used; whether all went well."""
     if not (base.logger.tensorboard or base.logger.wandb.enabled):
         return True
-    from lora_lab.study import publish
+    from lora_lab.study.report import publish
 
     well = True
     if base.logger.tensorboard:

@@ -9,7 +9,7 @@ from typing import Any
 from lora_lab.cli.sweep_plan import Plan
 from lora_lab.errors import LabError
 from lora_lab.files import write_json
-from lora_lab.run import COMPLETE, FAILED, read_facts
+from lora_lab.run_folder.record import COMPLETE, FAILED, read_facts
 
 FILE_NAME = "sweep.json"
 

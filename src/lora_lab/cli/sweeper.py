@@ -41,7 +41,7 @@ from lora_lab.cli.sweep_record import (
 )
 from lora_lab.config import TrainConfig
 from lora_lab.errors import ConfigError, LabError
-from lora_lab.locks import LOCK, hold
+from lora_lab.run_folder.locks import LOCK, hold
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from lora_lab.cli.existing import is_same_run, obstacle, shared_inputs
 from lora_lab.cli.preflight import checked_train_config
 from lora_lab.config import TrainConfig
 from lora_lab.errors import ConfigError, LabError
-from lora_lab.resume import NEXT_STEP
+from lora_lab.run_folder.resume import NEXT_STEP
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def _train(config: TrainConfig, folder: Path) -> Outcome:
     reason = obstacle(folder, config)
     if reason is not None:
         raise ConfigError(f"{folder} {reason}; {NEXT_STEP}")
-    from lora_lab.training import train
+    from lora_lab.training.run import train
 
     train(config, folder, shared_inputs(), overrides=_overrides_text())
     return Outcome(str(folder))

@@ -3,15 +3,18 @@
 import dataclasses
 import difflib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from lora_lab.config.check import check
 from lora_lab.config.sample import SampleConfig
 from lora_lab.config.sampling import GridConfig
 from lora_lab.config.train import TrainConfig
-from lora_lab.errors import ConfigError
+from lora_lab.errors import ConfigError, LabError
 
 T = TypeVar("T", TrainConfig, SampleConfig)
 
@@ -26,6 +29,21 @@ def to_config(config: DictConfig) -> TrainConfig:
         ConfigError: one line for each unknown or missing key, or wrong type.
     """
     return _convert(config, TrainConfig)
+
+
+def read_config(path: Path) -> TrainConfig:
+    """Returns the checked settings of a run's config.yaml.
+
+    Raises:
+        LabError: the file can't be read, is damaged or of another version.
+        ConfigError: a value is out of its range.
+    """
+    try:
+        config = to_config(OmegaConf.create(OmegaConf.to_container(OmegaConf.load(path))))  # type: ignore[arg-type]
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        raise LabError(f"{path} can't be read ({error}); run the sweep again") from error
+    check(config)
+    return config
 
 
 def to_sample_config(config: DictConfig) -> SampleConfig:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lora_lab.data.captions import folder_meaning
 from lora_lab.data.masks import FOLDER as MASKS
 from lora_lab.data.masks import is_mask
-from lora_lab.data.metadata import NAME, read_metadata
+from lora_lab.data.metadata_jsonl import NAME, read_metadata
 from lora_lab.errors import LabError
 
 log = logging.getLogger(__name__)

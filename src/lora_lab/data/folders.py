@@ -9,7 +9,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from lora_lab.assets import locate
+from lora_lab.checkpoint.embedded import locate
 from lora_lab.config import DataConfig
 from lora_lab.data.captions import Caption, read_caption, with_trigger
 from lora_lab.data.concepts import IMAGE_EXTENSIONS, RESERVED, Concept, find_concepts, is_image

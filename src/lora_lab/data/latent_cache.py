@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lora_lab.base_model import BaseModel
+from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.data.buckets import Placement
 from lora_lab.data.images import ColorChange, ImageFile, load_pixels
 from lora_lab.errors import LabError

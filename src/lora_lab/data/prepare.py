@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lora_lab.base_model import BaseModel
+from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import DataConfig
 from lora_lab.data.buckets import (
     Placement,

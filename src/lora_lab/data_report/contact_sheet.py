@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from lora_lab.data.buckets import place
 from lora_lab.data.images import placed, upright
 from lora_lab.data_report.facts import DataReport, ImageFacts
-from lora_lab.sampling.fonts import Letters
+from lora_lab.images.fonts import Letters
 
 PAPER, INK, MUTED, FLAG, LINE = "#faf9f6", "#1d1f24", "#585d68", "#b8500f", "#d5d1c6"
 COLUMNS, CELL, GAP, MARGIN = 8, 176, 16, 32

@@ -6,7 +6,7 @@ from math import ceil
 
 from PIL import Image
 
-from lora_lab.base_model import BaseModel
+from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import TrainConfig
 from lora_lab.data.buckets import Placement
 from lora_lab.data.examples import Example, Examples, folder_counts

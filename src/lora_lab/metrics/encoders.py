@@ -15,7 +15,7 @@ from transformers import AutoModel, CLIPModel, CLIPTokenizer
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from lora_lab.assets import PREFIX, locate
+from lora_lab.checkpoint.embedded import PREFIX, locate
 from lora_lab.errors import LabError
 from lora_lab.files import sha256_file
 

@@ -16,11 +16,11 @@ from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from lora_lab.base_model import BaseModel
+from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import NetworkConfig
 from lora_lab.errors import ConfigError
-from lora_lab.lora_layouts import LOHA, LOKR, LORA
-from lora_lab.merge import named_layers
+from lora_lab.lora_file.layouts import LOHA, LOKR, LORA
+from lora_lab.lora_file.merge import named_layers
 from lora_lab.network.dropout import PairedDropout
 from lora_lab.network.initial import loha_start, lokr_start, lora_start
 from lora_lab.network.layers import ADAPTER, AdapterLayer, LycorisLayer, PeftLayer

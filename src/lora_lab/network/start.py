@@ -7,8 +7,8 @@ from torch import nn
 
 from lora_lab.config import NetworkConfig
 from lora_lab.errors import LabError
-from lora_lab.kohya import read_lora
-from lora_lab.lora_layouts import LORA, LayerChange, layer_changes
+from lora_lab.lora_file import read_lora
+from lora_lab.lora_file.layouts import LORA, LayerChange, layer_changes
 from lora_lab.network.layers import AdapterLayer
 from lora_lab.network.targets import Target
 

@@ -18,11 +18,11 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention
 
-from lora_lab.base_model import BaseModel
+from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import NetworkConfig
 from lora_lab.errors import ConfigError
-from lora_lab.kohya import kohya_key
-from lora_lab.lora_layouts import LOKR, LayerChange
+from lora_lab.lora_file import kohya_key
+from lora_lab.lora_file.layouts import LOKR, LayerChange
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lora_lab.base_model import load_base
+from lora_lab.checkpoint.base_model import load_base
 from lora_lab.files import write_json
 from lora_lab.pocket import evaluate
 from lora_lab.pocket.clip import retrieval_accuracy

@@ -20,7 +20,7 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from lora_lab.base_model import encode_prompt_hidden
+from lora_lab.checkpoint.base_model import encode_prompt_hidden
 from lora_lab.objective import add_noise, min_snr_weights, signal_to_noise, squared_error
 from lora_lab.pocket.attributes import Attributes, caption
 from lora_lab.pocket.loop import Fit, fit_network

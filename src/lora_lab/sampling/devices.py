@@ -2,7 +2,7 @@
 
 import torch
 
-from lora_lab.base_model import BaseModel, load_base
+from lora_lab.checkpoint.base_model import BaseModel, load_base
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_lab.config import SamplingConfig
+from lora_lab.run_folder.saved_loras import file_rows
 from lora_lab.sampling.devices import load_checkpoint
 from lora_lab.sampling.generate import ImageRequest, check_settings
 from lora_lab.sampling.names import PromptNames
-from lora_lab.sampling.saved_loras import file_rows
 from lora_lab.sampling.shots import draw_settings
 from lora_lab.sampling.studio import Shot, Studio
 from lora_lab.sampling.subject import distinct, prompt_text, safe_name, with_subject

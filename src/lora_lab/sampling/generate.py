@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lora_lab.base_model import BaseModel
-from lora_lab.conditioning import Conditioning, Guidance, encode
+from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.errors import LabError
 from lora_lab.prompts import Embedding
 from lora_lab.sampling.samplers import image_noise, make_sampler, unet_calls
+from lora_lab.text.conditioning import Conditioning, Guidance, encode
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from types import TracebackType
 
 from PIL import Image
 
-from lora_lab.sampling.png_info import ImageRecipe, read_recipe, write_image
+from lora_lab.images.png_info import ImageRecipe, read_recipe, write_image
 
 MARK = "~"
 _WAITING = 64

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lora_lab.base_model import fingerprint
-from lora_lab.kohya import lora_hash, read_lora
+from lora_lab.checkpoint.base_model import fingerprint
+from lora_lab.lora_file import lora_hash, read_lora
 
 KEPT = 4
 """Files that stay in memory."""

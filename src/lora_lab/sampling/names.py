@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
-from lora_lab.kohya import lora_hash, read_lora
+from lora_lab.lora_file import lora_hash, read_lora
 from lora_lab.prompts import (
     Embedding,
     LoRATag,

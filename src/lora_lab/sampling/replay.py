@@ -13,13 +13,13 @@ import torch
 import yaml
 from PIL import Image
 
-from lora_lab.base_model import BaseModel
+from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.files import make_folder
+from lora_lab.images.png_info import ImageRecipe, read_recipe, write_image
 from lora_lab.sampling.devices import load_checkpoint
 from lora_lab.sampling.lora_files import LoRAFile, read_lora_file
-from lora_lab.sampling.png_info import ImageRecipe, read_recipe, write_image
 from lora_lab.sampling.studio import Studio
 
 log = logging.getLogger(__name__)

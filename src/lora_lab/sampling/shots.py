@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
-from lora_lab.sampling.axes import Point, PromptChoice
+from lora_lab.run_folder.saved_loras import SavedLoRA
 from lora_lab.sampling.generate import DrawSettings, ImageRequest
+from lora_lab.sampling.grids.axes import Point, PromptChoice
 from lora_lab.sampling.names import PromptNames
-from lora_lab.sampling.saved_loras import SavedLoRA
 from lora_lab.sampling.studio import Shot
 from lora_lab.sampling.subject import prompt_text
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from lora_lab.base_model import BaseModel
+from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
-from lora_lab.merge import LoRAMerger
+from lora_lab.images.png_info import ImageRecipe
+from lora_lab.lora_file.merge import LoRAMerger
 from lora_lab.prompts import LoRATag
 from lora_lab.sampling.devices import choose_device
 from lora_lab.sampling.generate import (
@@ -29,7 +30,6 @@ from lora_lab.sampling.generate import (
 from lora_lab.sampling.image_files import ImageWriter, claim
 from lora_lab.sampling.lora_files import LoRAFile, Shelf
 from lora_lab.sampling.names import PromptNames
-from lora_lab.sampling.png_info import ImageRecipe
 
 log = logging.getLogger(__name__)
 TEXT_ENCODER = "lora_te"

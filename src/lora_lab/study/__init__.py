@@ -1,5 +1,5 @@
 """The comparison of a sweep: load, pair, decide, draw, report."""
 
-from lora_lab.study.report import build_report
+from lora_lab.study.report.build import build_report
 
 __all__ = ["build_report"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_lab.errors import ConfigError, LabError
-from lora_lab.study.report import FOLDER, build_report
+from lora_lab.study.report.build import FOLDER, build_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,7 +62,7 @@ def _build(options: argparse.Namespace) -> Path:
     if options.kohya is None:
         if options.metrics or options.choose:
             # PyTorch takes seconds to load: only where something is drawn.
-            from lora_lab.cli.sweep_images import draw_for_study
+            from lora_lab.metrics.sweep_images import draw_for_study
 
             draw_for_study(options.sweep, options.metrics, options.choose)
         return build_report(options.sweep)

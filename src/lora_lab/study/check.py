@@ -15,18 +15,18 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from lora_lab.assets import locate
+from lora_lab.checkpoint.embedded import locate
 from lora_lab.cli.existing import is_same_run, shared_inputs
 from lora_lab.config import TrainConfig, check, to_config
 from lora_lab.config.store import register_schemas
 from lora_lab.errors import LabError
 from lora_lab.files import make_folder, write_json, write_text
-from lora_lab.image_scores import ImageScorer, load_encoders, subject_of
+from lora_lab.metrics.image_scores import ImageScorer, load_encoders, subject_of
 from lora_lab.randomness import shuffled
-from lora_lab.sampling.saved_loras import find_rows
-from lora_lab.study.load import Run, Sweep, load_run
-from lora_lab.study.metric_results import BY_NAME, Kind
-from lora_lab.study.verdict import Judged, judge
+from lora_lab.run_folder.saved_loras import find_rows
+from lora_lab.study.judge.metric_results import BY_NAME, Kind
+from lora_lab.study.judge.verdict import Judged, judge
+from lora_lab.study.read.load import Run, Sweep, load_run
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def shuffle_captions(source: Path, target: Path) -> None:
 
 def train_all(folder: Path, runs: dict[str, list[str]]) -> None:
     """Trains what isn't there yet."""
-    from lora_lab.training import train
+    from lora_lab.training.run import train
 
     for number, (name, overrides) in enumerate(runs.items(), 1):
         config = settings(overrides)

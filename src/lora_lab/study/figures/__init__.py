@@ -12,8 +12,8 @@ from lora_lab.files import atomic_path
 from lora_lab.study.figures import cost, dlr, held_out, loss
 from lora_lab.study.figures.curves import Pen, pen_for
 from lora_lab.study.figures.style import DARK, LIGHT, NARROW, WIDE, Layout, Theme, drawing
-from lora_lab.study.texts import shown_figures
-from lora_lab.study.verdict import Study
+from lora_lab.study.judge.verdict import Study
+from lora_lab.study.report.texts import shown_figures
 
 DRAW: dict[str, Callable[[Pen], Figure]] = {
     "dlr": dlr.draw,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from lora_lab.study.figures.colours import shorten
 from lora_lab.study.figures.curves import Pen
 from lora_lab.study.figures.style import Layout, new_figure, nothing_measured, plain_axis, tidy
-from lora_lab.study.verdict import Judged
+from lora_lab.study.judge.verdict import Judged
 
 MEGA = 1e6
 MAX_BARS = 30

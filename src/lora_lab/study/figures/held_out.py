@@ -17,9 +17,9 @@ from lora_lab.study.figures.curves import (
     label_curves,
 )
 from lora_lab.study.figures.style import nothing_measured, panels, plain_axis, tidy
-from lora_lab.study.held_out_file import TRAIN_LOSS
-from lora_lab.study.measure import HELD_OUT, strata
-from lora_lab.study.verdict import Judged
+from lora_lab.study.judge.measure import HELD_OUT, strata
+from lora_lab.study.judge.verdict import Judged
+from lora_lab.study.read.held_out_file import TRAIN_LOSS
 
 MAX_TICK = 8
 TICK_SIGNS = 32

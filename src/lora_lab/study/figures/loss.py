@@ -16,8 +16,8 @@ from lora_lab.study.figures.curves import (
     thin,
 )
 from lora_lab.study.figures.style import nothing_measured, panels, plain_axis, tidy
-from lora_lab.study.pair import epoch_curve
-from lora_lab.study.verdict import FACTOR, Judged
+from lora_lab.study.judge.pair import epoch_curve
+from lora_lab.study.judge.verdict import FACTOR, Judged
 
 HEIGHT = 4.3  # inches
 FULL_BAND = 3.0

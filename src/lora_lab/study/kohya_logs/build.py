@@ -13,15 +13,15 @@ from markupsafe import Markup
 
 from lora_lab import __version__
 from lora_lab.files import make_folder, write_text
-from lora_lab.study.comparison import FORMULA_STARTS
-from lora_lab.study.headline import Headline
+from lora_lab.study.judge.measure import measure
+from lora_lab.study.judge.verdict import Study, judge
 from lora_lab.study.kohya_logs.compare_logs import Comparison, comparisons, growth_findings
 from lora_lab.study.kohya_logs.load import KohyaRun, Logs, load_logs
-from lora_lab.study.measure import measure
-from lora_lab.study.page import TEMPLATES, style_hash
-from lora_lab.study.report import write_report
-from lora_lab.study.spelling import duration, listed, plain, signed
-from lora_lab.study.verdict import Study, judge
+from lora_lab.study.report.build import write_report
+from lora_lab.study.report.comparison import FORMULA_STARTS
+from lora_lab.study.report.headline import Headline
+from lora_lab.study.report.page import TEMPLATES, style_hash
+from lora_lab.study.report.spelling import duration, listed, plain, signed
 
 MOST = 60
 """Longest name of a folder."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from lora_lab.study.kohya_logs.load import KohyaRun, Logs, as_run, base_labels, natural
 from lora_lab.study.kohya_logs.run_settings import differing
 from lora_lab.study.kohya_logs.streams import correlation, mean_ratio, start_ratio
-from lora_lab.study.load import Sweep
-from lora_lab.study.spelling import listed
+from lora_lab.study.read.load import Sweep
+from lora_lab.study.report.spelling import listed
 
 SILENT = ("network.", "optimizer.", "schedule.", "epochs", "trainer.", "kohya.optimizer")
 """Settings that can't change a loss before the first update; a LoRA begins as no change at all."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_lab.errors import ConfigError
-from lora_lab.kohya.events import is_event_file
+from lora_lab.study.kohya_logs.events import is_event_file
 
 LOG_FOLDERS = {"log", "logs", "logging", "tensorboard"}
 CONFIG_FOLDERS = {"config", "configs", "settings", "json", "presets"}

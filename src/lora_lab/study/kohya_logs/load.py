@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from lora_lab.errors import ConfigError
-from lora_lab.kohya.events import EventFile, read_events
+from lora_lab.study.kohya_logs.events import EventFile, read_events
 from lora_lab.study.kohya_logs.find import Place, find_runs, find_settings
 from lora_lab.study.kohya_logs.growth import Growth, measure_growth
 from lora_lab.study.kohya_logs.run_settings import RunSettings, read_settings, schedule_of
@@ -22,7 +22,7 @@ from lora_lab.study.kohya_logs.series import (
     with_schedule,
 )
 from lora_lab.study.kohya_logs.streams import Curve, Member, group_streams
-from lora_lab.study.load import Record, Run
+from lora_lab.study.read.load import Record, Run
 
 UNFINISHED_RATE = 0.01
 """A falling rate that ends above this share of its highest stopped before its schedule did."""

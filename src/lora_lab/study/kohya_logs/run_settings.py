@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lora_lab.errors import ConfigError
 from lora_lab.kohya.arguments import read_arguments
 from lora_lab.kohya.translation import translate
-from lora_lab.study.load import as_text
+from lora_lab.study.read.load import as_text
 
 BESIDE = ("save_every", "sampling.", "logger.", "output_name", "callbacks.", "data.dir")
 """Settings that change nothing that is trained."""

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_lab.kohya.events import EventFile, Scalars
-from lora_lab.study.metrics_table import MetricsTable
+from lora_lab.study.kohya_logs.events import EventFile, Scalars
+from lora_lab.study.read.metrics_table import MetricsTable
 
 LOSS = ("loss/current",)
 EPOCH_LOSS = ("loss/epoch", "loss/epoch_average")

@@ -1,0 +1,250 @@
+"""Weights of a base checkpoint on disk: diffusers folders, SD 1.5 single files, old spellings.
+
+Everything comes back as tensors under the names that today's diffusers and transformers use.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lora_lab.checkpoint.refusals import (
+    TEXT,
+    UNET,
+    VAE,
+    refuse_other_file,
+    refuse_other_folder,
+)
+from lora_lab.errors import LabError
+
+ARCHITECTURE_FOLDER = Path(__file__).parent / "families" / "sd15_configs"
+"""Configs and tokenizer of Stable Diffusion 1.5, for checkpoints that are a single file."""
+
+PARTS = ("unet", "text_encoder", "vae")
+_WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+_OLD_VAE_ATTENTION = {
+    "query": "to_q",
+    "key": "to_k",
+    "value": "to_v",
+    "proj_attn": "to_out.0",
+}
+
+
+@dataclass(frozen=True)
+class NoiseFacts:
+    """What a checkpoint or the config says of the noise schedule; None where nothing is said."""
+
+    prediction_type: str | None = None
+    """epsilon or v_prediction."""
+    zero_terminal_snr: bool | None = None
+
+    def overruled(
+        self, prediction_type: str | None, zero_terminal_snr: bool | None
+    ) -> "NoiseFacts":
+        """The same, with what the config says in the first place."""
+        return NoiseFacts(
+            self.prediction_type if prediction_type is None else prediction_type,
+            self.zero_terminal_snr if zero_terminal_snr is None else zero_terminal_snr,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """As diffusers' schedulers take them."""
+        said = {
+            "prediction_type": self.prediction_type,
+            "rescale_betas_zero_snr": self.zero_terminal_snr,
+        }
+        return {key: value for key, value in said.items() if value is not None}
+
+
+def read_checkpoint(
+    path: Path, allow_pickle: bool
+) -> tuple[Path, dict[str, dict[str, Tensor]], NoiseFacts]:
+    """Read a diffusers folder or a single file.
+
+    Returns:
+        The folder that holds configs and tokenizer, each part's tensors, and what the checkpoint
+        itself says of the noise schedule besides its config.
+
+    Raises:
+        LabError: It is missing, damaged, or no Stable Diffusion 1.x.
+    """
+    if path.is_dir():
+        refuse_other_folder(path)
+        return path, {part: read_part(path / part, allow_pickle) for part in PARTS}, NoiseFacts()
+    return ARCHITECTURE_FOLDER, *read_single_file(path, ARCHITECTURE_FOLDER, allow_pickle)
+
+
+def read_part(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
+    """Read the weights of one part (unet, text_encoder, vae) of a diffusers folder.
+
+    Raises:
+        LabError: Folder or weights are missing or damaged, or a pickle that is not allowed.
+    """
+    if not folder.is_dir():
+        raise LabError(
+            f"{folder} is missing: model.checkpoint must be a complete diffusers folder "
+            "(unet, text_encoder, tokenizer, vae, scheduler)"
+        )
+    for suffix in (".safetensors", ".fp16.safetensors"):
+        for stem in _WEIGHT_STEMS:
+            path = folder / f"{stem}{suffix}"
+            if path.is_file():
+                return modern_names(read_weights(path, allow_pickle))
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _PICKLES:
+            return modern_names(read_weights(path, allow_pickle))
+    raise LabError(f"{folder} holds no weights: diffusion_pytorch_model.safetensors is missing")
+
+
+def read_weights(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
+    """Read one file of weights.
+
+    Raises:
+        LabError: Missing, damaged, or a pickle although `allow_pickle` is false.
+    """
+    if path.suffix in _PICKLES:
+        if not allow_pickle:
+            raise LabError(
+                f"{path} is a pickle, which can run code: convert it to safetensors, "
+                "or set model.allow_pickle=true if you trust its source"
+            )
+        return _read_pickle(path)
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise LabError(f"{path} is missing: set model.checkpoint to a file that exists") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged or unsafe pickle
+        reason = str(error).splitlines()[0]
+        raise LabError(
+            f"{path} cannot be read with weights_only=True ({reason}): convert it to safetensors"
+        ) from None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise LabError(f"{path} holds no dictionary of tensors: it is not a checkpoint")
+    return {key: value for key, value in content.items() if isinstance(value, Tensor)}
+
+
+def modern_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Translate names of older diffusers and transformers versions.
+
+    transformers 4 prefixed CLIP's text tower with `text_model.` and stored `position_ids`;
+    diffusers before 0.18 called the VAE's attention layers query, key, value and proj_attn.
+    """
+    renamed = {}
+    for key, tensor in tensors.items():
+        if key.endswith("embeddings.position_ids"):
+            continue
+        key = key.removeprefix("text_model.")
+        match = re.fullmatch(r"(.*mid_block\.attentions\.0)\.(\w+)\.(weight|bias)", key)
+        if match and match[2] in _OLD_VAE_ATTENTION:
+            key = f"{match[1]}.{_OLD_VAE_ATTENTION[match[2]]}.{match[3]}"
+        renamed[key] = tensor
+    return renamed
+
+
+def read_single_file(
+    path: Path, configs: Path, allow_pickle: bool
+) -> tuple[dict[str, dict[str, Tensor]], NoiseFacts]:
+    """Split a single-file (LDM layout) SD 1.5 checkpoint into the parts of a diffusers folder.
+
+    The names are translated by diffusers' own tables. EMA weights (`model_ema.*`) and keys of
+    training loops stay unread: the plain weights are what others train and sample with.
+
+    Args:
+        path: .safetensors, or .ckpt when `allow_pickle` is true.
+        configs: Folder with unet/config.json and vae/config.json of the architecture.
+        allow_pickle: See `read_weights`.
+
+    Returns:
+        Part -> its tensors, and what the file says of its noise schedule.
+
+    Raises:
+        LabError: The file is missing, damaged or not a Stable Diffusion 1.x checkpoint.
+    """
+    from diffusers.loaders import single_file_utils as ldm
+
+    metadata: dict[str, str] = {}
+    if path.suffix not in _PICKLES:
+        shapes, metadata = read_header(path)
+        refuse_other_file(path, shapes)
+    tensors = read_weights(path, allow_pickle)
+    refuse_other_file(path, {key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    facts = _noise_facts(set(tensors), metadata)
+    tensors = {key: tensor for key, tensor in tensors.items() if key.startswith((UNET, TEXT, VAE))}
+    unet, vae = (
+        json.loads((configs / part / "config.json").read_text(encoding="utf-8"))
+        for part in ("unet", "vae")
+    )
+    parts = {
+        "unet": ldm.convert_ldm_unet_checkpoint(dict(tensors), unet),
+        "text_encoder": _text_encoder(tensors),
+        "vae": _flat_attention(ldm.convert_ldm_vae_checkpoint(dict(tensors), vae)),
+    }
+    return parts, facts
+
+
+def _flat_attention(vae: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The VAE's attention as linear layers; LDM has it as 1x1 convolutions."""
+    return {
+        key: tensor.reshape(tensor.shape[:2])
+        if "mid_block.attentions" in key and tensor.ndim == 4
+        else tensor
+        for key, tensor in modern_names(vae).items()
+    }
+
+
+def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """Shapes and metadata of a safetensors file, without its tensors.
+
+    Raises:
+        LabError: The file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            return shapes, dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged(path, error) from None
+
+
+def _text_encoder(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """CLIP's text tower; files of transformers 4 say `text_model.`, those of 5 don't."""
+    prefix = f"{TEXT}transformer."
+    found = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+    own = (
+        "embeddings.",
+        "encoder.",
+        "final_layer_norm.",
+    )  # others, such as a projection, are extra
+    return {key: tensor for key, tensor in modern_names(found).items() if key.startswith(own)}
+
+
+def _noise_facts(keys: set[str], metadata: dict[str, str]) -> NoiseFacts:
+    """From `modelspec.prediction_type`, or from the empty tensors `v_pred` and `ztsnr`."""
+    said = metadata.get("modelspec.prediction_type")
+    v_prediction = said in ("v", "v_prediction") or "v_pred" in keys
+    return NoiseFacts(
+        "v_prediction" if v_prediction else None,
+        True if "ztsnr" in keys else None,
+    )
+
+
+def _damaged(path: Path, error: Exception) -> LabError:
+    return LabError(
+        f"{path} is not a complete safetensors file ({error}): download or copy it anew"
+    )

@@ -1,0 +1,118 @@
+"""Sampling with LoRAs: their change is added to the base's weights, and taken away exactly.
+
+Merging costs nothing per step. The original tensors are set aside, not subtracted back, so that
+`restore` brings back every bit.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from lora_lab.checkpoint.base_model import BaseModel, fingerprint
+from lora_lab.config import MergeConfig
+from lora_lab.errors import LabError
+from lora_lab.lora_file import kohya_key, read_lora
+from lora_lab.lora_file.layouts import LayerChange, layer_changes
+
+
+class LoRAMerger:
+    """Puts LoRAs into a base model and takes them out.
+
+    Args:
+        base: A base model without LoRA layers. Its linear and convolution weights are replaced
+            while LoRAs are applied.
+    """
+
+    def __init__(self, base: BaseModel) -> None:
+        self._layers = named_layers(base)
+        self._originals: dict[str, Tensor] = {}
+
+    def apply(self, loras: Sequence[tuple[dict[str, Tensor], float]]) -> None:
+        """Set the base to its own weights plus these LoRAs, whatever was applied before.
+
+        Args:
+            loras: (tensors of a kohya file, weight); weight 1 is as trained.
+
+        Raises:
+            LabError: A LoRA does not fit; the base then stands as without LoRAs.
+        """
+        self.restore()
+        try:
+            for tensors, weight in loras:
+                changes = layer_changes(tensors, "LoRA file")
+                merged = {name: self._merged(name, changes[name], weight) for name in changes}
+                for name, tensor in merged.items():
+                    layer = self._layers[name]
+                    self._originals.setdefault(name, layer.weight.data)
+                    layer.weight.data = tensor
+        except LabError:
+            self.restore()
+            raise
+
+    def restore(self) -> None:
+        """Bring back the base's own weights, bit for bit."""
+        for name, weight in self._originals.items():
+            self._layers[name].weight.data = weight
+        self._originals.clear()
+
+    def keep(self) -> None:
+        """Make the weights as they stand the base's own."""
+        self._originals.clear()
+
+    def _merged(self, name: str, change: LayerChange, weight: float) -> Tensor:
+        """A layer's weight with a change in it; refuses a layer that the base lacks."""
+        if name not in self._layers:
+            raise LabError(
+                f"LoRA file of another architecture: the base has no module {name}; "
+                "choose a LoRA trained on this kind of checkpoint"
+            )
+        try:
+            return change.merged(self._layers[name].weight.data, weight)
+        except ValueError as error:
+            raise LabError(
+                f"LoRA file of another architecture: {name} {error}; "
+                "choose a LoRA trained on this kind of checkpoint"
+            ) from None
+
+
+def with_merged(base: BaseModel, merge: Sequence[MergeConfig]) -> BaseModel:
+    """A base model with LoRA files merged into it for good, in the order of the list.
+
+    Args:
+        base: Loaded for this alone: its weights are replaced.
+        merge: Files and their weights; none gives the base as it is.
+
+    Returns:
+        The base, whose fingerprint covers the files and their weights.
+
+    Raises:
+        LabError: A file can't be read or doesn't fit; names it.
+    """
+    if not merge:
+        return base
+    digest = hashlib.sha256(base.fingerprint.encode())
+    merger = LoRAMerger(base)
+    loras = []
+    for item in merge:
+        tensors, _ = read_lora(Path(item.file).expanduser())
+        loras.append((tensors, item.weight))
+        digest.update(f"{fingerprint(tensors)} {item.weight!r}".encode())
+        try:
+            merger.apply(loras)
+        except LabError as error:
+            raise LabError(f"model.merge: {item.file}: {error}") from None
+    merger.keep()
+    return replace(base, fingerprint=digest.hexdigest())
+
+
+def named_layers(base: BaseModel) -> dict[str, nn.Linear | nn.Conv2d]:
+    """Every linear and convolution layer of UNet and text encoder under its name in a LoRA file."""
+    layers: dict[str, nn.Linear | nn.Conv2d] = {}
+    for part, root in (("unet", base.unet), ("text_encoder", base.text_encoder)):
+        for path, module in root.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                layers[kohya_key(part, path, "alpha").removesuffix(".alpha")] = module
+    return layers

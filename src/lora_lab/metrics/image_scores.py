@@ -1,0 +1,297 @@
+"""The metric images of a sweep: drawn from each run's LoRA, encoded, scored, written beside it.
+
+The same prompts, seeds and noise for every run, on the checkpoint that was trained on. Images that
+are there with the same recipe are not drawn again, embeddings are kept by content, and scores that
+were made with the same LoRA, encoders and prompts are not made again.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lora_lab.checkpoint.base_model import BaseModel, load_base
+from lora_lab.config import MetricsConfig, SamplingConfig, TrainConfig
+from lora_lab.data.folders import find_examples
+from lora_lab.data.images import upright
+from lora_lab.errors import LabError
+from lora_lab.lora_file import lora_hash, read_lora
+from lora_lab.metrics.encoders import CLIPEncoder, load_clip, load_dino
+from lora_lab.metrics.face import load_face
+from lora_lab.metrics.scores import departure, diversity, identity, prompt_agreement, vendi
+from lora_lab.metrics.store import EmbeddingStore
+from lora_lab.prompts import plain_text
+from lora_lab.run_folder.saved_loras import RunLoRAs, find_rows
+from lora_lab.run_folder.scores_file import SCORES_FILE, read_recipe, write_scores
+from lora_lab.sampling.generate import ImageRequest, draw_images
+from lora_lab.sampling.shots import draw_settings
+from lora_lab.sampling.studio import Outcome, Shot, Studio
+from lora_lab.sampling.subject import SUBJECT, trained_subject
+from lora_lab.statistics.paired import Scores
+
+log = logging.getLogger(__name__)
+
+STORE = "embeddings"
+IMAGES = "metrics"
+"""Folder of the metric images in a run's images/."""
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """What could be loaded; CLIP always."""
+
+    clip: CLIPEncoder
+    stores: dict[str, EmbeddingStore]
+    """clip, dino, face -> its embeddings."""
+
+    @property
+    def likeness(self) -> EmbeddingStore:
+        """Compares generated images with each other: DINO where there is one, else CLIP."""
+        return self.stores["dino"] if "dino" in self.stores else self.stores["clip"]
+
+
+def load_encoders(config: MetricsConfig, folder: Path) -> tuple[Encoders, list[str]]:
+    """Loads the encoders of a config.
+
+    Args:
+        config: which ones.
+        folder: where their embeddings are kept.
+
+    Returns:
+        The encoders, and one line for each optional one that is missing.
+
+    Raises:
+        LabError: CLIP is missing.
+    """
+    clip = load_clip(config.clip)
+    stores = {"clip": EmbeddingStore(folder, clip)}
+    problems = []
+    for name, location, load in (
+        ("dino", config.dino, load_dino),
+        ("face", config.face, load_face),
+    ):
+        if location is None:
+            continue
+        try:
+            stores[name] = EmbeddingStore(folder, load(location))
+        except LabError as error:
+            problems.append(str(error))
+    return Encoders(clip, stores), problems
+
+
+def score_sweep(folder: Path, config: TrainConfig) -> list[str]:
+    """Draws and scores the metric images of every complete run of a sweep.
+
+    Args:
+        folder: the sweep folder.
+        config: settings of the base run.
+
+    Returns:
+        One line for each thing that is missing: an encoder, an image.
+
+    Raises:
+        LabError: CLIP, the base checkpoint or the training images can't be read.
+    """
+    runs = [run for run in find_rows(folder).runs if run.saves and not run.problem]
+    if not runs:
+        return []
+    encoders, problems = load_encoders(config.metrics, folder / STORE)
+    scorer = ImageScorer(folder, config, encoders, subject_of(config.sampling, runs))
+    for run in runs:
+        problems += scorer.score_run(run)
+    return problems
+
+
+def subject_of(sampling: SamplingConfig, runs: Sequence[RunLoRAs]) -> str:
+    """`<trigger> <class>`: as configured, or as the first LoRA file tells it.
+
+    Raises:
+        LabError: neither tells it.
+    """
+    found = (trained_subject(run.saves[-1].path) for run in runs)
+    subject = sampling.subject or next((name for name in found if name), None)
+    if subject is None:
+        raise LabError(
+            "sampling.subject is null and no LoRA file tells it, but the metric images need it: "
+            'set it, such as sampling.subject="zqx person"'
+        )
+    return subject
+
+
+def class_words(subject: str) -> str:
+    """The subject without its trigger, which no encoder knows: "zqx person" is "person"."""
+    _, _, words = subject.partition(" ")
+    return words.strip() or "person"
+
+
+class ImageScorer:
+    """Draws and scores the images of one LoRA after the other on one checkpoint.
+
+    Args:
+        folder: The sweep folder; the bare base's own images are kept in it.
+        config: Settings of the base run.
+        encoders: What embeds the images.
+        subject: Put in place of {subject}.
+
+    Raises:
+        LabError: The checkpoint or the training images can't be read.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, encoders: Encoders, subject: str) -> None:
+        self.folder = folder
+        self.metrics = config.metrics
+        self.sampling = replace(
+            config.sampling, steps=self.metrics.steps, batch_size=self.metrics.draw_batch_size
+        )
+        self.subject = subject
+        self.encoders = encoders
+        self.base: BaseModel = load_base(
+            config.model.checkpoint, allow_pickle=config.model.allow_pickle
+        )
+        self.studio = Studio(self.base, self.sampling)
+        pictures = [upright(e.image.path) for e in find_examples(config.data).train]
+        self.references = {name: s.embed(pictures) for name, s in encoders.stores.items()}
+        self._originals: dict[ImageRequest, Tensor] = {}
+
+    def score_run(self, run: RunLoRAs) -> list[str]:
+        """Scores the final LoRA of a run, unless that was done; returns what is missing."""
+        path = run.folder / SCORES_FILE
+        lora = run.saves[-1].path
+        try:
+            recipe = self.recipe(lora)
+            if read_recipe(path) == recipe:
+                return []
+            metrics = self.metrics
+            scores, problems = self.score(
+                lora, 1.0, run.folder / "images" / IMAGES, metrics.prompts, metrics.seeds
+            )
+            more, unplain = self.preservation(lora, run.folder / "images" / IMAGES)
+        except (LabError, OSError) as error:
+            return [f"{run.folder.name} has no image metrics: {error}"]
+        write_scores(path, recipe, {**scores, "preservation": more})
+        log.info("%s: metric images drawn and scored", run.folder.name)
+        return [f"{run.folder.name}: {problem}" for problem in (*problems, *unplain)]
+
+    def recipe(self, lora: Path) -> dict[str, object]:
+        """All that the scores of a LoRA depend on."""
+        references = hashlib.sha256()
+        for name in sorted(self.references):
+            references.update(self.references[name].numpy().tobytes())
+        return {
+            "lora": lora_hash(*read_lora(lora)),
+            "checkpoint": [self.base.fingerprint, self.base.vae_fingerprint],
+            "encoders": {n: s.encoder.fingerprint for n, s in self.encoders.stores.items()},
+            "references": references.hexdigest(),
+            "subject": self.subject,
+            "sampling": asdict(draw_settings(self.sampling)) | {"negative": self.sampling.negative},
+            "prompts": json.loads(json.dumps(asdict(self.metrics))),
+        }
+
+    def score(
+        self, lora: Path, weight: float, folder: Path, prompts: Sequence[str], seeds: Sequence[int]
+    ) -> tuple[dict[str, Scores], list[str]]:
+        """Identity, prompt and diversity of a LoRA's images of some prompts with the trigger.
+
+        Args:
+            lora: the LoRA file.
+            weight: at which it is applied.
+            folder: where the images go.
+            prompts: with {subject}.
+            seeds: image seeds of each.
+
+        Returns:
+            Metric -> (prompt, seed) -> score, and what was not drawn.
+        """
+        requests = [
+            ImageRequest(text.replace(SUBJECT, self.subject), self.sampling.negative, seed)
+            for text in prompts
+            for seed in seeds
+        ]
+        drawn, problems = self._draw(lora, weight, folder, requests)
+        found = list(drawn)
+        if not found:
+            return {}, problems
+        vectors = {n: s.embed(list(drawn.values())) for n, s in self.encoders.stores.items()}
+        units = [(request.prompt, str(request.seed)) for request in found]
+        scores: dict[str, Scores] = {
+            f"identity_{name}": _by_unit(units, identity(own, self.references[name]))
+            for name, own in vectors.items()
+        }
+        words = [self._words(request.prompt) for request in found]
+        agreement = prompt_agreement(vectors["clip"], self.encoders.clip.embed_texts(words))
+        scores["prompt"] = _by_unit(units, agreement)
+        likeness = vectors["dino"] if "dino" in vectors else vectors["clip"]
+        for prompt in dict.fromkeys(request.prompt for request in found):
+            rows = likeness[[request.prompt == prompt for request in found]]
+            scores.setdefault("diversity", {})[prompt, "all"] = diversity(rows)  # type: ignore[index]
+            scores.setdefault("vendi", {})[prompt, "all"] = vendi(rows)  # type: ignore[index]
+        return scores, problems
+
+    def preservation(self, lora: Path, folder: Path) -> tuple[Scores, list[str]]:
+        """How far a LoRA's images without the trigger lie from the bare base's own."""
+        requests = [
+            ImageRequest(text, self.sampling.negative, seed)
+            for text in self.metrics.plain_prompts
+            for seed in self.metrics.plain_seeds
+        ]
+        self._draw_originals(requests)
+        drawn, problems = self._draw(lora, 1.0, folder / "plain", requests)
+        shared = [request for request in drawn if request in self._originals]
+        if not shared:
+            return {}, problems
+        own = self.encoders.likeness.embed([drawn[request] for request in shared])
+        theirs = torch.stack([self._originals[request] for request in shared])
+        units = [(request.prompt, str(request.seed)) for request in shared]
+        return _by_unit(units, departure(own, theirs)), problems
+
+    def _draw_originals(self, requests: list[ImageRequest]) -> None:
+        """The bare base's images, drawn once for all runs."""
+        if self._originals:
+            return
+        results = draw_images(self.base, requests, draw_settings(self.sampling))
+        pictures = {
+            request: result.image
+            for request, result in zip(requests, results, strict=True)
+            if result.image is not None
+        }
+        vectors = self.encoders.likeness.embed(list(pictures.values()))
+        self._originals = dict(zip(pictures, vectors, strict=True))
+
+    def _draw(
+        self, lora: Path, weight: float, folder: Path, requests: list[ImageRequest]
+    ) -> tuple[dict[ImageRequest, Image.Image], list[str]]:
+        """The images that could be drawn, and one line for each that couldn't."""
+        files = {folder / f"{index:03d}-{r.seed}.png": r for index, r in enumerate(requests)}
+        settings = draw_settings(self.sampling)
+        shots = [
+            Shot(path, request, settings, lora, weight, usual=True)
+            for path, request in files.items()
+        ]
+        drawn, problems = {}, []
+        for path, outcome in zip(files, self.studio.draw(shots), strict=True):
+            try:
+                drawn[files[path]] = _read(path, outcome)
+            except LabError as error:
+                problems.append(str(error))
+        return drawn, problems
+
+    def _words(self, prompt: str) -> str:
+        """A prompt as an encoder should read it: no weights, no LoRA names, no trigger."""
+        return plain_text(prompt.replace(self.subject, class_words(self.subject)))
+
+
+def _read(path: Path, outcome: Outcome) -> Image.Image:
+    if outcome.path is None:
+        raise LabError(f"image {path.name} was not drawn: {outcome.problem}")
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def _by_unit(units: Sequence[tuple[str, str]], values: Tensor) -> dict[tuple[str, str], float]:
+    return dict(zip(units, values.tolist(), strict=True))

@@ -1,0 +1,67 @@
+"""image_scores.json in a run folder: what each metric image of its final LoRA scored."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lora_lab.files import write_json
+from lora_lab.statistics.paired import Scores
+
+SCORES_FILE = "image_scores.json"
+
+
+def write_scores(path: Path, recipe: Mapping[str, Any], scores: Mapping[str, Scores]) -> None:
+    """Writes the scores of a run.
+
+    Args:
+        path: the file.
+        recipe: what they were measured with: encoders, LoRA file, prompts.
+        scores: metric -> (prompt, seed) -> score; one that isn't finite is left out.
+
+    Raises:
+        LabError: the file can't be written.
+    """
+    rows = [
+        [metric, cluster, unit, score]
+        for metric, units in scores.items()
+        for (cluster, unit), score in units.items()
+        if math.isfinite(score)
+    ]
+    write_json(path, {"recipe": dict(recipe), "columns": list(COLUMNS), "scores": rows})
+
+
+COLUMNS = ("metric", "prompt", "seed", "score")
+
+
+def read_scores(path: Path) -> tuple[dict[str, Scores], str]:
+    """Reads the scores of a run.
+
+    Args:
+        path: the file; without it nothing is known, which is no problem.
+
+    Returns:
+        Metric -> (prompt, seed) -> score, and what is wrong with the file; empty when nothing is.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows = [(str(m), str(c), str(u), float(s)) for m, c, u, s in content["scores"]]
+    except FileNotFoundError:
+        return {}, ""
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return {}, f"{path.name} can't be read: the image metrics of this run are missing"
+    found: dict[str, dict[tuple[str, str], float]] = {}
+    for metric, cluster, unit, score in rows:
+        if math.isfinite(score):
+            found.setdefault(metric, {})[cluster, unit] = score
+    return dict(found), ""
+
+
+def read_recipe(path: Path) -> dict[str, Any] | None:
+    """What the scores of a run were measured with; None when there are none to be read."""
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return recipe if isinstance(recipe, dict) else None

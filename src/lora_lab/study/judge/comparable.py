@@ -1,0 +1,141 @@
+"""May two runs be compared? Only if nothing differs but the parameter under study.
+
+A latent cache that silently differs moves the loss by more than most settings do, so inputs are
+compared by their fingerprints before any figure is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lora_lab.study.read.load import Run
+
+FINGERPRINTS = ("images", "captions", "checkpoint", "vae", "latents")
+
+# Parameter under study, or its beginning -> fingerprints that it changes by itself.
+CHANGED_BY: Mapping[str, frozenset[str]] = {
+    "model": frozenset({"checkpoint", "vae", "latents"}),
+    "model.checkpoint": frozenset({"checkpoint", "vae", "latents"}),
+    "data": frozenset({"images", "captions", "latents"}),
+    "data.dir": frozenset({"images", "captions", "latents"}),
+    "data.held_out_dir": frozenset({"images", "captions", "latents"}),
+    "data.repeats": frozenset({"images", "captions", "latents"}),
+    "data.resolution": frozenset({"images", "latents"}),
+    "data.flip": frozenset({"latents"}),
+    "data.caption_extension": frozenset({"captions"}),
+    "trainer.precision": frozenset({"latents"}),
+}
+
+# With one of these different, a loss is not the same quantity any more.
+LOSS_INPUTS = frozenset({"images", "checkpoint", "vae", "latents"})
+
+# Settings that may differ between the runs of a sweep without touching what is trained; what lies
+# at a path counts by its fingerprint.
+NEUTRAL = (
+    "seed",
+    "output_name",
+    "save_every",
+    "resume",
+    "debug",
+    "sampling",
+    "logger",
+    "study",
+    "callbacks",
+    "metrics",
+    "hydra",
+    "data.dir",
+    "data.held_out_dir",
+    "data.cache_dir",
+    "model.checkpoint",
+    "model.allow_pickle",
+    "trainer.threads",
+)
+
+
+@dataclass(frozen=True)
+class Comparability:
+    """Whether a run can be ranked against the base."""
+
+    obstacles: tuple[str, ...] = ()
+    """What differs although it isn't under study; empty when the run can be ranked."""
+    loss_changed: str = ""
+    """Why the losses are of different quantities although all is as intended; else empty."""
+
+    @property
+    def ranked(self) -> bool:
+        """Whether a verdict on the loss means anything."""
+        return not self.obstacles and not self.loss_changed
+
+
+def parameters_of(parameter: str) -> tuple[str, ...]:
+    """The keys under study: one, or several separated by commas; a + in front is Hydra's."""
+    return tuple(part.strip().lstrip("+") for part in parameter.split(",") if part.strip())
+
+
+def compare(run: Run, base: Run, parameters: tuple[str, ...]) -> Comparability:
+    """Compares what two runs were trained on and with.
+
+    Args:
+        run: the run to judge.
+        base: the base run that it would be ranked against.
+        parameters: keys under study.
+    """
+    allowed = frozenset().union(*(CHANGED_BY.get(key, frozenset()) for key in parameters))
+    differing = _differing_fingerprints(run, base)
+    unexpected = [name for name in differing if name not in allowed]
+    obstacles = [differing[name] for name in unexpected]
+    obstacles += _differing_settings(run, base, parameters)
+    expected = [name for name in differing if name in allowed and name in LOSS_INPUTS]
+    changed = ""
+    if expected:
+        changed = (
+            f"{', '.join(parameters)} changes the {_and(expected)} that the loss is measured on"
+        )
+    return Comparability(tuple(obstacles), changed)
+
+
+def changes_training_loss(parameters: tuple[str, ...]) -> bool:
+    """Whether the training loss itself is defined by a key under study (objective.…)."""
+    return any(_covers("objective", key) for key in parameters)
+
+
+def _differing_fingerprints(run: Run, base: Run) -> dict[str, str]:
+    """Fingerprint -> one sentence on how it differs."""
+    own, theirs = run.record.fingerprints, base.record.fingerprints
+    if not own or not theirs:
+        silent = run.name if not own else base.name
+        return {"": f"{silent} records no fingerprints, so its inputs are unknown"}
+    sentences = {}
+    for name in (*FINGERPRINTS, *sorted((own.keys() | theirs.keys()) - set(FINGERPRINTS))):
+        if name in own and name in theirs and own[name] != theirs[name]:
+            sentences[name] = (
+                f"other {name} ({own[name][:12]}) than {base.name} ({theirs[name][:12]})"
+            )
+        elif (name in own) != (name in theirs):
+            silent = run.name if name not in own else base.name
+            sentences[name] = f"{silent} records no fingerprint of the {name}"
+    return sentences
+
+
+def _differing_settings(run: Run, base: Run, parameters: tuple[str, ...]) -> list[str]:
+    """Settings that differ though they are not under study, one sentence for all."""
+    if not run.config or not base.config:
+        return []
+    ignored = (*NEUTRAL, *parameters)
+    differing = [
+        f"{key}={run.config.get(key, 'not set')} instead of {base.config.get(key, 'not set')}"
+        for key in sorted(run.config.keys() | base.config.keys())
+        if run.config.get(key) != base.config.get(key)
+        and not any(_covers(prefix, key) for prefix in ignored)
+    ]
+    if not differing:
+        return []
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    return [f"other settings too: {', '.join(differing[:3])}{more}"]
+
+
+def _covers(prefix: str, key: str) -> bool:
+    return key == prefix or key.startswith(prefix + ".")
+
+
+def _and(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -1,0 +1,274 @@
+"""Reading a sweep folder: sweep.json and, of each run, run.json, config.yaml and metrics.csv.
+
+A sweep without a readable sweep.json is refused. Anything else that is missing, damaged or
+foreign is named in the run's notes, and the rest of the sweep is read.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lora_lab.errors import ConfigError, LabError
+from lora_lab.run_folder.choice_file import CHOICE_FILE, Choice, read_choice
+from lora_lab.run_folder.scores_file import SCORES_FILE, read_scores
+from lora_lab.statistics.paired import Scores
+from lora_lab.study.read.held_out_file import ImageLosses, read_image_losses, with_training_images
+from lora_lab.study.read.metrics_table import MetricsTable, empty_table, read_metrics
+
+MAX_CONFIG_BYTES = 2**20  # a resolved config has a few kilobytes
+# Both are safe loaders; the one in C is ten times as fast, which counts with hundreds of runs.
+_YAML_LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+@dataclass(frozen=True)
+class Record:
+    """What run.json says, with nothing where it says nothing."""
+
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """images, captions, checkpoint, vae, latents -> digest."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Library -> version."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """start_up, caching, training, saving, sampling, step_median, step_p95 -> seconds."""
+    peak_memory_bytes: dict[str, float] = field(default_factory=dict)
+    """process, device -> bytes."""
+    lora_bytes: float = math.nan
+    """Size of the final LoRA file in bytes."""
+    git_commit: str = ""
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep, as far as it can be read."""
+
+    name: str
+    folder: Path
+    value: str
+    """The value of the parameter under study, as written on the command line."""
+    is_base: bool
+    seed: int | None
+    status: str
+    """complete, failed, unfinished or missing."""
+    error: str = ""
+    reused: bool = False
+    config: dict[str, str] = field(default_factory=dict)
+    """Flat resolved config: network.dim -> "8"; empty when it can't be read."""
+    record: Record = field(default_factory=Record)
+    metrics: MetricsTable = field(default_factory=empty_table)
+    image_losses: ImageLosses = field(default_factory=ImageLosses)
+    choice: Choice | None = None
+    """Which of its LoRAs to use, where that was asked for."""
+    scores: dict[str, Scores] = field(default_factory=dict)
+    """Metric -> (cluster, unit) -> score, as study/metric_results.py names them."""
+    notes: tuple[str, ...] = ()
+    """What was missing or damaged, one sentence each."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run trained to its end."""
+        return self.status == "complete"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep folder."""
+
+    folder: Path
+    parameter: str
+    values: tuple[str, ...]
+    base_value: str
+    overrides: tuple[str, ...]
+    runs: tuple[Run, ...]
+    notes: tuple[str, ...] = ()
+    """What concerns no single run."""
+    command: str = ""
+    """What makes this comparison again where it comes from other logs; empty: `train.py -m`."""
+
+    @property
+    def base_runs(self) -> tuple[Run, ...]:
+        """The runs of the base config, one a seed."""
+        return tuple(run for run in self.runs if run.is_base)
+
+
+def load_sweep(folder: Path) -> Sweep:
+    """Reads a sweep folder.
+
+    Args:
+        folder: the folder that holds sweep.json.
+
+    Raises:
+        ConfigError: there is no sweep in this folder.
+        LabError: sweep.json can't be read or lacks what a comparison needs.
+    """
+    path = folder / "sweep.json"
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is not a folder; name the folder of a sweep")
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing; name a folder that `train.py -m` has written")
+    sweep = _read_json(path)
+    if not isinstance(sweep, dict) or not isinstance(sweep.get("runs"), list):
+        raise LabError(f"{path} has no list of runs; run the sweep again to write it anew")
+    if not isinstance(sweep.get("parameter"), str) or not sweep["parameter"]:
+        raise LabError(f"{path} names no parameter; run the sweep again to write it anew")
+    entries = [entry for entry in sweep["runs"] if isinstance(entry, dict)]
+    if not entries:
+        raise LabError(f"{path} lists no runs; run the sweep again to write it anew")
+    runs = tuple(load_run(folder, entry) for entry in entries)
+    return Sweep(
+        folder=folder,
+        parameter=sweep["parameter"],
+        values=tuple(as_text(value) for value in _list(sweep, "values")),
+        base_value=as_text(sweep.get("base_value", "")),
+        overrides=tuple(as_text(item) for item in _list(sweep, "overrides")),
+        runs=runs,
+        notes=_strangers(folder, runs),
+    )
+
+
+def as_text(value: Any) -> str:
+    """One line of text for a value from JSON or YAML, as Hydra's command line spells it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ",".join(as_text(item) for item in value) + "]"
+    return " ".join(str(value).split())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LabError(f"{path} could not be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise LabError(f"{path} is not whole JSON ({error}); run the sweep again") from error
+
+
+def _list(mapping: dict[str, Any], key: str) -> list[Any]:
+    value = mapping.get(key)
+    return value if isinstance(value, list) else []
+
+
+def _strangers(folder: Path, runs: tuple[Run, ...]) -> tuple[str, ...]:
+    """Run folders inside the sweep folder that sweep.json doesn't list."""
+    listed = {run.folder.resolve() for run in runs}
+    return tuple(
+        f"{path.parent.name} holds a run that sweep.json doesn't list: it was left out"
+        for path in sorted(folder.glob("*/run.json"))
+        if path.parent.resolve() not in listed
+    )
+
+
+def load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
+    """Reads what there is of one run that sweep.json lists."""
+    folder = sweep_folder / str(entry.get("folder") or entry.get("name") or "")
+    facts, notes = _read_facts(folder)
+    config, problem = _read_config(folder / "config.yaml")
+    notes += [problem] if problem and facts is not None else []
+    losses = read_image_losses(folder / "held_out.csv")
+    metrics = empty_table()
+    if facts is not None:
+        metrics = with_training_images(read_metrics(folder / "metrics.csv"), losses)
+    scores, problem = read_scores(folder / SCORES_FILE)
+    notes += [problem] if problem else []
+    status = _status(facts, str(entry.get("status", "")))
+    seed = entry.get("seed", (facts or {}).get("seed"))
+    error = entry.get("error") or (facts or {}).get("error")
+    return Run(
+        name=as_text(entry.get("name") or folder.name),
+        folder=folder,
+        value=as_text(entry.get("value", "")),
+        is_base=entry.get("role") == "base",
+        seed=seed if isinstance(seed, int) else None,
+        status=status,
+        error=as_text(error) if error and status != "complete" else "",
+        reused=bool(entry.get("reused")),
+        config=config,
+        record=_record(facts or {}),
+        metrics=metrics,
+        image_losses=losses,
+        choice=read_choice(folder / CHOICE_FILE),
+        scores=scores | ({"held_out_loss": losses.units} if losses.units else {}),
+        notes=(*notes, *metrics.notes),
+    )
+
+
+def _read_facts(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """run.json as a mapping, or None with the reason."""
+    try:
+        facts = _read_json(folder / "run.json")
+    except LabError as error:
+        # A run that isn't there is told by its status; a damaged record needs a reason.
+        return None, [str(error)] if (folder / "run.json").exists() else []
+    if not isinstance(facts, dict):
+        return None, [f"{folder.name}/run.json holds no mapping"]
+    return facts, []
+
+
+def _status(facts: dict[str, Any] | None, listed: str) -> str:
+    """One word for how the run ended; the run's own record is believed first."""
+    if facts is None:
+        return "failed" if listed == "failed" else "missing"
+    status = str(facts.get("status", ""))
+    if status in ("complete", "failed"):
+        return status
+    return "failed" if listed == "failed" else "unfinished"
+
+
+def _read_config(path: Path) -> tuple[dict[str, str], str]:
+    """The flat config, or an empty one with the reason."""
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            return {}, f"{path.name} is larger than {MAX_CONFIG_BYTES} bytes: it was not read"
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_YAML_LOADER)
+    except OSError:
+        return {}, f"{path.name} is missing"
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        return {}, f"{path.name} is not YAML"
+    if not isinstance(tree, dict):
+        return {}, f"{path.name} holds no mapping"
+    return _flat(tree), ""
+
+
+def _flat(tree: dict[Any, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = as_text(value)
+    return flat
+
+
+def _record(facts: dict[str, Any]) -> Record:
+    return Record(
+        fingerprints=_texts(facts.get("fingerprints")),
+        versions=_texts(facts.get("versions")),
+        seconds=_numbers(facts.get("seconds")),
+        peak_memory_bytes=_numbers(facts.get("peak_memory_bytes")),
+        lora_bytes=_numbers({"": facts.get("lora_bytes")}).get("", math.nan),
+        git_commit=as_text(facts.get("git_commit") or ""),
+        device=as_text(facts.get("device") or ""),
+    )
+
+
+def _texts(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict):
+        return {}
+    return {str(key): as_text(item) for key, item in value.items() if item is not None}
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict):
+        return {}
+    return {
+        str(key): float(item)
+        for key, item in value.items()
+        if isinstance(item, int | float) and not isinstance(item, bool)
+    }

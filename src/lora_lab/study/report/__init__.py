@@ -1,0 +1,1 @@
+"""The report of a sweep: its page, its Markdown twin, its tables."""

@@ -1,0 +1,70 @@
+"""Builds the report of a sweep from what its runs left on disk."""
+
+import logging
+from pathlib import Path
+
+from lora_lab.files import make_folder, write_text
+from lora_lab.study.judge.verdict import Study, judge
+from lora_lab.study.read.load import load_sweep
+from lora_lab.study.report.comparison import write_comparison
+from lora_lab.study.report.gallery import Gallery, load_gallery
+from lora_lab.study.report.headline import Headline, headline
+from lora_lab.study.report.markdown import markdown
+from lora_lab.study.report.pictures import MAX_PAGE_BYTES, TEXT_SHARE
+from lora_lab.study.report.provenance import problems
+
+log = logging.getLogger(__name__)
+FOLDER = "report"
+
+
+def build_report(sweep_dir: Path) -> Path:
+    """Reads a sweep folder and writes its report: the page, the figures and the table.
+
+    Runs that failed, are missing, damaged or not comparable are named in the report and stop
+    nothing.
+
+    Args:
+        sweep_dir: the folder that holds sweep.json.
+
+    Returns:
+        The page, report/index.html.
+
+    Raises:
+        ConfigError: there is no sweep in the folder.
+        LabError: sweep.json can't be read, or the report can't be written.
+    """
+    sweep_dir = Path(sweep_dir)
+    study = judge(load_sweep(sweep_dir))
+    return write_report(study, headline(study), sweep_dir / FOLDER, with_images=True)
+
+
+def write_report(study: Study, words: Headline, folder: Path, *, with_images: bool) -> Path:
+    """Writes the page, its short form, the figures and the table of a comparison.
+
+    Args:
+        study: the judged runs.
+        words: the first sentences of the page.
+        folder: where all goes.
+        with_images: whether the runs have images; without, the page doesn't speak of them.
+
+    Returns:
+        The page, index.html.
+
+    Raises:
+        LabError: the report can't be written.
+    """
+    for problem in problems(study):
+        log.info("%s: %s", problem.name, "; ".join(problem.sentences))
+    make_folder(folder)
+    # Drawing needs matplotlib, which takes a second to load: only when there is something to draw.
+    from lora_lab.study.figures import draw_figures
+    from lora_lab.study.report.page import page_bytes, write_page
+
+    write_comparison(study, folder / "comparison.csv")
+    figures = draw_figures(study, folder)
+    room = MAX_PAGE_BYTES - TEXT_SHARE - page_bytes(figures)
+    images = load_gallery(study, folder, room) if with_images else Gallery([], [], None)
+    page = folder / "index.html"
+    write_page(study, words, figures, images, page)
+    write_text(folder / "report.md", markdown(study, words, images))
+    return page

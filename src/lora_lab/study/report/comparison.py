@@ -1,0 +1,135 @@
+"""comparison.csv: one row a value, every figure of the report."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+from lora_lab.files import write_text
+from lora_lab.study.judge.metric_results import METRICS
+from lora_lab.study.judge.verdict import Judged, Study
+
+FIGURES = (
+    *("verdict", "mean", "base_mean", "difference", "low", "high", "p", "p_holm"),
+    *("floor", "threshold", "mdd", "clusters", "seeds", "reason"),
+)
+"""Fields of a MetricResult that stand in the table."""
+CHOSEN = ("identity_clip", "identity_dino", "identity_face", "prompt", "diversity")
+"""Metrics of the chosen checkpoint that stand in the table."""
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def write_comparison(study: Study, path: Path) -> None:
+    """Writes the table for programs.
+
+    Raises:
+        LabError: the file can't be written.
+    """
+    write_text(path, comparison_text(study))
+
+
+def comparison_text(study: Study) -> str:
+    """The table as CSV; empty cells where nothing was measured."""
+    timesteps = sorted({t for one in study.judged for t in one.measures.held_out_by_timestep})
+    rows = [
+        _row(one, study, timesteps) | _metrics(one, study) | _choice(one) | _costs(one)
+        for one in study.judged
+    ]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
+def _row(one: Judged, study: Study, timesteps: list[int]) -> dict[str, str | float | None]:
+    run, figures, paired = one.run, one.measures, one.paired
+    by_timestep = figures.held_out_by_timestep
+    return {
+        "parameter": study.sweep.parameter,
+        "value": run.value,
+        "run": run.name,
+        "role": "base" if run.is_base else "value",
+        "seed": run.seed,
+        "status": run.status,
+        "reused": "yes" if run.reused else "no",
+        "verdict": one.kind.value,
+        "reason": one.reason,
+        "held_out_loss": figures.held_out,
+        "held_out_difference": one.difference,
+        "held_out_relative": one.relative,
+        "floor_sd": study.floor.sd,
+        "floor_seeds": study.floor.seeds,
+        "smallest_difference": study.floor.threshold,
+        **{f"held_out_loss_t{t}": by_timestep.get(t, math.nan) for t in timesteps},
+        "held_out_best": figures.held_out_best,
+        "held_out_best_step": figures.held_out_best_step,
+        "training_images_loss": figures.train_images,
+        "gap": figures.gap,
+        "final_loss": figures.final_loss,
+        "tail_loss": figures.tail_loss,
+        "paired_difference": paired.mean if paired else math.nan,
+        "paired_difference_tail": paired.tail if paired else math.nan,
+        "paired_by": paired.unit if paired else "",
+        "training_floor_sd": study.floor.training_sd,
+        "d_final": figures.d_final,
+        "peak_dlr_unet": figures.peak_dlr_unet,
+        "peak_dlr_text_encoder": figures.peak_dlr_text_encoder,
+        "peak_dlr_step": figures.peak_dlr_step,
+    }
+
+
+def _metrics(one: Judged, study: Study) -> dict[str, str | float | None]:
+    """Every number of every metric: identity_clip_mean, identity_clip_difference ..."""
+    cells: dict[str, str | float | None] = {}
+    for metric in study.metrics:
+        result = one.result(metric.name)
+        for figure in FIGURES:
+            cells[f"{metric.name}_{figure}"] = getattr(result, figure) if result else None
+    return cells
+
+
+def _choice(one: Judged) -> dict[str, str | float | None]:
+    """The checkpoint to use, chosen on other prompts than it is reported on."""
+    choice = one.run.choice
+    figures = {metric.name: choice.chosen.get(metric.name) for metric in METRICS} if choice else {}
+    return {
+        "chosen_step": choice.step if choice else None,
+        "chosen_weight": choice.weight if choice else None,
+        **{f"chosen_{m}": figures.get(m) for m in CHOSEN},
+    }
+
+
+def _costs(one: Judged) -> dict[str, str | float | None]:
+    run, figures = one.run, one.measures
+    return {
+        "steps": figures.steps,
+        "seconds": figures.seconds,
+        "seconds_training": figures.seconds_training,
+        "seconds_held_out": run.record.seconds.get("held_out", math.nan),
+        "seconds_sampling": figures.seconds_sampling,
+        "step_median": figures.step_median,
+        "step_p95": figures.step_p95,
+        "peak_memory_process": figures.memory_process,
+        "peak_memory_device": figures.memory_device,
+        "lora_bytes": figures.lora_bytes,
+        "error": run.error,
+        "notes": "; ".join(run.notes),
+    }
+
+
+def _cell(value: str | float | None) -> str:
+    """One cell; text that a spreadsheet would run as a formula gets a quote in front."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(FORMULA_STARTS) and not _is_number(value) else value
+    return f"{value:.10g}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,89 @@
+"""report.md: the report for a pull request, where GitHub and GitLab render it.
+
+Figures and grids are links to the files beside it. Text from a run folder is escaped: it can
+neither make markup nor end a cell.
+"""
+
+import html
+import re
+from urllib.parse import quote
+
+from lora_lab.study.judge.verdict import Study
+from lora_lab.study.report.gallery import Gallery
+from lora_lab.study.report.headline import Headline
+from lora_lab.study.report.provenance import command, problems
+from lora_lab.study.report.table import Row, make_table
+from lora_lab.study.report.texts import FIGURE_TEXTS, alt_text, limits, shown_figures
+
+MAX_ROWS = 60
+"""More rows than this are not read in a pull request; comparison.csv has all."""
+_MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>])")
+
+
+def markdown(study: Study, headline: Headline, images: Gallery) -> str:
+    """The report as GitHub-flavoured Markdown.
+
+    Args:
+        study: the judged sweep.
+        headline: its first sentences.
+        images: the grids that lie beside the report.
+    """
+    parts = [f"# {plain_text(headline.sentence)}", *map(plain_text, headline.details)]
+    parts += ["## Values", _table(study)]
+    if found := problems(study):
+        parts.append("## Problems")
+        parts.append("\n".join(f"- {_problem(one.label, one.sentences)}" for one in found))
+    parts += _grids(images)
+    for name in shown_figures(study):
+        parts.append(f"## {FIGURE_TEXTS[name].title}")
+        parts.append(f"![{plain_text(alt_text(study, name))}]({name}.png)")
+    parts += ["## What this study can’t tell"]
+    parts.append("\n".join(f"- {plain_text(limit)}" for limit in limits(study)))
+    parts += ["## Command", _code_block(command(study))]
+    parts.append("Every figure: [comparison.csv](comparison.csv). With pictures: `index.html`.")
+    return "\n\n".join(parts) + "\n"
+
+
+def plain_text(text: str) -> str:
+    """Text in which nothing is markup."""
+    return _MARKS.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+
+def _table(study: Study) -> str:
+    columns, rows = make_table(study)
+    lines = [
+        "| " + " | ".join(plain_text(column.name) for column in columns) + " |",
+        "|" + "|".join("---:" if column.numeric else "---" for column in columns) + "|",
+    ]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows[:MAX_ROWS]]
+    if len(rows) > MAX_ROWS:
+        lines += [
+            "",
+            f"{len(rows) - MAX_ROWS} more rows stand in [comparison.csv](comparison.csv).",
+        ]
+    return "\n".join(lines)
+
+
+def _cells(row: Row) -> list[str]:
+    name = plain_text(f"{row.label} ({row.tag})" if row.tag else row.label)
+    first = [f"**{name}**" if row.is_base else name, plain_text(row.verdict)]
+    return [*first, *(plain_text(cell.text) for cell in row.cells)]
+
+
+def _problem(label: str, sentences: tuple[str, ...]) -> str:
+    return f"**{plain_text(label)}**: {plain_text('; '.join(sentences))}"
+
+
+def _grids(images: Gallery) -> list[str]:
+    if not images.grids:
+        return []
+    parts = ["## Gallery"]
+    for group in images.grids:
+        for grid in group.grids:
+            parts.append(f"![{plain_text(grid.alt)}]({quote(grid.file)})")
+    return parts
+
+
+def _code_block(text: str) -> str:
+    """Indented, so that no character of it can end it."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

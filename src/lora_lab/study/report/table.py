@@ -1,0 +1,257 @@
+"""The tables of values as the page shows them: verdicts by metric, and every other figure."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lora_lab.study.judge.metric_results import Kind, Metric, MetricResult
+from lora_lab.study.judge.verdict import Judged, Study
+from lora_lab.study.report.spelling import duration, percent, plain, signed, size, step_time
+
+STRIP = 95.0
+"""Half the width of a strip in its own units."""
+FLOOR_SHARE = 0.3
+"""The floor takes at least this share of half a strip, so that it is to be seen."""
+MAX_FLOOR_SHARE = 0.6
+"""And at most this share, so that its ends are."""
+SMALL_BASE = 1e-6
+"""Below this mean of the base a difference is not told as a share of it."""
+VERDICT_ORDER = (Kind.BASE, Kind.BETTER, Kind.MIXED, Kind.NONE_SHOWN, Kind.WORSE, Kind.NOT_RANKED)
+SIGNS = {Kind.BETTER: "✓", Kind.MIXED: "±", Kind.WORSE: "✕", Kind.NONE_SHOWN: "≈"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """The head of a column."""
+
+    name: str
+    numeric: bool = True
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Difference, interval and noise floor as a small picture, in units of -100..100."""
+
+    position: float
+    low: float
+    high: float
+    floor: float
+    """Half the width of the floor; 0 when it isn't known."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure, what it sorts by, and what stands behind it."""
+
+    text: str
+    key: str
+    numeric: bool = True
+    kind: str = ""
+    """better, worse or none in one metric; empty where no verdict is given."""
+    detail: str = ""
+    """The interval, below the figure."""
+    spoken: str = ""
+    """Interval, floor and reach in words."""
+    strip: Strip | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run."""
+
+    label: str
+    tag: str
+    is_base: bool
+    verdict: str
+    verdict_class: str
+    verdict_rank: int
+    cells: tuple[Cell, ...]
+
+
+Take = Callable[[Judged], float]
+Say = Callable[[float], str]
+Figure = tuple[Column, Take, Say]
+
+COSTS: tuple[Figure, ...] = (
+    (Column("LoRA file"), lambda one: one.measures.lora_bytes, size),
+    (Column("Time", hint="Without sampling"), lambda one: one.measures.seconds, duration),
+    (Column("Memory", hint="Peak of the process"), lambda one: one.measures.memory_process, size),
+    (
+        Column("Device memory", hint="Peak of the device"),
+        lambda one: one.measures.memory_device,
+        size,
+    ),
+)
+"""Stand beside the verdicts."""
+FIGURES: tuple[Figure, ...] = (
+    (Column("Held-out loss"), lambda one: one.measures.held_out, plain),
+    (
+        Column("Lowest held-out loss", hint="During the training"),
+        lambda one: one.measures.held_out_best,
+        plain,
+    ),
+    (
+        Column("at step", hint="Of the lowest held-out loss"),
+        lambda one: one.measures.held_out_best_step,
+        plain,
+    ),
+    (
+        Column("Gap", hint="Held-out loss − the same on as many training images"),
+        lambda one: one.measures.gap,
+        signed,
+    ),
+    (
+        Column("Paired training loss", hint="Value − base under the same noise, last fifth"),
+        lambda one: one.paired.tail if one.paired else math.nan,
+        signed,
+    ),
+    (Column("Training loss", hint="Last fifth"), lambda one: one.measures.tail_loss, plain),
+    (Column("Final d"), lambda one: one.measures.d_final, lambda x: plain(x, 3)),
+    (
+        Column("Peak DLR", hint="Highest d · lr of the UNet"),
+        lambda one: one.measures.peak_dlr_unet,
+        lambda x: plain(x, 3),
+    ),
+    (Column("Steps"), lambda one: float(one.measures.steps or math.nan), lambda x: f"{x:.0f}"),
+    (Column("Median step"), lambda one: one.measures.step_median, step_time),
+    (Column("Training"), lambda one: one.measures.seconds_training, duration),
+    (
+        Column("Held-out loss took", hint="Time for measuring it"),
+        lambda one: one.run.record.seconds.get("held_out", math.nan),
+        duration,
+    ),
+    (
+        Column("Sampling", hint="Time for drawing the images"),
+        lambda one: one.measures.seconds_sampling,
+        duration,
+    ),
+)
+
+
+def make_table(study: Study) -> tuple[list[Column], list[Row]]:
+    """Verdicts: a column a metric with its interval, and the costs; a row a run."""
+    reaches = [_reach(study, metric) for metric in study.metrics]
+    used = _used(study, COSTS)
+    columns = [
+        Column(study.sweep.parameter, numeric=False),
+        Column("Verdict", numeric=False),
+        *(Column(metric.title, False, _meaning(metric)) for metric in study.metrics),
+        *(column for column, _, _ in used),
+    ]
+    rows = []
+    for one in study.judged:
+        metrics = zip(study.metrics, reaches, strict=True)
+        cells = [_metric_cell(one, metric, reach) for metric, reach in metrics]
+        rows.append(_row(one, study, (*cells, *_plain_cells(one, used))))
+    return columns, rows
+
+
+def make_figures(study: Study) -> tuple[list[Column], list[Row]]:
+    """Every other figure that any run has; a row a run."""
+    used = _used(study, FIGURES)
+    columns = [Column(study.sweep.parameter, numeric=False), *(column for column, _, _ in used)]
+    return columns, [_row(one, study, _plain_cells(one, used)) for one in study.judged]
+
+
+def _used(study: Study, figures: Sequence[Figure]) -> list[Figure]:
+    return [f for f in figures if any(math.isfinite(f[1](one)) for one in study.judged)]
+
+
+def _plain_cells(one: Judged, used: Sequence[Figure]) -> tuple[Cell, ...]:
+    return tuple(Cell(say(take(one)), _key(take(one))) for _, take, say in used)
+
+
+def _meaning(metric: Metric) -> str:
+    better = "Lower" if metric.lower_is_better else "Higher"
+    return f"{metric.meaning} {better} is better."
+
+
+def _row(one: Judged, study: Study, cells: tuple[Cell, ...]) -> Row:
+    run = one.run
+    tags = [f"seed {run.seed}"] if run.is_base and run.seed is not None else []
+    tags += [run.status] if not run.complete else []
+    tags += ["reused"] if run.reused else []
+    verdict = one.kind.value
+    if run.is_base and one.run is not (study.base.run if study.base else None):
+        own_seed = study.base is not None and run.seed != study.base.run.seed
+        verdict = "another seed" if own_seed else "trained again"
+    return Row(
+        label=f"{study.sweep.base_value} ({run.name})" if run.is_base else one.label,
+        tag=", ".join(tags),
+        is_base=run.is_base or one.kind is Kind.BASE,
+        verdict=" ".join(filter(None, [SIGNS.get(one.kind, ""), verdict])),
+        verdict_class=_class(one.kind),
+        verdict_rank=VERDICT_ORDER.index(one.kind),
+        cells=cells,
+    )
+
+
+def _class(kind: Kind) -> str:
+    return kind.value.replace("no difference shown", "none").replace(" ", "-")
+
+
+def _metric_cell(one: Judged, metric: Metric, reach: float) -> Cell:
+    result = one.result(metric.name)
+    if result is None:
+        return Cell("–", "", numeric=False)
+    if not math.isfinite(result.difference):
+        return Cell(plain(result.mean), "", numeric=False, detail="mean", spoken=result.reason)
+    say = _say(result)
+    interval = ""
+    if math.isfinite(result.low):
+        interval = f"{say(result.low)} to {say(result.high)}"
+    spoken = [f"95 % interval {interval}"] if interval else []
+    spoken += [f"noise floor ±{say(result.threshold)[1:]}"] if result.threshold > 0 else []
+    spoken += [f"could have shown ±{say(result.mdd)[1:]}"] if result.mdd > 0 else []
+    sign = SIGNS.get(result.verdict, "") if metric.judged else ""
+    return Cell(
+        text=" ".join(filter(None, [sign, say(result.difference)])),
+        key=_key(result.difference),
+        numeric=False,
+        kind=_class(result.verdict) if metric.judged else "",
+        detail=interval,
+        spoken="; ".join(spoken),
+        strip=_strip(result, reach),
+    )
+
+
+def _say(result: MetricResult) -> Say:
+    """How differences of a metric are written: as a share of the base's mean if that is one."""
+    if abs(result.base_mean) > SMALL_BASE:
+        return lambda difference: percent(difference / abs(result.base_mean))
+    return signed
+
+
+def _reach(study: Study, metric: Metric) -> float:
+    """The difference that a strip's end stands for, the same in all rows."""
+    found = [result for one in study.judged if (result := one.result(metric.name))]
+    floor = max((r.threshold for r in found if math.isfinite(r.threshold)), default=0.0)
+    ends = [
+        abs(end)
+        for result in found
+        for end in (result.difference, result.low, result.high)
+        if math.isfinite(end)
+    ]
+    largest = max([floor / MAX_FLOOR_SHARE, *ends], default=0.0)
+    return min(largest, floor / FLOOR_SHARE * 3) if floor else largest
+
+
+def _strip(result: MetricResult, reach: float) -> Strip | None:
+    if not reach > 0:
+        return None
+
+    def place(difference: float) -> float:
+        return round(max(-1.0, min(1.0, difference / reach)) * STRIP, 1)
+
+    low, high = (end if math.isfinite(end) else result.difference for end in _ends(result))
+    floor = place(result.threshold) if math.isfinite(result.threshold) else 0.0
+    return Strip(place(result.difference), place(low), place(high), floor)
+
+
+def _ends(result: MetricResult) -> tuple[float, float]:
+    return result.low, result.high
+
+
+def _key(value: float) -> str:
+    return f"{value:.8g}" if math.isfinite(value) else ""

@@ -1,0 +1,1 @@
+"""From words to hidden states of the text encoder."""

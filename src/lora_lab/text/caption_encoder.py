@@ -1,0 +1,90 @@
+"""What the UNet is told of a caption: hidden states of the text encoder.
+
+A text encoder that isn't trained says the same of a caption each time. Its answers are then kept,
+and captions are encoded one by one, so that a kept answer and a fresh one are the same bytes.
+
+Shapes: B captions, T chunks a caption, L tokens a chunk, D hidden size.
+"""
+
+import torch
+from torch import Tensor
+from transformers.models.clip.modeling_clip import CLIPTextModel
+
+from lora_lab.checkpoint.base_model import encode_prompt_hidden
+from lora_lab.prompts import apply_weights
+
+MAX_KEPT_BYTES = 512 * 2**20
+"""Kept answers take no more memory than this; 2,000 captions of SD 1.5."""
+
+
+def encode_captions(
+    text_encoder: CLIPTextModel, input_ids: Tensor, weights: Tensor | None, clip_skip: int
+) -> Tensor:
+    """Hidden states of captions; those of chunks are joined as kohya joins them.
+
+    The start of the first chunk, the tokens of all, the end of the last.
+
+    Args:
+        text_encoder: CLIP's text tower; gradients flow if its weights ask for them.
+        input_ids: int64, (B, L) or (B, T, L).
+        weights: What each token's hidden state is multiplied by, (B, T, L); None: 1.
+        clip_skip: Which hidden state from the end; 1 is the last layer.
+
+    Returns:
+        (B, L, D), or (B, T * (L - 2) + 2, D).
+    """
+    if input_ids.ndim == 2:
+        return encode_prompt_hidden(text_encoder, input_ids, clip_skip)
+    count, chunks, length = input_ids.shape
+    hidden = encode_prompt_hidden(text_encoder, input_ids.flatten(0, 1), clip_skip)  # (B*T, L, D)
+    if weights is not None:
+        hidden = apply_weights(hidden, weights.flatten(0, 1))
+    hidden = hidden.view(count, chunks, length, -1)
+    middle = hidden[:, :, 1:-1].flatten(1, 2)
+    return torch.cat([hidden[:, 0, :1], middle, hidden[:, -1, -1:]], dim=1)
+
+
+class CaptionEncoder:
+    """Encodes captions, and keeps the answers where the text encoder is frozen.
+
+    Args:
+        clip_skip: Which hidden state from the end; 1 is the last layer.
+        frozen: Whether the text encoder stays as it is.
+        keep: Whether answers are kept; they are the same bytes either way.
+    """
+
+    def __init__(self, clip_skip: int, frozen: bool, keep: bool = True) -> None:
+        self.clip_skip = clip_skip
+        self.frozen = frozen
+        self.keep = keep
+        self.kept: dict[bytes, Tensor] = {}
+        self.kept_bytes = 0
+
+    def __call__(
+        self, text_encoder: CLIPTextModel, input_ids: Tensor, weights: Tensor | None
+    ) -> Tensor:
+        """Hidden states of captions; see ``encode_captions``."""
+        if not self.frozen:
+            return encode_captions(text_encoder, input_ids, weights, self.clip_skip)
+        rows = []
+        for index in range(len(input_ids)):
+            one = slice(index, index + 1)
+            row_weights = None if weights is None else weights[one]
+            rows.append(self._one(text_encoder, input_ids[one], row_weights))
+        return torch.cat(rows)
+
+    def _one(
+        self, text_encoder: CLIPTextModel, input_ids: Tensor, weights: Tensor | None
+    ) -> Tensor:
+        key = b"|".join(
+            part.cpu().numpy().tobytes() for part in (input_ids, weights) if part is not None
+        )
+        if key in self.kept:
+            return self.kept[key]
+        with torch.no_grad():
+            hidden = encode_captions(text_encoder, input_ids, weights, self.clip_skip)
+        size = hidden.numel() * hidden.element_size()
+        if self.keep and self.kept_bytes + size <= MAX_KEPT_BYTES:
+            self.kept[key] = hidden
+            self.kept_bytes += size
+        return hidden

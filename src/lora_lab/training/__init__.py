@@ -1,0 +1,1 @@
+"""One training run: the step, the trainer, what happens beside it."""

@@ -1,0 +1,90 @@
+"""metrics.csv: one row a step, and the same figures for TensorBoard and Weights & Biases."""
+
+import csv
+import io
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from lora_lab.data.batch import Batch
+from lora_lab.files import write_error, write_text
+from lora_lab.training.callbacks.held_out_loss import TIMESTEPS
+from lora_lab.training.callbacks.step_callback import StepCallback
+from lora_lab.training.module import LoRAModule
+
+log = logging.getLogger(__name__)
+
+COLUMNS = (
+    *("step", "epoch", "loss/step", "loss/epoch", "dlr/unet", "dlr/text_encoder", "d"),
+    *("val/loss", *(f"val/loss_t{timestep}" for timestep in TIMESTEPS), "seconds"),
+)
+
+
+class MetricsCSV(StepCallback):
+    """Writes what the other callbacks recorded in a step. Comes after all that record.
+
+    The file is closed after each row: what syncs a folder to a bucket uploads closed files only.
+    A resumed run drops the rows after the checkpoint.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.epoch_sum = 0.0
+        self.epoch_steps = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """The part of the running epoch's mean that is known."""
+        return {"epoch_sum": self.epoch_sum, "epoch_steps": self.epoch_steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with a running epoch's mean."""
+        self.epoch_sum = state_dict["epoch_sum"]
+        self.epoch_steps = state_dict["epoch_steps"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the file, or keep the rows up to the step that the run is resumed from."""
+        keep_rows(self.path, trainer.global_step)
+
+    def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
+        """Write the row of a step that has ended."""
+        record = module.record
+        loss = float(torch.cat(module.losses).mean())
+        if math.isfinite(loss):  # a step that was left out may have none
+            record["loss/step"] = loss
+            self.epoch_sum += loss
+            self.epoch_steps += 1
+        if batch["ends_epoch"] and self.epoch_steps:
+            record["loss/epoch"] = self.epoch_sum / self.epoch_steps
+            self.epoch_sum, self.epoch_steps = 0.0, 0
+        self._write({"step": batch["step"], "epoch": batch["epoch"], **record})
+        for logger in trainer.loggers:
+            logger.log_metrics({**record, "epoch": batch["epoch"]}, step=batch["step"])
+
+    def _write(self, row: dict[str, float]) -> None:
+        line = io.StringIO()
+        csv.DictWriter(line, COLUMNS, lineterminator="\n").writerow(row)
+        try:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(line.getvalue())
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
+
+def keep_rows(path: Path, last_step: int) -> None:
+    """Write the header and the whole rows up to a step; 0 keeps none."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    if last_step > 0 and path.is_file():
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]  # a kill can cut a row off
+        for row in csv.DictReader(whole.splitlines()):
+            if row["step"].isdigit() and int(row["step"]) <= last_step:
+                writer.writerow({name: row.get(name) or "" for name in COLUMNS})
+    write_text(path, text.getvalue())

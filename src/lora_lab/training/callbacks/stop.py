@@ -1,0 +1,84 @@
+"""SIGTERM and SIGUSR1 end a run at the next step, with a checkpoint of that step.
+
+Clouds and slurm send one of them some seconds before they take a machine away.
+"""
+
+import logging
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lora_lab.data.batch import Batch
+from lora_lab.errors import Stopped
+from lora_lab.files import atomic_path
+from lora_lab.run_folder.resume import CHECKPOINT
+from lora_lab.training.callbacks.step_callback import StepCallback
+from lora_lab.training.module import LoRAModule
+
+log = logging.getLogger(__name__)
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if name in signal.Signals.__members__
+)
+
+
+class StopOnSignal(StepCallback):
+    """Comes after every callback whose state is to be kept.
+
+    Args:
+        run_dir: The run folder.
+        total_steps: Optimizer steps of the run; after the last one it ends by itself.
+    """
+
+    def __init__(self, run_dir: Path, total_steps: int) -> None:
+        self.run_dir = run_dir
+        self.total_steps = total_steps
+        self.asked: int | None = None
+        self.before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen, in place of Lightning, which would stop at the end of an epoch."""
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.asked = number
+
+    def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
+        """Save and stop when a signal came, on all ranks together.
+
+        Raises:
+            Stopped: The run ends here and can be resumed.
+        """
+        asked = self.asked is not None
+        if trainer.world_size > 1:
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if not asked or batch["step"] == self.total_steps:
+            return
+        save_checkpoint(trainer, self.run_dir)
+        self._listen_no_more()
+        number = self.asked or signal.SIGTERM
+        log.warning("stopped at step %d by %s", batch["step"], signal.Signals(number).name)
+        if number != signal.SIGTERM and callable(self.before.get(number)):
+            signal.raise_signal(number)  # submitit hands the job to slurm again, and exits
+        raise Stopped(number, batch["step"])
+
+    def _listen_no_more(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the signals as they were."""
+        self._listen_no_more()
+
+
+def save_checkpoint(trainer: pl.Trainer, run_dir: Path) -> None:
+    """Write last.ckpt, whole or not at all; every rank calls it, the first one writes."""
+    if trainer.is_global_zero:
+        with atomic_path(run_dir / CHECKPOINT) as temporary:
+            trainer.save_checkpoint(temporary)
+    else:
+        trainer.save_checkpoint(run_dir / CHECKPOINT)

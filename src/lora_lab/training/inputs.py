@@ -1,0 +1,89 @@
+"""Everything that a run reads: images, captions, base model, and the latents made of them."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lora_lab.checkpoint.base_model import BaseModel, load_base
+from lora_lab.clock import Clock
+from lora_lab.config import ModelConfig, TrainConfig
+from lora_lab.data.examples import Examples
+from lora_lab.data.folders import find_examples
+from lora_lab.data.latent_cache import LatentCache
+from lora_lab.data.prepare import Item, latents_fingerprint, prepare
+from lora_lab.data.truncation import tell_truncated
+from lora_lab.lora_file.merge import with_merged
+
+
+@dataclass
+class SharedInputs:
+    """What the runs of one process need not load twice."""
+
+    bases: dict[str, BaseModel] = field(default_factory=dict)
+    """What `model` says -> base model."""
+    latents: dict[str | None, LatentCache] = field(default_factory=dict)
+    """Cache folder -> latents."""
+
+    def base(self, config: ModelConfig) -> BaseModel:
+        """The base model that a config names, with the LoRAs merged that it names."""
+        key = repr(replace(config, clip_skip=1))  # clip skip doesn't touch a weight
+        if key not in self.bases:
+            base = load_base(
+                config.checkpoint,
+                allow_pickle=config.allow_pickle,
+                prediction_type=config.prediction_type,
+            )
+            self.bases[key] = with_merged(base, config.merge)
+        return self.bases[key]
+
+    def cache(self, folder: str | None) -> LatentCache:
+        """The latents kept in a folder, or in memory."""
+        if folder not in self.latents:
+            self.latents[folder] = LatentCache(None if folder is None else Path(folder))
+        return self.latents[folder]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that a run reads, ready for training."""
+
+    base: BaseModel
+    examples: Examples
+    items: list[Item]
+    """Training images, then regularisation images."""
+    held_out: list[Item]
+
+    @property
+    def training_items(self) -> list[Item]:
+        """The items without regularisation images."""
+        return [item for item in self.items if not item.example.is_reg]
+
+    def fingerprints(self) -> dict[str, str]:
+        """sha256 of images, captions, checkpoint, VAE, and the latents they gave."""
+        latents = latents_fingerprint(self.items, self.held_out)
+        return {**input_fingerprints(self.examples, self.base), "latents": latents}
+
+
+def load_inputs(config: TrainConfig, shared: SharedInputs, clock: Clock) -> Inputs:
+    """Read the images, then the base model, and encode the images.
+
+    Raises:
+        LabError: One of them can't be read.
+    """
+    examples = find_examples(config.data)
+    base = shared.base(config.model)
+    tell_truncated(examples, base.tokenizer, config.data)
+    with clock.phase("caching"):
+        cache = shared.cache(config.data.cache_dir)
+        shown = examples.train + examples.reg
+        items = prepare(shown, base, cache, config.data, augment=True)
+        held_out = prepare(examples.held_out, base, cache, config.data, augment=False)
+    return Inputs(base, examples, items, held_out)
+
+
+def input_fingerprints(examples: Examples, base: BaseModel) -> dict[str, str]:
+    """sha256 of images, captions, checkpoint and VAE."""
+    return {
+        **examples.fingerprints(),
+        "checkpoint": base.fingerprint,
+        "vae": base.vae_fingerprint,
+    }

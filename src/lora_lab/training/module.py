@@ -1,0 +1,192 @@
+"""The training step: noise, prediction, weighted loss, on a frozen base with a LoRA beside it.
+
+Shapes: B images a batch, C latent channels, h and w latent sides, L tokens, D hidden size.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from lora_lab.checkpoint.base_model import BaseModel
+from lora_lab.config import TrainConfig
+from lora_lab.data.batch import Batch
+from lora_lab.network import LoRANetwork, flatten
+from lora_lab.objective import (
+    add_noise,
+    debiased_weights,
+    elementwise_loss,
+    huber_thresholds,
+    image_means,
+    min_snr_weights,
+    perturbed_noise,
+    signal_to_noise,
+    target,
+)
+from lora_lab.optimizers import build_optimizer, leave_out_steps, source_of
+from lora_lab.optimizers.schedules import build_schedule
+from lora_lab.text.caption_encoder import CaptionEncoder
+from lora_lab.training.noising import batch_noise, training_alphas
+
+
+class LoRAModule(pl.LightningModule):
+    """One LoRA in training.
+
+    Args:
+        base: The frozen base model, with the LoRA in it.
+        network: The LoRA.
+        config: The run's settings.
+        total_steps: Optimizer steps of the whole run.
+    """
+
+    def __init__(
+        self, base: BaseModel, network: LoRANetwork, config: TrainConfig, total_steps: int
+    ) -> None:
+        super().__init__()
+        self.strict_loading = False  # a checkpoint holds the LoRA alone
+        self.unet = base.unet
+        self.text_encoder = base.text_encoder
+        self.network = network
+        self.lora_beside = network.beside  # so that they move and are saved with the module
+        self.config = config
+        self.total_steps = total_steps
+        self.prediction_type: str = base.noise_scheduler.config["prediction_type"]
+        self.alphas_cumprod: Tensor
+        alphas_cumprod = training_alphas(base, config.objective)  # (T,)
+        self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
+        frozen = not config.network.train_text_encoder
+        self.captions = CaptionEncoder(config.model.clip_skip, frozen)
+        self.trained: dict[str, list[Parameter]] = {}
+        """What the optimizer steps over, by part: one flat tensor, or the part's own tensors."""
+        self.optimizer: Optimizer | None = None
+        """The optimizer itself, for what asks for its rates or its averaged weights."""
+        self.losses: list[Tensor] = []
+        """Weighted loss of each image since the last optimizer step, one tensor (B,) a batch."""
+        self.record: dict[str, float] = {}
+        """Figures of the current step; callbacks add to it, the logging callback empties it."""
+        self._freeze_unused()
+        self.train()
+
+    def _freeze_unused(self) -> None:
+        """Ask for no gradient where none will come: several devices would wait for it."""
+        used = self.network.trainable(self.config.model.clip_skip)
+        wanted = {id(tensor) for tensors in used.values() for tensor in tensors}
+        for parameter in self.parameters():
+            if id(parameter) not in wanted:
+                parameter.requires_grad_(False)
+
+    def denoise(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:
+        """What the UNet makes of noisy latents and encoded captions, (B, C, h, w)."""
+        kind = self.unet.dtype  # a base in bf16 takes bf16
+        return self.unet(noisy.to(kind), timesteps, hidden.to(kind), return_dict=False)[0]
+
+    def predict(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        input_ids: Tensor,
+        token_weights: Tensor | None = None,
+    ) -> Tensor:
+        """What the UNet makes of noisy latents and captions, (B, C, h, w)."""
+        hidden = self.captions(self.text_encoder, input_ids, token_weights)  # (B, L, D)
+        return self.denoise(noisy, timesteps, hidden)
+
+    def image_losses(self, batch: Batch) -> Tensor:
+        """The loss of each image, without its weights, (B,)."""
+        objective, alphas = self.config.objective, self.alphas_cumprod
+        timesteps = batch["timesteps"]
+        noise = batch_noise(batch, objective)
+        seen = noise
+        if batch["perturbation"] is not None:
+            seen = perturbed_noise(noise, batch["perturbation"], objective.ip_noise_gamma)
+        noisy = add_noise(batch["latents"], seen, timesteps, alphas)
+        wanted = target(self.prediction_type, batch["latents"], noise, timesteps, alphas)
+        threshold = None
+        if objective.loss_type in ("huber", "smooth_l1"):
+            schedule, huber_c = objective.huber_schedule, objective.huber_c
+            threshold = huber_thresholds(schedule, huber_c, timesteps, alphas)
+        prediction = self.predict(noisy, timesteps, batch["input_ids"], batch["token_weights"])
+        losses = elementwise_loss(prediction, wanted, objective.loss_type, threshold)
+        return image_means(losses, batch["masks"])
+
+    def image_weights(self, batch: Batch) -> Tensor:
+        """How much each image's loss counts, by its timestep and by its kind, (B,)."""
+        objective = self.config.objective
+        snr = signal_to_noise(self.alphas_cumprod[batch["timesteps"]])
+        if objective.debiased_estimation:
+            weights = debiased_weights(snr, self.prediction_type)
+        else:
+            weights = min_snr_weights(snr, objective.min_snr_gamma, self.prediction_type)
+        return weights * batch["loss_weights"]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The mean weighted loss of a batch, or the batch's share of the mean over its step.
+
+        Lightning divides by the number of batches in a full step. An image counts as much in a
+        step with fewer batches or with batches of unlike sizes as it would in one large batch.
+        """
+        self.network.dropout.begin(batch["step"], batch["keys"])
+        weighted = self.image_losses(batch) * self.image_weights(batch)  # (B,)
+        self.losses.append(weighted.detach())
+        accumulate = self.config.trainer.accumulate_grad_batches
+        if accumulate == 1:
+            return weighted.mean()
+        return weighted.sum() * (accumulate / batch["step_images"])
+
+    def on_after_backward(self) -> None:
+        """Dropout belongs to training alone; what is measured in between sees all of it."""
+        self.network.dropout.end()
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, over flat tensors where it may be, and its schedule."""
+        parts = self.network.trainable(self.config.model.clip_skip)
+        if self.config.trainer.lora_precision == "bf16":
+            for tensor in (tensor for tensors in parts.values() for tensor in tensors):
+                tensor.data = tensor.data.bfloat16()
+        flat = source_of(self.config.optimizer).flat
+        self.trained = {
+            name: [flatten(tensors)] if flat else tensors
+            for name, tensors in parts.items()
+            if tensors
+        }
+        optimizer = build_optimizer(
+            self.trained,
+            self.config.optimizer,
+            fused=self.config.trainer.precision != "16-mixed",  # clipping needs them unscaled
+        )
+        schedule = build_schedule(optimizer, self.config.schedule, self.total_steps)
+        leave_out_steps(optimizer)
+        self.optimizer = optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Clear gradients in place: the layers' gradients may be views of flat ones.
+
+        Args:
+            set_to_none: Not honoured, because a gradient of None would end the view; Lightning
+                asks for it before the first step.
+        """
+        for tensor in (tensor for tensors in self.trained.values() for tensor in tensors):
+            if tensor.grad is not None:
+                tensor.grad.zero_()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Clear gradients before each step."""
+        self.zero_grad()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the LoRA's tensors alone; the base is read from its own file."""
+        checkpoint["state_dict"] = {
+            name: tensor for name, tensor in checkpoint["state_dict"].items() if "lora_" in name
+        }
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Begin a new record; Lightning calls this after all callbacks."""
+        if batch["ends_step"]:
+            self.record.clear()
+            self.losses.clear()
