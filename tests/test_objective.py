@@ -153,7 +153,7 @@ def test_noise_offset_zero_leaves_the_noise(pair):
 
 
 def test_pyramid_noise_is_the_sum_of_its_levels_with_unit_deviation():
-    """The sum by hand, level by level; PIL enlarges the second level as an independent check."""
+    """The sum by hand, level by level."""
     levels = pyramid_levels((4, 16, 16), 6, torch.Generator().manual_seed(3))
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(4))
     by_hand = noise[0].clone()
@@ -163,12 +163,21 @@ def test_pyramid_noise_is_the_sum_of_its_levels_with_unit_deviation():
     torch.testing.assert_close(made[0], by_hand / by_hand.std(), rtol=1e-5, atol=1e-6)
     assert float(made.std()) == pytest.approx(1.0, abs=1e-6)
 
-    draws = torch.Generator().manual_seed(3)
-    torch.rand((), generator=draws), torch.randn((1, 4, 16, 16), generator=draws)
-    side = int(16 / (2 + 2 * float(torch.rand((), generator=draws))))
-    coarse = torch.randn((1, 4, side, side), generator=draws)[0, 0].numpy()
-    enlarged = Image.fromarray(coarse).resize((16, 16), Image.Resampling.BILINEAR)
-    torch.testing.assert_close(levels[1, 0], torch.tensor(np.array(enlarged)), rtol=1e-4, atol=1e-4)
+
+def test_each_pyramid_level_has_its_share_of_the_full_size():
+    """kohya's sizes since May 2023; PIL enlarges every level as an independent check."""
+    levels = pyramid_levels((4, 96, 64), 6, torch.Generator().manual_seed(1))
+    draws = torch.Generator().manual_seed(1)
+    sizes = []
+    for power, level in enumerate(levels):
+        ratio = 2 + 2 * float(torch.rand((), generator=draws))
+        sizes.append((max(1, int(96 / ratio**power)), max(1, int(64 / ratio**power))))
+        coarse = torch.randn((1, 4, *sizes[-1]), generator=draws)[0, 0].numpy()
+        enlarged = Image.fromarray(coarse).resize((64, 96), Image.Resampling.BILINEAR)
+        torch.testing.assert_close(level[0], torch.tensor(np.array(enlarged)), rtol=1e-4, atol=1e-4)
+        if 1 in sizes[-1]:
+            break
+    assert sizes[0] == (96, 64) and sizes[2][0] > 6 and len(sizes) >= 4
 
 
 def test_pyramid_noise_correlates_neighbours_and_plain_noise_does_not():

@@ -44,11 +44,11 @@ def offset_noise(noise: Tensor, offset_draw: Tensor, strength: Tensor | float) -
 def pyramid_levels(shape: tuple[int, int, int], iterations: int, draws: torch.Generator) -> Tensor:
     """Coarse noise of one image at falling resolutions, each scaled up to the full size.
 
-    Level i is drawn at h / r^i by w / r^i of the level before, r uniform in [2, 4) and drawn anew
-    for each level, and enlarged bilinearly. A level that is 1 latent wide or high is the last; what
-    would follow is 0.
+    Level i is drawn at ⌊h / r^i⌋ by ⌊w / r^i⌋ of the full size, at least 1, r uniform in [2, 4) and
+    drawn anew for each level, and enlarged bilinearly. A level that is 1 latent wide or high is the
+    last; what would follow is 0.
     Source: J. Whitaker, "Multi-Resolution Noise for Diffusion Model Training" (2023), in the form
-    of kohya's sd-scripts.
+    of kohya's sd-scripts since May 2023; before, each level was a share of the level above it.
 
     Args:
         shape: (C, h, w) of the latents.
@@ -60,10 +60,9 @@ def pyramid_levels(shape: tuple[int, int, int], iterations: int, draws: torch.Ge
     """
     channels, height, width = shape
     levels = torch.zeros((iterations, *shape))
-    high, wide = height, width
     for level in range(iterations):
         ratio = 2.0 + 2.0 * float(torch.rand((), generator=draws))
-        high, wide = max(1, int(high / ratio**level)), max(1, int(wide / ratio**level))
+        high, wide = max(1, int(height / ratio**level)), max(1, int(width / ratio**level))
         coarse = torch.randn((1, channels, high, wide), generator=draws)
         levels[level] = interpolate(coarse, (height, width), mode="bilinear")[0]
         if high == 1 or wide == 1:
