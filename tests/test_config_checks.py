@@ -137,6 +137,10 @@ def test_a_setting_that_the_optimizer_does_not_have_is_refused(key):
         ),
         (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], "needs a GPU"),
         (
+            ["trainer.precision=16-mixed", "optimizer=adamw", "+optimizer.args.fused=true"],
+            "optimizer.args.fused must be false with trainer.precision=16-mixed",
+        ),
+        (
             ["trainer.precision=bf16-true", "trainer.lora_precision=bf16"],
             "must be 32 with optimize",
         ),

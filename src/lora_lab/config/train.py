@@ -104,6 +104,12 @@ def problems(config: TrainConfig) -> list[str]:
             "which divides by the first step's rate; lower optimizer.growth_rate instead"
         )
     trainer = config.trainer
+    if trainer.precision == "16-mixed" and optimizer.args.get("fused"):
+        found.append(
+            "optimizer.args.fused must be false with trainer.precision=16-mixed, got "
+            f"{optimizer.args['fused']!r}: a fused step unscales the gradients too late to clip "
+            "them; leave it out, or use bf16-mixed"
+        )
     in_bf16 = trainer.precision == "bf16-true" and trainer.lora_precision == "bf16"
     if optimizer.name in ADAPTIVE and in_bf16:
         found.append(

@@ -7,6 +7,7 @@ columns: PEFT has those of its rows, which web UIs read in ways that differ from
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,9 +149,22 @@ def _lycoris_layers(targets: list[Target], config: NetworkConfig) -> dict[Target
         module = kind(
             target.name, target.layer, lora_dim=target.dim, alpha=target.alpha, **arguments
         )
+        module.op = _in_the_inputs_type(module.op)
         module.apply_to()
         layers[target] = LycorisLayer(module)
     return layers
+
+
+def _in_the_inputs_type(op: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A linear or convolution that takes a weight of another number format than its input.
+
+    Over a base in bf16, DoRA computes its weight in 32 bits.
+    """
+
+    def cast(x: Tensor, weight: Tensor, bias: Tensor | None, **arguments: Any) -> Tensor:
+        return op(x, weight.to(x.dtype), bias, **arguments)
+
+    return cast
 
 
 def _lycoris(config: NetworkConfig) -> tuple[Any, dict[str, Any]]:
