@@ -1,0 +1,117 @@
+"""What a study could have seen, and how many seeds would show more.
+
+Shapes: V values of one metric.
+"""
+
+from bisect import bisect_left
+
+import numpy as np
+from scipy import stats
+
+from lora_lab.statistics.crossed import Array, Effects
+from lora_lab.statistics.family import ALPHA, decide
+
+POWER = 0.8
+"""How likely a study shows a difference of the size that it calls detectable."""
+MOST_SEEDS = 64
+"""More seeds than this are not proposed."""
+_QUANTILES = (np.arange(400) + 0.5) / 400
+
+
+def detectable(effects: Effects, half_width: Array, power: float = POWER) -> Array:
+    """The true difference that a study like this one shows with a given probability.
+
+    Args:
+        effects: the values of one metric, (V,).
+        half_width: of their intervals, (V,), from `decide`.
+        power: the probability.
+
+    Returns:
+        (V,), in the metric's unit; 0 where nothing varies.
+    """
+    error, roots = effects.standard_error, _roots(effects.df)
+    low, high = np.zeros(len(effects)), 8 * half_width + 8 * error
+    for _ in range(40):
+        middle = (low + high) / 2
+        enough = chance(middle, error, half_width, roots) >= power
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return np.where(effects.fixed, 0.0, high)
+
+
+def _roots(df: Array) -> Array:
+    """Quantiles of the root of chi-square / df, (Q, V)."""
+    return np.asarray(np.sqrt(stats.chi2.ppf(_QUANTILES[:, None], df) / df))
+
+
+def chance(difference: Array, error: Array, half_width: Array, roots: Array) -> Array:
+    """Probability that a true difference exceeds the half width of its interval.
+
+    The measured difference varies with ``error``, the half width with the root of a chi-square: the
+    power of Student's test, integrated over that root.
+
+    Args:
+        difference: true difference, >= 0, (V,).
+        error: its standard error, (V,).
+        half_width: expected half width of its interval, (V,).
+        roots: quantiles of the root of chi-square / df, at equal steps, (Q, V).
+
+    Returns:
+        (V,); 1 where nothing varies and the difference isn't 0.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shift, bound = np.nan_to_num(difference / error), np.nan_to_num(half_width / error)
+    found = stats.norm.cdf(shift - bound * roots).mean(axis=0)
+    return np.where(error == 0, np.where(difference > 0, 1.0, 0.0), found)
+
+
+def seeds_for(
+    effects: Effects, place: int, size: float, alpha: float = ALPHA, most: int = MOST_SEEDS
+) -> int | None:
+    """How many seeds would show a difference of this size with probability 0.8.
+
+    Args:
+        effects: the values of one metric, (V,).
+        place: which of them.
+        size: the difference, in the metric's unit, > 0.
+        alpha: error rate of the metric.
+        most: the most that are tried.
+
+    Returns:
+        Seeds in all, at least those that there are; None when ``most`` don't suffice, because the
+        clusters are too few or the seeds differ too much.
+    """
+
+    def suffices(seeds: int) -> bool:
+        more = effects.with_seeds(seeds)
+        return bool(detectable(more, decide(more, alpha).half_width)[place] <= size)
+
+    fewest = max(2, int(effects.seeds[place]))
+    if fewest > most or not suffices(most):
+        return None
+    return bisect_left(range(most + 1), True, lo=fewest, key=suffices)
+
+
+def chance_of_verdict(
+    effects: Effects, seeds: int, alpha: float = ALPHA, margin: float = 0.0
+) -> Array:
+    """Probability of a verdict with so many seeds, were the measured differences the true ones.
+
+    Args:
+        effects: the values of one metric, (V,).
+        seeds: that each of them would have.
+        alpha: error rate of the metric.
+        margin: the difference that doesn't matter, for "as good as"; 0 asks for a difference alone.
+
+    Returns:
+        (V,), better, worse or as good as.
+    """
+    more = effects.with_seeds(seeds)
+    width = decide(more, alpha).half_width
+    size = np.abs(effects.effect)
+    roots = _roots(more.df)
+    different = chance(size, more.standard_error, width, roots)
+    if not margin:
+        return different
+    one_sided = width * stats.t.isf(alpha, more.df_seed) / stats.t.isf(alpha / 2, more.df_seed)
+    equal = chance(np.maximum(margin - size, 0.0), more.standard_error, one_sided, roots)
+    return np.maximum(different, np.where(size < margin, equal, 0.0))
