@@ -10,7 +10,10 @@ import pytest
 from kohya_logs import cosine, growing_d, noise, write_run, write_settings, write_study
 from lora_lab.errors import ConfigError
 from lora_lab.study.__main__ import main
+from lora_lab.study.judge.verdict import judge
+from lora_lab.study.kohya_logs.build import words_of
 from lora_lab.study.kohya_logs.compare_logs import comparisons
+from lora_lab.study.kohya_logs.find import Place
 from lora_lab.study.kohya_logs.growth import measure_growth
 from lora_lab.study.kohya_logs.load import load_logs
 
@@ -46,7 +49,7 @@ def test_the_study_is_read_without_being_told_what_is_in_it(tmp_path):
     assert {runs[label].member.inputs for label in ("1_17.08", "128")} == {"B"}
     text = " ".join(one.findings)
     assert "5.0 % lower at step 1, before anything was learned" in text
-    assert "can't be compared with those of the other unpaired" in text
+    assert "can't be compared with those of the other: the inputs differ" in text
     assert "64 (" in text and "share the noise" in text
     assert "d grows as 1.06^k" in text
 
@@ -191,7 +194,7 @@ def test_one_run_alone_with_a_hostile_name_gives_a_report_without_a_verdict(tmp_
     assert main(["--kohya", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.html")
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert "<script>alert" not in page and "No verdict" in page
+    assert "<script>alert" not in page and "Which value is better" in page
 
 
 def test_damaged_settings_are_said_and_stop_nothing(tmp_path):
@@ -222,3 +225,127 @@ def test_load_refuses_what_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="is not a folder"):
         load_logs(tmp_path / "file")
+
+
+def test_the_two_base_runs_make_the_headline(report):
+    page = (report / "index.html").read_text(encoding="utf-8")
+    assert "Your base runs differ by 5.0 % before anything was learned" in page
+
+
+def words(folder):
+    one = only(folder)
+    return words_of(one, judge(one.sweep)).sentence, " ".join(one.findings)
+
+
+def test_a_d_that_never_leaves_its_start_is_told_first(tmp_path):
+    write_run(tmp_path / "bf16", noise(1, 100), growing_d(100, 1.06, 1e-4), started=1e9)
+    write_run(tmp_path / "fp16", noise(1, 100), np.full(100, 1e-6), started=2e9)
+    sentence, findings = words(tmp_path)
+    assert sentence == "fp16 learned nothing: d never left its start."
+    assert "d never left 1e-06, so nothing was learned: fp16." in findings
+    assert "without a limit" not in findings
+
+
+def test_a_slow_stretch_of_an_unlimited_run_is_no_limit():
+    d = np.r_[1e-6, 1e-6 * 1.6 ** np.arange(1, 12), 1e-6 * 1.6**11 * 1.001 ** np.arange(1, 40)]
+    assert np.isnan(measure_growth(np.arange(1, len(d) + 1), d).factor)
+
+
+def test_a_setting_that_may_change_the_first_loss_is_paired_only_from_one_start(tmp_path):
+    d = growing_d(100, 1.06, 1e-4)
+    for label, factor in (("2", 1.0), ("1", 0.95), ("3", 1.001)):
+        started = 1e9 + 1e3 * (label != "2")
+        write_run(tmp_path / "logs" / label, noise(1, 100) * factor, d, started=started)
+        write_settings(tmp_path / "configs" / f"{label}.json", clip_skip=int(label))
+    one = only(tmp_path)
+    assert one.sweep.parameter == "model.clip_skip" and one.base.label == "2"
+    assert paired(one) == {"3"}
+    assert "The setting itself may change the first loss" in " ".join(one.findings)
+
+
+def paired(one):
+    """The values whose losses are compared with the base's step by step."""
+    values = judge(one.sweep).values
+    return {v.label for v in values if v.paired is not None and v.paired.unit == "step"}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_runs_on_two_checkpoints_are_never_paired(tmp_path, same):
+    for number, name in enumerate(("a", "b")):
+        d = growing_d(100, 1.06, 1e-4)
+        write_run(tmp_path / "logs" / name, noise(1, 100), d, started=1e9 + number)
+        path = tmp_path / "configs" / f"{name}.json"
+        checkpoint = f"/models/{'a' if same else name}.safetensors"
+        write_settings(path, pretrained_model_name_or_path=checkpoint)
+    assert paired(only(tmp_path)) == ({"b"} if same else set())
+
+
+def test_reweighted_noise_is_not_called_other_noise(tmp_path):
+    loss, d = noise(1, 200), growing_d(200, 1.06, 1e-4)
+    weights = np.random.default_rng(5).uniform(0.05, 1, 200)
+    write_run(tmp_path / "none", loss, d, started=1e9)
+    write_run(tmp_path / "5", loss * weights, d, started=2e9)
+    _, findings = words(tmp_path)
+    assert "5 saw the noise of none with other weights" in findings
+    assert "share the noise" not in findings
+
+
+def test_the_same_noise_with_images_in_another_order_is_told_as_such(tmp_path):
+    loss, d = noise(1, 200), growing_d(200, 1.06, 1e-4)
+    other = loss * np.random.default_rng(6).lognormal(0, 0.12, 200)
+    write_run(tmp_path / "192", loss, d, started=1e9)
+    write_run(tmp_path / "32", other, d, started=2e9)
+    write_run(tmp_path / "64", noise(9, 200), d, started=3e9)
+    _, findings = words(tmp_path)
+    assert re.search(r"32 \(0\.9\d\) saw the noise of 192 with the images in another", findings)
+    assert re.search(r"64 \(\S+\) doesn't share the noise of 192", findings)
+
+
+def test_settings_in_a_folder_of_another_name_are_found_by_what_it_holds(tmp_path):
+    for family, dims in (("GR INF", "32 64"), ("GR 1.02", "8 16")):
+        for number, dim in enumerate(dims.split()):
+            folder = tmp_path / "Rank" / "logs" / family / dim
+            write_run(folder, noise(1, 50), growing_d(50, 1.06, 1e-4), started=1e9 + number)
+    for family, dims in (("GR \u221e", "32 64"), ("GR 1.02", "8 16")):
+        for dim in dims.split():
+            path = tmp_path / "Rank" / "configs" / family / f"{dim}.json"
+            write_settings(path, network_dim=int(dim))
+    dims = {
+        label: run.settings.flat.get("network.dim") for label, run in by_label(tmp_path).items()
+    }
+    assert dims == {label: label for label in ("32", "64", "8", "16")}
+
+
+def test_a_run_whose_rate_fell_to_zero_is_complete_whatever_its_settings_say(tmp_path):
+    write_run(tmp_path / "1", noise(1, 70), growing_d(70, 1.06, 1e-4))
+    write_settings(tmp_path / "1.json", epoch=100)
+    assert by_label(tmp_path)["1"].status == "complete"
+
+
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [("0.9-0.99", "0.9-0.99"), ("0.9_0.99", "0.9_0.99"), ("3_13.08", "3"), ("a 2023-08-17", "a")],
+)
+def test_a_date_behind_a_value_is_told_from_a_second_number(label, value):
+    assert Place((), label, ()).value == value
+
+
+def test_runs_of_other_lengths_are_not_paired(tmp_path):
+    d = growing_d(300, 1.06, 1e-4)
+    write_run(tmp_path / "100", noise(1, 100), d[:100], started=1e9)
+    write_run(tmp_path / "300", noise(1, 300), d, started=2e9)
+    sentence, findings = words(tmp_path)
+    assert "Other lengths than 100 with its 100 steps: 300 (300)." in findings
+    assert "Training loss" not in sentence
+
+
+def test_logs_that_recur_are_told_once_over_all_comparisons(tmp_path):
+    for family in ("GR 1.02", "GR INF"):
+        write_study(tmp_path / "in" / family)
+    first, second = (tmp_path / "in" / f / "logs" / "32" for f in ("GR 1.02", "GR INF"))
+    shutil.rmtree(second)
+    shutil.copytree(first, second)
+    assert main(["--kohya", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert "The log of 32 stands in 2 comparisons" in page
+    assert page.count("split into groups of inputs: A with") == 1

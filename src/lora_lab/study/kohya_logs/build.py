@@ -15,7 +15,12 @@ from lora_lab import __version__
 from lora_lab.files import make_folder, write_text
 from lora_lab.study.judge.measure import measure
 from lora_lab.study.judge.verdict import Study, judge
-from lora_lab.study.kohya_logs.compare_logs import Comparison, comparisons, growth_findings
+from lora_lab.study.kohya_logs.compare_logs import (
+    Comparison,
+    comparisons,
+    growth_findings,
+    start_difference,
+)
 from lora_lab.study.kohya_logs.load import KohyaRun, Logs, load_logs
 from lora_lab.study.report.build import write_report
 from lora_lab.study.report.comparison import FORMULA_STARTS
@@ -25,6 +30,10 @@ from lora_lab.study.report.spelling import duration, listed, plain, signed
 
 MOST = 60
 """Longest name of a folder."""
+NO_VERDICT = (
+    "Which value is better can't be told from kohya's logs: they hold no held-out loss and no "
+    "images."
+)
 
 
 def build_kohya_report(folder: Path, out: Path) -> Path:
@@ -68,36 +77,46 @@ def _write_one(one: Comparison, out: Path, folder: Path) -> Path:
 
 def words_of(one: Comparison, study: Study) -> Headline:
     """The first sentences: what the logs can and can't show, then what they show by themselves."""
-    strangers = [run.label for run in one.runs if run.member.stream != one.base.member.stream]
-    others = [
-        run.label
-        for run in one.runs
-        if run.member.stream == one.base.member.stream
-        and run.member.inputs != one.base.member.inputs
-    ]
-    reasons = []
-    if strangers:
-        reasons.append(f"{listed(strangers)} drew other noise than the base")
-    if others:
-        reasons.append(f"{listed(others)} had other inputs")
-    why = f"; {', and '.join(reasons)}" if reasons else ""
-    sentence = (
-        f"No verdict on {one.sweep.parameter}: kohya's logs hold no held-out loss and no "
-        f"images{why}."
-    )
-    return Headline(sentence, (*one.findings, *_paired(study, one)))
+    paired = _paired_tails(study)
+    return Headline(_first_sentence(one, paired), (*one.findings, *_told(paired, one), NO_VERDICT))
 
 
-def _paired(study: Study, one: Comparison) -> list[str]:
-    """What training loss shows of the values that share noise and inputs with the base."""
+def _first_sentence(one: Comparison, paired: dict[str, float]) -> str:
+    """The most that these logs show: nothing learned, other inputs, paired loss, or d."""
+    stayed = [run.label for run in one.runs if run.growth.stayed]
+    if stayed:
+        return f"{listed(stayed, 3)} learned nothing: d never left its start."
+    bases = [run for run in one.runs if run.place.value == one.base.place.value]
+    if (share := start_difference(bases)) is not None:
+        return (
+            f"Your base runs differ by {share * 100:.1f} % before anything was learned: they read "
+            "other inputs."
+        )
+    if paired:
+        low, high = min(paired, key=paired.__getitem__), max(paired, key=paired.__getitem__)
+        told = [f"{label} {signed(paired[label], 2)} %" for label in dict.fromkeys((low, high))]
+        return f"Training loss under the base's own noise: {listed(told)}."
+    ends = [run.growth.last for run in one.runs if math.isfinite(run.growth.last)]
+    if ends:
+        return f"d ends between {plain(min(ends))} and {plain(max(ends))}; no losses can be paired."
+    return "These runs share no noise, so their losses can't be compared."
+
+
+def _paired_tails(study: Study) -> dict[str, float]:
+    """Value -> training loss against the base in %, of values with its noise and inputs."""
     base = study.base.measures.tail_loss if study.base else math.nan
-    told = [
-        f"{judged.label} {signed(judged.paired.tail / base * 100, 2)} %"
+    return {
+        judged.label: judged.paired.tail / base * 100
         for judged in study.values
         if judged.paired is not None and judged.paired.unit == "step" and base
-    ]
-    if not told:
+    }
+
+
+def _told(paired: dict[str, float], one: Comparison) -> list[str]:
+    """What training loss shows of the values that share noise and inputs with the base."""
+    if not paired:
         return []
+    told = [f"{label} {signed(share, 2)} %" for label, share in paired.items()]
     return [
         f"Training loss against {one.base.label} under the same noise and inputs, last fifth of "
         f"the steps: {listed(told, 12)}. That is how well the training images are "
@@ -223,7 +242,43 @@ def _over_all(logs: Logs, found: list[Comparison]) -> list[str]:
             "the noise) can't be compared unpaired, whatever their setting."
         )
     about_bases = (text for one in found for text in one.findings if text.startswith("The base"))
-    return [*sentences, *list(dict.fromkeys(about_bases))[:1]]
+    return [
+        *sentences,
+        *_recurring(logs),
+        *_input_groups(logs),
+        *list(dict.fromkeys(about_bases))[:1],
+    ]
+
+
+def _recurring(logs: Logs) -> list[str]:
+    """Logs that stand in several comparisons, said once for all of them."""
+    places: dict[tuple[str, ...], list[KohyaRun]] = {}
+    for run in logs.runs:
+        places.setdefault(tuple(path.name for path in run.place.files), []).append(run)
+    by_count: dict[int, list[str]] = {}
+    for runs in places.values():
+        count = len({run.place.group for run in runs})
+        if count > 1:
+            by_count.setdefault(count, []).append(runs[0].label)
+    return [
+        f"The {'log' if len(labels) == 1 else 'logs'} of {listed(labels, 6)} "
+        f"{'stands' if len(labels) == 1 else 'stand'} in {count} comparisons: copies, not runs of "
+        "their own."
+        for count, labels in sorted(by_count.items(), reverse=True)
+    ]
+
+
+def _input_groups(logs: Logs) -> list[str]:
+    """How the runs of the largest stream of noise split by their inputs."""
+    logs_of: dict[int, dict[str, set[tuple[str, ...]]]] = {}
+    for run in logs.runs:
+        kinds = logs_of.setdefault(run.member.stream, {})
+        kinds.setdefault(run.member.inputs, set()).add(tuple(p.name for p in run.place.files))
+    largest = max(logs_of.values(), key=lambda kinds: sum(map(len, kinds.values())))
+    if len(largest) < 2:
+        return []
+    told = [f"{letter} with {len(files)} logs" for letter, files in sorted(largest.items())]
+    return [f"The runs of the most common noise split into groups of inputs: {listed(told)}."]
 
 
 def _shown(one: Comparison, run: KohyaRun) -> list[str]:

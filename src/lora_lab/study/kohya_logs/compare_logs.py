@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from lora_lab.study.kohya_logs.load import KohyaRun, Logs, as_run, base_labels, natural
 from lora_lab.study.kohya_logs.run_settings import differing
-from lora_lab.study.kohya_logs.streams import correlation, mean_ratio, start_ratio
+from lora_lab.study.kohya_logs.streams import (
+    correlation,
+    is_reordered,
+    is_reweighted,
+    mean_ratio,
+    start_ratio,
+)
 from lora_lab.study.read.load import Sweep
 from lora_lab.study.report.spelling import listed
 
@@ -56,10 +62,15 @@ def _comparison(logs: Logs, group: tuple[str, ...], base_value: str) -> Comparis
         values=tuple(dict.fromkeys(run.place.value for run in others)),
         base_value=base_value,
         overrides=(),
-        runs=tuple(as_run(run, run in bases, base, silent) for run in ordered),
+        runs=tuple(as_run(run, run in bases, base) for run in ordered),
         notes=logs.left_out,
     )
-    found = (*_bases(bases), *_inputs(ordered, base, silent), *_streams(ordered, base))
+    found = (
+        *_bases(bases),
+        *_inputs(ordered, base, silent),
+        *_lengths(ordered, base),
+        *_streams(ordered, base),
+    )
     return Comparison(name, sweep, ordered, base, (*found, *growth_findings(ordered)))
 
 
@@ -79,6 +90,20 @@ def _reference(runs: list[KohyaRun], base_value: str) -> KohyaRun:
 
 def _share(ratio: float) -> str:
     return f"{abs(ratio - 1) * 100:.1f} % {'lower' if ratio < 1 else 'higher'}"
+
+
+def start_difference(bases: list[KohyaRun]) -> float | None:
+    """By which share two runs of the base differ in step 1 under the same noise; None: they don't.
+
+    The largest of such differences between the earliest run of the base and the others.
+    """
+    first = min(bases, key=lambda run: run.series.started)
+    shares = [
+        abs(start_ratio(run.curve, first.curve) - 1)
+        for run in bases
+        if run.member.stream == first.member.stream and run.member.inputs != first.member.inputs
+    ]
+    return max(shares, default=None)
 
 
 def _bases(bases: list[KohyaRun]) -> list[str]:
@@ -117,45 +142,93 @@ def _inputs(runs: tuple[KohyaRun, ...], base: KohyaRun, silent: bool) -> list[st
     """Which runs of the base's noise started from which loss."""
     kin = [run for run in runs if run.member.stream == base.member.stream]
     letters = sorted({run.member.inputs for run in kin})
-    if len(letters) < 2 or not silent:
+    if len(letters) < 2:
         return []
     sets = [
         f"{letter} ({_named([run.label for run in kin if run.member.inputs == letter])})"
         for letter in letters
     ]
+    if silent:
+        return [
+            f"{len(letters)} sets of inputs are mixed here: {' and '.join(sets)}. Values of one "
+            "can't be compared with those of the other: the inputs differ by more than most "
+            f"settings do. The base here is {base.label}; runs of other inputs are not ranked."
+        ]
     return [
-        f"Two sets of inputs are mixed here: {' and '.join(sets)}. Values of one can't be compared "
-        "with those of the other unpaired: the difference of the inputs is larger than that of "
-        f"most settings. The base here is {base.label}; runs of other inputs are not ranked."
+        f"The first losses differ under the same noise: {' and '.join(sets)}. The setting itself "
+        "may change the first loss, other inputs may, and the logs can't tell which. Only runs "
+        f"that start like {base.label} are compared with it."
+    ]
+
+
+def _lengths(runs: tuple[KohyaRun, ...], base: KohyaRun) -> list[str]:
+    """Which complete runs are longer or shorter than the base."""
+    if base.status != "complete" or not len(base.curve.steps):
+        return []
+    told = [
+        f"{run.label} ({run.curve.steps[-1]})"
+        for run in runs
+        if run.status == "complete" and run.curve.steps[-1] != base.curve.steps[-1]
+    ]
+    if not told:
+        return []
+    return [
+        f"Other lengths than {base.label} with its {base.curve.steps[-1]} steps: {_named(told)}. "
+        "At the same step one run is nearly done and the other is not, so they are not compared."
     ]
 
 
 def _streams(runs: tuple[KohyaRun, ...], base: KohyaRun) -> list[str]:
-    """Which runs share no noise with the base."""
+    """Which runs don't show the base's noise step by step, and how far they are related to it."""
     strangers = [run for run in runs if run.member.stream != base.member.stream]
-    if not strangers:
-        return []
-    told = [f"{run.label} ({correlation(run.curve, base.curve):.2f})" for run in strangers[:FEW]]
-    more = f" and {len(strangers) - FEW} more" if len(strangers) > FEW else ""
-    verb = "doesn't" if len(strangers) == 1 else "don't"
-    return [
-        f"{listed(told)}{more} {verb} share the noise of {base.label} (in brackets: how the losses "
-        "correlate step by step; 1 is the same noise). Their losses can't be compared with it, and "
-        "they are not ranked."
-    ]
+    reweighted = [run for run in strangers if is_reweighted(run.curve, base.curve)]
+    rest = [run for run in strangers if run not in reweighted]
+    reordered = [run for run in rest if is_reordered(run.curve, base.curve)]
+    others = [run for run in rest if run not in reordered]
+    found = []
+    if reweighted:
+        found.append(
+            f"{_named([run.label for run in reweighted])} saw the noise of {base.label} with other "
+            "weights: at every one of the first steps the loss lies on the same side. A weighted "
+            "loss is another quantity, so they are not ranked by it."
+        )
+    if reordered:
+        told = [f"{run.label} ({correlation(run.curve, base.curve):.2f})" for run in reordered]
+        found.append(
+            f"{_named(told)} saw the noise of {base.label} with the images in another order (in "
+            "brackets: how the losses correlate step by step; 1 is the same order). Their losses "
+            "can be compared over the whole run, not step by step; they are not ranked."
+        )
+    if others:
+        told = [f"{run.label} ({correlation(run.curve, base.curve):.2f})" for run in others]
+        verb = "doesn't" if len(others) == 1 else "don't"
+        found.append(
+            f"{_named(told)} {verb} share the noise of {base.label} (in brackets: how the losses "
+            "correlate step by step; 1 is the same noise). Their losses can't be compared with it, "
+            "and they are not ranked."
+        )
+    return found
 
 
 def growth_findings(runs: tuple[KohyaRun, ...]) -> list[str]:
     """How d grew, the runs of one rate together."""
     by_rate: dict[str, list[KohyaRun]] = {}
-    free = []
+    free, stayed = [], [run for run in runs if run.growth.stayed]
     for run in runs:
         growth = run.growth
+        if growth.stayed:
+            continue
         if math.isfinite(growth.factor):
             by_rate.setdefault(f"{growth.factor:.3f}".rstrip("0"), []).append(run)
         elif growth.last > growth.first:
             free.append(run)
     found = []
+    if stayed:
+        starts = sorted({f"{run.growth.first:.3g}" for run in stayed})
+        found.append(
+            f"d never left {listed(starts)}, so nothing was learned: "
+            f"{_named([run.label for run in stayed])}."
+        )
     for rate, held in sorted(by_rate.items()):
         first = held[0].growth
         ends = [run.growth.end for run in held]

@@ -17,8 +17,12 @@ CONFIG_FOLDERS = {"config", "configs", "settings", "json", "presets"}
 TRACKERS = {"network_train", "lora_train", "finetuning", "dreambooth"}
 """Folder that kohya's trainer makes inside the one named by the time."""
 SETTINGS = {".json", ".toml"}
-_DATED = re.compile(r"^(?P<label>.+?)[_ -]\d{1,4}[._-]\d{1,2}(?:[._-]\d{2,4})?$")
-"""A value with a date behind it, `3_13.08`: the same value trained again."""
+_DATED = re.compile(
+    r"^(?P<label>.+?)[_ ]"
+    r"(?:(?:0?[1-9]|[12]\d|3[01])[._-](?:0?[1-9]|1[0-2])(?:[._-](?:\d{2}){1,2})?"
+    r"|(?:\d{4}[._-])?(?:0?[1-9]|1[0-2])[._-](?:0?[1-9]|[12]\d|3[01]))$"
+)
+"""A value with a date behind it, `3_13.08`: the same value trained again. `0.9-0.99` has none."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +74,23 @@ def find_settings(folder: Path, runs: list[Place]) -> dict[Place, Path]:
     """Finds the settings of each run by name: its own label, or its value.
 
     Of several files with the right name the one whose folders agree best with the run's counts.
+    Where the folders of logs and settings have different names (`GR INF` and `GR ∞`), those two
+    belong together that hold the same names of runs.
     """
     files = [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in SETTINGS and path.is_file()
     ]
-    keyed: dict[str, list[tuple[Path, tuple[str, ...]]]] = {}
+    groups: dict[Path, tuple[str, ...]] = {}
     for path in files:
         above = path.relative_to(folder).parts[:-1]
-        group = tuple(p for p in above if p.lower() not in CONFIG_FOLDERS | LOG_FOLDERS)
-        keyed.setdefault(_plain(path.stem), []).append((path, group))
+        groups[path] = tuple(p for p in above if p.lower() not in CONFIG_FOLDERS | LOG_FOLDERS)
+    renamed = _same_content(runs, groups)
+    keyed: dict[str, list[tuple[Path, tuple[str, ...]]]] = {}
+    for path, group in groups.items():
+        named = (path, renamed.get(group, group))
+        keyed.setdefault(_plain(path.stem), []).append(named)
     found = {}
     for run in runs:
         beside = [path for path in files if path.parent == run.files[0].parent]
@@ -90,6 +100,32 @@ def find_settings(folder: Path, runs: list[Place]) -> dict[Place, Path]:
             found[run] = beside[0]
         elif fitting:
             found[run] = max(fitting, key=lambda item: len(item[1]))[0]
+    return found
+
+
+def _same_content(
+    runs: list[Place], groups: dict[Path, tuple[str, ...]]
+) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """Folders of settings that no log has -> the folder of logs that holds the same names.
+
+    Both lie in the same folder, and no other folder of settings there holds as many of the names.
+    """
+    labels: dict[tuple[str, ...], set[str]] = {}
+    for run in runs:
+        labels.setdefault(run.group, set()).update({_plain(run.label), _plain(run.value)})
+    stems: dict[tuple[str, ...], set[str]] = {}
+    for path, group in groups.items():
+        stems.setdefault(group, set()).add(_plain(path.stem))
+    found = {}
+    for place, names in labels.items():
+        strangers = [g for g in stems if g and g not in labels and g[:-1] == place[:-1]]
+        if place in stems or not strangers:
+            continue
+        shared = {group: len(stems[group] & names) for group in strangers}
+        best = max(shared.values())
+        fitting = [group for group, count in shared.items() if count == best > 0]
+        if len(fitting) == 1 and fitting[0] not in found:
+            found[fitting[0]] = place
     return found
 
 

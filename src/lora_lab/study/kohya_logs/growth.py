@@ -14,6 +14,8 @@ TOLERANCE = 1e-3
 """Two steps grow alike when their factors differ by less, as a share."""
 LEAST = 1.0005
 """A smaller factor is no growth."""
+STAYED = 1.01
+"""A d that ends below this multiple of its start has not left it."""
 MIN_STEPS = 8
 """So many steps in a row must grow alike to speak of a rate."""
 
@@ -35,9 +37,16 @@ class Growth:
     largest: float = math.nan
     """The largest growth in one step, a factor."""
 
+    @property
+    def stayed(self) -> bool:
+        """Whether d never left its start, so that next to nothing was learned."""
+        return math.isfinite(self.last) and self.last < STAYED * self.first
+
 
 def measure_growth(steps: NDArray[np.int64], d: NDArray[np.float64]) -> Growth:
     """Finds the stretch in which d grew by one factor a step.
+
+    A limit is the largest growth of the run: a run that grew faster elsewhere wasn't held back.
 
     Args:
         steps: steps, ascending, (S,).
@@ -50,7 +59,7 @@ def measure_growth(steps: NDArray[np.int64], d: NDArray[np.float64]) -> Growth:
     gaps = np.diff(steps)
     factors = (d[1:] / d[:-1]) ** (1.0 / gaps)  # (S-1,), per step
     begin, end = _longest_stretch(factors)
-    found = end - begin >= MIN_STEPS
+    found = end - begin >= MIN_STEPS and factors.max() < (1 + 2 * TOLERANCE) * factors[begin]
     return Growth(
         first=float(d[0]),
         last=float(d.max()),

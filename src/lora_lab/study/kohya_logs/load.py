@@ -143,16 +143,21 @@ def _run(
 
 
 def _status(settings: RunSettings, series: Series) -> tuple[str, str]:
-    """Whether the run trained to its end, by its settings or its schedule."""
-    if settings.epochs and series.epochs:
-        if series.epochs < settings.epochs:
-            return "unfinished", f"ended in epoch {series.epochs + 1} of {settings.epochs}"
-        return "complete", ""
+    """Whether the run trained to its end, by its schedule, else by its settings.
+
+    A rate that has fallen to 0 tells more than the epochs of the settings, which may belong to
+    another version of the run.
+    """
     rate = (
         series.schedule if np.isfinite(series.schedule).any() else series.metrics.column("dlr/unet")
     )
     rate = rate[np.isfinite(rate)]
-    if len(rate) > 1 and rate[-1] < rate.max() and rate[-1] > UNFINISHED_RATE * rate.max():
+    falls = len(rate) > 1 and rate[-1] < rate.max()
+    if falls and rate[-1] <= UNFINISHED_RATE * rate.max():
+        return "complete", ""
+    if settings.epochs and series.epochs and series.epochs < settings.epochs:
+        return "unfinished", f"ended in epoch {series.epochs + 1} of {settings.epochs}"
+    if falls and not (settings.epochs and series.epochs):
         return "unfinished", "ended before its learning rate had fallen to 0"
     return "complete", ""
 
@@ -189,17 +194,14 @@ def base_labels(logs: Logs) -> dict[tuple[str, ...], str]:
     return chosen
 
 
-def as_run(run: KohyaRun, is_base: bool, reference: KohyaRun, judges_inputs: bool) -> Run:
+def as_run(run: KohyaRun, is_base: bool, reference: KohyaRun) -> Run:
     """A run as the study knows it.
 
     Args:
         run: the run.
         is_base: whether it trained the base's value.
         reference: the base run that others are compared with.
-        judges_inputs: whether the first loss tells of the inputs, because the value doesn't.
     """
-    same_stream = run.member.stream == reference.member.stream
-    inputs = run.member.inputs if same_stream and (judges_inputs or is_base) else ""
     steps = run.series.step_seconds
     seconds = {"training": run.series.seconds}
     if len(steps):
@@ -218,13 +220,27 @@ def as_run(run: KohyaRun, is_base: bool, reference: KohyaRun, judges_inputs: boo
         record=Record(
             fingerprints={
                 "noise": f"stream {run.member.stream}",
-                "inputs": f"set {inputs or reference.member.inputs}",
+                "inputs": f"set {run.member.inputs}",
+                "base model": _checkpoint(run) or _checkpoint(reference),
+                "length": f"{_length(run) or _length(reference)} steps",
             },
             seconds=seconds,
         ),
         metrics=run.series.metrics,
         notes=run.notes,
     )
+
+
+def _checkpoint(run: KohyaRun) -> str:
+    """The base checkpoint where the settings name one; published settings hide its path."""
+    name = run.settings.flat.get("model.checkpoint", "")
+    return "" if name.startswith("<") else name
+
+
+def _length(run: KohyaRun) -> int:
+    """Steps of the whole run; 0 where it ended early, so that they aren't known."""
+    whole = run.status == "complete" and len(run.curve.steps) > 0
+    return int(run.curve.steps[-1]) if whole else 0
 
 
 def natural(text: str) -> tuple[tuple[int, float, str], ...]:

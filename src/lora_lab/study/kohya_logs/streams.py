@@ -14,10 +14,22 @@ from numpy.typing import NDArray
 
 SAME = 0.995
 """Correlation of the losses of one stream: above 0.999 in the guide's logs, others below 0.98."""
+RELATED = 0.9
+"""Correlation of losses under the same noise and timesteps with other images: 0.97 to 0.98 in the
+guide's logs, at most 0.57 under other noise."""
 MIN_STEPS = 20
 """With fewer shared steps a correlation says nothing."""
 SAME_START = 0.005
 """First losses that differ by more, as a share, come from other inputs; 16-bit rounding is less."""
+FIRST = 120
+"""Steps at the start, before training has changed much, in which two runs are held together."""
+ONE_SIDED = 1.02
+"""A weight of at most 1 never lifts a loss; so much is left to rounding and to learning."""
+SAME_LOSS = 1e-3
+"""Two losses of one step that differ by less, as a share, were computed from the same draw."""
+LEAST_SAME = 4
+"""So many of the first 120 by chance have a probability of 1e-5: the losses of two runs spread by a
+factor of about two, so two that have nothing in common agree in one step of a thousand."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,37 @@ def mean_ratio(one: Curve, other: Curve) -> float:
     """The mean loss over the shared steps as a multiple of the other's."""
     shared, own, theirs = np.intersect1d(one.steps, other.steps, return_indices=True)
     return float(one.loss[own].mean() / other.loss[theirs].mean()) if len(shared) else float("nan")
+
+
+def is_reweighted(one: Curve, other: Curve) -> bool:
+    """Whether one run's losses are the other's times a weight that is never above 1.
+
+    That is what min-SNR makes of the same noise. Of two runs with other noise, half of the steps
+    would lie on each side.
+    """
+    ratio = _first_ratios(one, other)
+    if len(ratio) < MIN_STEPS:
+        return False
+    return bool(ratio.max() <= ONE_SIDED or ratio.min() >= 1 / ONE_SIDED)
+
+
+def is_reordered(one: Curve, other: Curve) -> bool:
+    """Whether two runs drew the same noise and timesteps but showed the images in another order.
+
+    Noise and timestep make most of a step's loss, so the losses still rise and fall together; and
+    where both orders have the same images they are the same.
+    """
+    ratio = _first_ratios(one, other)
+    alike = int((np.abs(ratio - 1) < SAME_LOSS).sum())
+    return alike >= LEAST_SAME or correlation(one, other) >= RELATED
+
+
+def _first_ratios(one: Curve, other: Curve) -> NDArray[np.float64]:
+    """The losses of one as multiples of the other's, at the first steps that both have."""
+    _, own, theirs = np.intersect1d(one.steps, other.steps, return_indices=True)
+    own, theirs = own[:FIRST], theirs[:FIRST]
+    known = other.loss[theirs] > 0
+    return np.asarray(one.loss[own][known] / other.loss[theirs][known])
 
 
 def group_streams(curves: list[Curve]) -> list[Member]:
