@@ -57,7 +57,7 @@ class PairedDropout:
             name: Of the layer in a LoRA file.
         """
         if self.is_on:
-            down.register_forward_hook(lambda _module, _inputs, output: self._dropped(output, name))
+            down.register_forward_hook(lambda _module, _inputs, output: self.dropped(output, name))
 
     def begin(self, step: int, keys: list[str]) -> None:
         """A batch begins; its masks hold until `end`, for gradient checkpointing, too."""
@@ -74,7 +74,7 @@ class PairedDropout:
         """The batch's gradients are there: from now on nothing is dropped."""
         self.moment = None
 
-    def _dropped(self, output: Tensor, name: str) -> Tensor:
+    def dropped(self, output: Tensor, name: str) -> Tensor:
         """What is left of (B, L, dim), (B, dim) or, of a convolution, (B, dim, h, w)."""
         if self.moment is None:
             return output

@@ -24,7 +24,14 @@ from lora_lab.lora_file.layouts import LOHA, LOKR, LORA
 from lora_lab.lora_file.merge import named_layers
 from lora_lab.network.dropout import PairedDropout
 from lora_lab.network.initial import loha_start, lokr_start, lora_start
-from lora_lab.network.layers import ADAPTER, AdapterLayer, LycorisLayer, PeftLayer
+from lora_lab.network.layers import (
+    ADAPTER,
+    AdapterLayer,
+    FreeLayer,
+    LoRATensors,
+    LycorisLayer,
+    PeftLayer,
+)
 from lora_lab.network.start import fill_from_file, read_start
 from lora_lab.network.targets import BLOCKS, Target, find_targets, part_of
 
@@ -41,7 +48,8 @@ class LoRANetwork:
     layers: dict[Target, AdapterLayer]
     dropout: PairedDropout
     beside: nn.ModuleList
-    """Layers that are no part of the base's modules: those of LyCORIS, in the order of `layers`."""
+    """Layers that are no part of the base's modules, in the order of `layers`: those of LyCORIS,
+    and those of a stack."""
 
     def trainable(self, clip_skip: int) -> dict[str, list[Parameter]]:
         """The tensors that get a gradient, by part.
@@ -49,13 +57,19 @@ class LoRANetwork:
         With clip skip n the last n - 1 layers of the text encoder have no part in the output.
         Their LoRA stays as it began (no change of the base), and out of the optimizer.
         """
-        used = self.base.text_encoder.config.num_hidden_layers - (clip_skip - 1)
         parts: dict[str, list[Parameter]] = {"unet": [], "text_encoder": []}
-        for target, layer in self.layers.items():
-            if target.part == "text_encoder" and _layer_index(target.path) >= used:
-                continue
-            parts[target.part] += layer.parameters().values()
+        for target in self.used(clip_skip):
+            parts[target.part] += self.layers[target].parameters().values()
         return parts
+
+    def used(self, clip_skip: int) -> list[Target]:
+        """The layers that have a part in the output."""
+        last = self.base.text_encoder.config.num_hidden_layers - (clip_skip - 1)
+        return [
+            target
+            for target in self.layers
+            if target.part == "unet" or _layer_index(target.path) < last
+        ]
 
     def tensors(self) -> dict[str, Tensor]:
         """All LoRA tensors in kohya's names, such as down (dim, in[, kh, kw]), and the alphas.
@@ -84,11 +98,20 @@ class LoRANetwork:
             model.requires_grad_(False)
 
 
-def inject_lora(base: BaseModel, config: NetworkConfig, seed: int) -> LoRANetwork:
+def inject_lora(
+    base: BaseModel, config: NetworkConfig, seed: int, stacked: bool = False
+) -> LoRANetwork:
     """Put a LoRA beside each layer that the config trains.
 
     Its first numbers come from a generator of its own for each tensor (`initial.py`), or from
     `network.weights`.
+
+    Args:
+        base: The base model.
+        config: Kind, dims, alphas and parts.
+        seed: Of the run.
+        stacked: Whether the tensors are for a stack (`stacked.py`), which applies them; the base
+            stays as it is. LoRA without DoRA alone can.
 
     Raises:
         ConfigError: A dim larger than every layer, nothing to be trained, or a missing package.
@@ -99,7 +122,11 @@ def inject_lora(base: BaseModel, config: NetworkConfig, seed: int) -> LoRANetwor
     targets = find_targets(base, config, start)
     dropout = PairedDropout(config, seed)
     plain = config.name == LORA and not config.dora
-    layers = _peft_layers(base, targets, config) if plain else _lycoris_layers(targets, config)
+    if stacked:
+        assert plain, "only LoRA can be stacked"
+        layers = _free_layers(targets)
+    else:
+        layers = _peft_layers(base, targets, config) if plain else _lycoris_layers(targets, config)
     for target, layer in layers.items():
         STARTS[config.name](layer.parameters(), seed, target.name)
         if isinstance(layer, PeftLayer):
@@ -112,6 +139,15 @@ def inject_lora(base: BaseModel, config: NetworkConfig, seed: int) -> LoRANetwor
             network.remove()
             raise
     return network
+
+
+def _free_layers(targets: list[Target]) -> dict[Target, AdapterLayer]:
+    """Tensors that a stack applies."""
+    layers: dict[Target, AdapterLayer] = {}
+    for target in targets:
+        width, *rest = target.layer.weight.shape
+        layers[target] = FreeLayer(LoRATensors(target.dim, width, rest), target.alpha)
+    return layers
 
 
 def _peft_layers(
@@ -190,7 +226,8 @@ def _lycoris(config: NetworkConfig) -> tuple[Any, dict[str, Any]]:
 
 
 def _beside(layers: dict[Target, AdapterLayer]) -> list[nn.Module]:
-    return [layer.module for layer in layers.values() if isinstance(layer, LycorisLayer)]
+    kinds = LycorisLayer | FreeLayer
+    return [layer.module for layer in layers.values() if isinstance(layer, kinds)]
 
 
 def _layer_index(path: str) -> int:

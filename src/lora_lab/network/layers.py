@@ -1,7 +1,8 @@
 """The trained tensors of one layer, under the names that a LoRA file gives them.
 
 LoRA is PEFT's layer, which stands in the place of the base's own; DoRA, LoHa and LoKr are those of
-LyCORIS, which answer for the base's layer and stand beside the model.
+LyCORIS, which answer for the base's layer and stand beside the model. Where several LoRAs are
+trained at once, each has its tensors alone, and the stack applies them.
 """
 
 from dataclasses import dataclass
@@ -43,6 +44,43 @@ class PeftLayer:
             DOWN: self.module.lora_A[ADAPTER].weight,
             UP: self.module.lora_B[ADAPTER].weight,
         }
+
+    def file_tensors(self) -> dict[str, Tensor]:
+        """Down, up and alpha."""
+        tensors = {leaf: copied(tensor) for leaf, tensor in self.parameters().items()}
+        return {**tensors, "alpha": torch.tensor(float(self.alpha))}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over down and up."""
+        _take_over(self.parameters(), tensors)
+
+
+class LoRATensors(nn.Module):
+    """Down and up of one layer in the shapes that PEFT gives them, and nothing that applies them.
+
+    Args:
+        dim: The rank.
+        width: Channels that the layer gives.
+        rest: Shape of the layer's weight behind that: channels that it takes, and a kernel.
+    """
+
+    def __init__(self, dim: int, width: int, rest: list[int]) -> None:
+        super().__init__()
+        self.lora_down = Parameter(torch.empty(dim, *rest))
+        self.lora_up = Parameter(torch.empty(width, dim, *[1] * (len(rest) - 1)))
+
+
+@dataclass(frozen=True)
+class FreeLayer:
+    """LoRA of a run in a stack."""
+
+    module: LoRATensors
+    alpha: float
+    """As the file has it."""
+
+    def parameters(self) -> dict[str, Parameter]:
+        """Down (dim, in[, kh, kw]) and up (out, dim[, 1, 1])."""
+        return {DOWN: self.module.lora_down, UP: self.module.lora_up}
 
     def file_tensors(self) -> dict[str, Tensor]:
         """Down, up and alpha."""
