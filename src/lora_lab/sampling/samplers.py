@@ -1,7 +1,9 @@
 """The samplers that users of A1111 know, as diffusers' schedulers.
 
-Stable Diffusion 1.5 comes with "leading" spacing; every sampler here states its own.
-Steps come out as with k-diffusion, which A1111 uses: Euler a to 1e-6, DPM++ 2M Karras to 1.2e-4.
+Stable Diffusion 1.5 comes with "leading" spacing; every sampler here states its own. The noise
+levels and the times that the UNet is told are those of k-diffusion, which A1111 uses; UniPC and
+DDIM have their authors' own. Trajectories agree with the papers' formulas (tests/test_samplers.py):
+Euler a to 1e-6, DPM++ 2M Karras to 1.2e-4.
 
 Shapes: B images, h and w the sides of the latents.
 """
@@ -98,7 +100,14 @@ def _dpm_sde(config: dict[str, Any], seeds: Sequence[int], karras: bool) -> Any:
 
 
 def _unipc(config: dict[str, Any], seeds: Sequence[int]) -> Any:
-    return UniPCMultistepScheduler.from_config(config, timestep_spacing="linspace")
+    # A1111's defaults: order 3, B(h) = h, and an end at the smallest noise level instead of 0
+    return UniPCMultistepScheduler.from_config(
+        config,
+        timestep_spacing="linspace",
+        solver_order=3,
+        solver_type="bh1",
+        final_sigmas_type="sigma_min",
+    )
 
 
 SAMPLERS: dict[str, Callable[[dict[str, Any], Sequence[int]], Any]] = {
@@ -143,12 +152,60 @@ def make_sampler(
         )
     scheduler = SAMPLERS[name](config, seeds)
     scheduler.set_timesteps(steps, device=device or torch.device("cpu"))
+    _set_times(name, scheduler, steps)
     scale = float(scheduler.init_noise_sigma)
     if name.startswith("DPM++ 2M"):
         # k-diffusion starts from noise of size sigma; this scheduler works on x / sqrt(1 + sigma²).
         sigma = float(scheduler.sigmas[0])
         scale = sigma / (1 + sigma**2) ** 0.5
     return Sampler(scheduler, scale, draws_noise=name == "Euler a")
+
+
+def _set_times(name: str, scheduler: Any, steps: int) -> None:
+    """Give a scheduler A1111's noise levels and times where diffusers has others.
+
+    diffusers rounds the times of the multistep solvers to whole ones, and spreads them over a step
+    more than there is, so that DPM++ 2M ends at another noise level. A1111's DDIM walks from the
+    end in steps of T // steps, which for some steps gives one more.
+
+    Args:
+        name: A1111's name of the sampler.
+        scheduler: With its steps set.
+        steps: Sampling steps.
+    """
+    times = scheduler.config["num_train_timesteps"]
+    log_sigmas = (1.0 / scheduler.alphas_cumprod.double() - 1.0).log() / 2.0  # (T,)
+    if name == "DDIM":
+        walked = torch.arange(0, times, times // steps).flip(0) + 1
+        wanted = walked.clamp(max=times - 1)
+    elif name == "DPM++ 2M Karras":
+        wanted = _interpolated(scheduler.sigmas[:-1].double().log(), log_sigmas)
+    elif name == "DPM++ 2M":
+        wanted = torch.linspace(times - 1, 0, steps, dtype=torch.float64)
+        end = torch.zeros(1)
+        scheduler.sigmas = torch.cat([_at(log_sigmas, wanted).exp().float(), end])
+    elif name == "UniPC":
+        grid = torch.linspace(times - 1, 0, steps + 1, dtype=torch.float64)
+        scheduler.sigmas = _at(log_sigmas, grid).exp().float()
+        wanted = grid[:-1]
+    else:
+        return
+    kind = torch.int64 if name == "DDIM" else torch.float32
+    scheduler.timesteps = wanted.to(scheduler.timesteps.device, kind)
+
+
+def _at(values: Tensor, places: Tensor) -> Tensor:
+    """Values at fractional places, by straight lines between whole ones."""
+    low = places.floor().long()
+    high = places.ceil().long()
+    return values[low] + (places - low) * (values[high] - values[low])
+
+
+def _interpolated(wanted: Tensor, rising: Tensor) -> Tensor:
+    """The fractional places at which rising values, joined by straight lines, are the wanted."""
+    low = (torch.searchsorted(rising, wanted) - 1).clamp(0, len(rising) - 2)
+    share = (wanted - rising[low]) / (rising[low + 1] - rising[low])
+    return low + share.clamp(0, 1)
 
 
 def unet_calls(name: str, steps: int) -> int:
