@@ -54,6 +54,11 @@ def test_sd15_at_512_has_the_17_buckets_of_sd_scripts():
     assert bucket_sizes(512, 256, 1024, 64) == KOHYA_512
 
 
+@pytest.mark.parametrize("limits", [(300, 1000), (256, 1023), (319, 961)])
+def test_limits_between_steps_are_rounded_outwards_as_sd_scripts_does(limits):
+    assert bucket_sizes(512, *limits, 64) == KOHYA_512
+
+
 @pytest.mark.parametrize(
     ("resolution", "smallest", "largest", "step", "count"),
     [(768, 256, 2048, 64, 41), (64, 32, 128, 8, 17), (640, 320, 1536, 32, 41)],

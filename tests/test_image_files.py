@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from lora_lab.data.buckets import Placement, crop_at
-from lora_lab.data.images import ColorChange, load_pixels, open_image, upright
+from lora_lab.data.images import ColorChange, load_pixels, open_image, shrunk_by_area, upright
 from lora_lab.data.masks import MaskFile, load_mask, mask_path, open_mask
 from lora_lab.errors import LabError
 
@@ -111,6 +111,37 @@ def test_a_mask_covers_the_pixels_that_its_image_shows(picture):
     seen = load_pixels(picture, placement, flip=True)[:, 1:2]  # green: -1 red, 1 white
     weights = load_mask(mask_of(picture), placement, flip=True, latent_factor=1)
     assert (seen[0] / 2 + 0.5 - weights).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("size", [(32, 16), (37, 19), (64, 11), (1, 1)])
+def test_a_smaller_image_is_the_mean_of_the_areas(size):
+    """Each pixel by hand: every old pixel counts by the share of it that the new one covers."""
+    old = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    made = np.asarray(shrunk_by_area(Image.fromarray(old), size), dtype=float)
+    (width, height), by_hand = size, np.empty((size[1], size[0], 3))
+    for y in range(height):
+        for x in range(width):
+            rows, columns = overlaps(y, 32 / height, 32), overlaps(x, 64 / width, 64)
+            by_hand[y, x] = np.einsum("a,b,abc->c", rows, columns, old)
+    assert np.abs(made - by_hand).max() <= 0.5 + 1e-9
+
+
+def overlaps(index: int, length: float, count: int) -> np.ndarray:
+    """How much of each of `count` old pixels lies in new pixel `index`, as a share of the new."""
+    low, high = index * length, (index + 1) * length
+    inside = [max(0.0, min(high, old + 1) - max(low, old)) for old in range(count)]
+    return np.array(inside) / length
+
+
+def test_the_filter_changes_smaller_images_alone(picture):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(picture)
+
+    def seen(size: tuple[int, int], name: str) -> torch.Tensor:
+        return load_pixels(picture, crop_at(size, (16, 16), None), False, None, name)
+
+    for size, same in (((32, 16), False), ((64, 32), True), ((80, 40), True)):
+        assert torch.equal(seen(size, "area"), seen(size, "lanczos")) == same
 
 
 def test_a_mask_of_another_size_is_refused_by_name(picture):

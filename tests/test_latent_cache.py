@@ -96,13 +96,14 @@ def test_the_key_changes_with_everything_that_the_latent_depends_on(picture: Pat
         latent_key("vae", image, Placement((48, 48), (8, 8, 40, 40)), False),
         latent_key("vae", image, WHOLE, False, ColorChange(3, 1.0)),
         latent_key("vae", image, WHOLE, False, None, "bfloat16"),
+        latent_key("vae", image, WHOLE, False, None, "float32", "lanczos"),
     }
     with Image.open(picture) as opened:
         pixels = np.asarray(opened).copy()
     pixels[0, 0, 0] ^= 1
     Image.fromarray(pixels).save(picture)
     keys.add(latent_key("vae", open_image(picture), WHOLE, False))
-    assert len(keys) == 8
+    assert len(keys) == 9
 
 
 @pytest.mark.parametrize("change", ["image", "vae", "resolution", "crop", "precision", "mirror"])

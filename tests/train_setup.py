@@ -157,6 +157,7 @@ def data_config(folder: Path, **changes: Any) -> DataConfig:
         min_bucket_reso=None,
         max_bucket_reso=None,
         bucket_no_upscale=False,
+        resize_filter="area",
         random_crop=False,
         color_aug=False,
         variants=1,

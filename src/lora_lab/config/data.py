@@ -7,6 +7,7 @@ from lora_lab.config.rules import Rule, at_least, one_of, or_null, shown, text
 
 LATENTS = ("mean", "sample")
 PRECISIONS = ("float32", "bfloat16", "float16")
+RESIZE_FILTERS = ("area", "lanczos")
 TOKEN_LENGTHS = (75, 150, 225)
 
 
@@ -33,11 +34,13 @@ class DataConfig:
     bucket_reso_steps: int | None
     """Bucket sides are multiples of it, in pixels; >= 8; null: what the UNet halves to 1 latent."""
     min_bucket_reso: int | None
-    """Shortest side of a bucket in pixels; >= 8; null: half of data.resolution."""
+    """Shortest side of a bucket in pixels, rounded down to the step; >= 8; null: half."""
     max_bucket_reso: int | None
-    """Longest side of a bucket in pixels; >= 8; null: twice data.resolution."""
+    """Longest side of a bucket in pixels, rounded up to the step; >= 8; null: twice."""
     bucket_no_upscale: bool
     """Never enlarge an image: a small one gets a small bucket; true or false."""
+    resize_filter: str
+    """How images are made smaller: area (mean of the pixels, as kohya) or lanczos (sharper)."""
     random_crop: bool
     """Crop what doesn't fit its bucket at random places, not at the centre; true or false."""
     color_aug: bool
@@ -89,6 +92,7 @@ RULES = (
     or_null(at_least("bucket_reso_steps", 8)),
     or_null(at_least("min_bucket_reso", 8)),
     or_null(at_least("max_bucket_reso", 8)),
+    one_of("resize_filter", RESIZE_FILTERS),
     at_least("variants", 1),
     or_null(at_least("repeats", 1)),
     at_least("batch_size", 1),

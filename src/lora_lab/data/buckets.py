@@ -34,13 +34,14 @@ def bucket_sizes(resolution: int, smallest: int, largest: int, step: int) -> lis
 
     Args:
         resolution: Side of the square whose area is the limit, in pixels.
-        smallest: Shortest side allowed, in pixels.
-        largest: Longest side allowed, in pixels.
+        smallest: Shortest side wanted, in pixels; rounded down to the step, as kohya does.
+        largest: Longest side wanted, in pixels; rounded up to the step.
         step: Sides are multiples of this, in pixels.
     """
+    smallest, largest = max(step, _floor(smallest, step)), _round_up(largest, step)
     square = resolution // step * step
     sizes = {(square, square)}
-    for width in range(_round_up(smallest, step), min(largest, resolution**2) + 1, step):
+    for width in range(smallest, min(largest, resolution**2) + 1, step):
         height = min(largest, resolution**2 // width // step * step)
         if height >= smallest:
             sizes |= {(width, height), (height, width)}

@@ -63,16 +63,32 @@ def open_image(path: Path) -> ImageFile:
 
 
 def load_pixels(
-    path: Path, placement: Placement, flip: bool, color: ColorChange | None = None
+    path: Path,
+    placement: Placement,
+    flip: bool,
+    color: ColorChange | None = None,
+    resize_filter: str = "area",
 ) -> Tensor:
     """Pixels of an image, turned as EXIF says, scaled, cropped and perhaps mirrored and coloured.
 
-    Transparent images lie on white; of an animation the first frame is read.
+    Transparent images lie on white; of an animation the first frame is read. An image is enlarged
+    by Lanczos with either filter, as in kohya's sd-scripts.
+
+    Args:
+        path: The image.
+        placement: Its scaling and crop.
+        flip: Whether it is mirrored.
+        color: Its change of colour.
+        resize_filter: How it is made smaller: area or lanczos.
 
     Returns:
         float32 in [-1, 1], (1, 3, H, W).
     """
-    image = placed(upright(path), placement, flip, Image.Resampling.LANCZOS)
+    whole = upright(path)
+    smaller = all(new <= old for new, old in zip(placement.scaled, whole.size, strict=True))
+    if resize_filter == "area" and smaller:
+        whole = shrunk_by_area(whole, placement.scaled)
+    image = placed(whole, placement, flip, Image.Resampling.LANCZOS)
     if color is not None:
         image = color.apply(image)
     pixels = torch.from_numpy(np.asarray(image, dtype=np.float32))  # (H, W, 3)
@@ -89,6 +105,38 @@ def upright(path: Path) -> Image.Image:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image.convert("RGB")
+
+
+def shrunk_by_area(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An image made smaller: each pixel is the mean of the area that it covers.
+
+    A pixel that is covered in part counts in part, as with OpenCV's INTER_AREA, which kohya uses;
+    PIL's BOX takes whole pixels.
+
+    Args:
+        image: 8-bit RGB.
+        size: Width and height, neither larger than the image's.
+    """
+    pixels = np.asarray(image, dtype=np.float64)  # (H, W, 3)
+    for axis, length in ((0, size[1]), (1, size[0])):
+        pixels = _means_along(pixels, axis, length)
+    return Image.fromarray(np.rint(pixels).astype(np.uint8))
+
+
+def _means_along(pixels: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """Means over equal parts of an axis, from the running sum at their fractional edges."""
+    before = pixels.shape[axis]
+    if length == before:
+        return pixels
+    sums = np.cumsum(pixels, axis=axis)
+    sums = np.concatenate([np.zeros_like(np.take(sums, [0], axis)), sums], axis=axis)
+    edges = np.arange(length + 1) * (before / length)
+    low = np.minimum(np.floor(edges).astype(int), before - 1)
+    shape = [1] * pixels.ndim
+    shape[axis] = length + 1
+    share = (edges - low).reshape(shape)
+    at_edges = np.take(sums, low, axis) * (1 - share) + np.take(sums, low + 1, axis) * share
+    return np.diff(at_edges, axis=axis) * (length / before)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -63,6 +63,7 @@ class LatentCache:
         flip: bool,
         color: ColorChange | None = None,
         precision: str = "float32",
+        resize_filter: str = "area",
     ) -> Posterior:
         """The latents of an image, from memory, from the folder, or from the VAE.
 
@@ -73,15 +74,22 @@ class LatentCache:
             flip: Whether the image is mirrored.
             color: Its change of colour, if any.
             precision: Number format of the encoding: float32, bfloat16 or float16.
+            resize_filter: How an image is made smaller: area or lanczos.
 
         Raises:
             LabError: The image can't be read, its latent isn't finite, or the folder isn't
                 writable.
         """
-        key = latent_key(base.vae_fingerprint, image, placement, flip, color, precision)
+        key = latent_key(
+            base.vae_fingerprint, image, placement, flip, color, precision, resize_filter
+        )
         if key not in self.memory:
             self.memory[key] = self._found_or_made(
-                key, base, image, lambda: load_pixels(image.path, placement, flip, color), precision
+                key,
+                base,
+                image,
+                lambda: load_pixels(image.path, placement, flip, color, resize_filter),
+                precision,
             )
         return self.memory[key]
 
@@ -175,11 +183,12 @@ def latent_key(
     flip: bool,
     color: ColorChange | None = None,
     precision: str = "float32",
+    resize_filter: str = "area",
 ) -> str:
     """64 hex digits over everything that the latent depends on."""
     parts = (
         *(LAYOUT, vae_fingerprint, image.sha256, precision),
-        *(placement.scaled, placement.crop, flip, color),
+        *(placement.scaled, placement.crop, flip, color, resize_filter),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 

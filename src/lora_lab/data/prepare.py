@@ -178,7 +178,11 @@ def _view(
     flip: bool,
 ) -> View:
     placement, color = change
-    posterior = cache.posterior(base, example.image, placement, flip, color, config.vae_precision)
+    posterior = cache.posterior(
+        *(base, example.image, placement, flip, color),
+        precision=config.vae_precision,
+        resize_filter=config.resize_filter,
+    )
     mask = None
     if example.mask is not None:
         mask = load_mask(example.mask, placement, flip, base.latent_factor)
