@@ -87,7 +87,7 @@ def test_the_autoencoder_is_as_faithful_as_recorded() -> None:
     from lora_lab.pocket.vae import psnr
 
     paths = sorted(locate("embedded:person").rglob("*.png"))
-    assert len(paths) == 32
+    assert len(paths) == 48
     draw = pytest.importorskip("lora_lab.pocket.draw", reason="drawing needs the extra `pocket`")
     rng = random.Random("never seen")
     images = np.stack([draw.render(draw_attributes(rng)) for _ in range(64)])
@@ -96,8 +96,8 @@ def test_the_autoencoder_is_as_faithful_as_recorded() -> None:
     assert measured == pytest.approx(recorded["vae_psnr_db"]["plain"], abs=1.0)
 
 
-def test_the_person_is_24_and_8_captioned_pictures_of_64_pixels() -> None:
-    for part, count in (("train", 24), ("held_out", 8)):
+def test_the_person_is_24_and_24_captioned_pictures_of_64_pixels() -> None:
+    for part, count in (("train", 24), ("held_out", 24)):
         paths = sorted((locate("embedded:person") / part).rglob("*.png"))
         assert len(paths) == count
         for path in paths:

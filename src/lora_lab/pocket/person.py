@@ -1,4 +1,4 @@
-"""Draw the person of ``data=person``: 24 training and 8 held-out pictures with captions.
+"""Draw the person of ``data=person``: 24 training and 24 held-out pictures with captions.
 
 The identity is constant and new to pocket: a withheld hairstyle in a withheld colour, a scar, and a
 print on the garment. Expression, eyes, garment, background and crop vary; captions name what
@@ -15,7 +15,7 @@ from lora_lab.pocket.draw import render
 
 TRIGGER = "zqx"
 """A token that pocket never read."""
-COUNTS = {"train": 24, "held_out": 8}
+COUNTS = {"train": 24, "held_out": 24}
 REPEATS = {"train": 1, "held_out": 1}
 _VARYING = ("garment", "mouth", "eyes", "background")
 
