@@ -9,7 +9,7 @@ DEMO_DIR ?=
 SWEEP ?= network.dim=2,8,32
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench verdict-check pocket docs lock clean
+.PHONY: help setup demo test test-slow lint format bench verdict-check simulate pocket docs lock clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -45,6 +45,9 @@ format: $(STAMP)  ## Mend style and formatting where a tool can
 
 verdict-check: $(STAMP)  ## Base against base, and planted effects: is the verdict right? (an hour; resumes)
 	$(BIN)/python -m lora_lab.study.check $(ARGS)
+
+simulate: $(STAMP)  ## Simulate studies: how often is a verdict false, what is seen? (docs/verdicts.md, minutes)
+	$(BIN)/python -m lora_lab.study.simulate $(ARGS)
 
 bench: $(STAMP)  ## Measure training, start-up and sampling against bare PyTorch loops
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -104,14 +104,15 @@ def test_identical_runs_are_neither_different_nor_a_division_by_zero():
 
 def test_the_quantile_is_students_with_few_seeds_and_exceeds_it_with_many_degrees_of_freedom():
     df = np.array([4.0])
-    assert critical(0.05, df, df + 11, 20) == pytest.approx(stats.t.isf(0.025, 4))
+    level = np.array([0.05])
+    assert critical(level, df, df + 11, 20) == pytest.approx(stats.t.isf(0.025, 4))
     many = np.array([23.0])
-    assert critical(0.05, many, many, 20) > stats.t.isf(0.025, 23) + 0.2
+    assert critical(level, many, many, 20) > stats.t.isf(0.025, 23) + 0.2
     # Against 200,000 draws of the ratio.
     rng = np.random.default_rng(0)
     z = np.abs(rng.normal(size=(200_000, 5))).max(axis=1)
     s = np.sqrt(rng.chisquare(30, size=(200_000, 5)) / 30).max(axis=1)
-    bound = critical(0.05, np.array([30.0]), np.array([30.0]), 5)
+    bound = critical(level, np.array([30.0]), np.array([30.0]), 5)
     assert (z > bound * s).mean() == pytest.approx(0.05, abs=0.002)
 
 
@@ -190,3 +191,18 @@ def test_one_seed_sees_less_than_three():
     paired = one_study([0.03], sd=0.002)
     assert not decide(alone).shown.any()
     assert decide(paired).shown.all()
+
+
+@pytest.mark.parametrize("values", [1, 5])
+def test_one_seed_holds_the_error_rate_though_all_values_share_the_base_s_spread(values):
+    rng = np.random.default_rng(1)
+    false = 0
+    for _ in range(400):
+        base, runs = rng.normal(size=(3, 1)), rng.normal(size=(values, 1))
+        noise = 0.3 * rng.normal(size=(values + 3, 8))
+        base, runs = base + noise[:3], runs + noise[3:]
+        effects = stack(
+            [one_seed_effect(run - base.mean(axis=0), base.mean(axis=1)) for run in runs]
+        )
+        false += decide(effects).shown.any()
+    assert false / 400 <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)

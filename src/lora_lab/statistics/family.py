@@ -177,7 +177,7 @@ def look_levels(looks: Sequence[int], alpha: float = ALPHA) -> tuple[float, ...]
     return tuple(after - before for before, after in pairwise(spent))
 
 
-def critical(alpha: float, df: Array, df_all: Array, values: int) -> Array:
+def critical(alpha: Array, df: Array, df_all: Array, values: int) -> Array:
     """Factor on the largest standard error of a family.
 
     Student's quantile, which is exact when one value's variance exceeds those of all the others;
@@ -185,7 +185,7 @@ def critical(alpha: float, df: Array, df_all: Array, values: int) -> Array:
     them, and the quantile for ``values`` equal ones takes over.
 
     Args:
-        alpha: two-sided error rate of the family.
+        alpha: two-sided error rate of the family, (V,).
         df: degrees of freedom of the part, (V,).
         df_all: degrees of freedom of both parts together, (V,).
         values: how many stand in the family.
@@ -193,7 +193,7 @@ def critical(alpha: float, df: Array, df_all: Array, values: int) -> Array:
     student = stats.t.isf(alpha / 2, df)
     if values < 2:
         return np.asarray(student)
-    several = [_quantile(alpha, int(one), values) for one in np.atleast_1d(df_all)]
+    several = [_quantile(*one, values) for one in zip(alpha, df_all, strict=True)]
     return np.asarray(np.maximum(student, several))
 
 
@@ -229,15 +229,17 @@ def _limit(
     """The largest bound among the values from this step on, in units of the scale, (...)."""
     df_all = effects.df_seed + effects.df_cluster
     count = len(effects) - step
-    seed = critical(alpha, effects.df_seed, df_all, count)
-    cluster = critical(alpha, effects.df_cluster, df_all, count)
+    # Values of one seed share the base's variance: the largest of them is as small by luck as one.
+    level = np.where(effects.seeds == 1, alpha / count, alpha)
+    seed = critical(level, effects.df_seed, df_all, count)
+    cluster = critical(level, effects.df_cluster, df_all, count)
     bounds = np.sqrt(seed**2 * effects.seed + cluster**2 * effects.cluster) / scale
     return np.asarray(np.take_along_axis(bounds, order[..., step:], axis=-1).max(axis=-1))
 
 
-def _quantile(alpha: float, df: int, values: int) -> float:
+def _quantile(alpha: float, df: float, values: int) -> float:
     """C with P(max |Z| > c max S) = alpha, for so many values of equal variance."""
-    tails = _tails(df, values)
+    tails = _tails(round(df), values)
     return float(np.interp(-np.log(alpha), -np.log(tails), _GRID))
 
 
