@@ -9,7 +9,7 @@ DEMO_DIR ?=
 SWEEP ?= network.dim=2,8,32
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench verdict-check simulate pocket docs lock clean
+.PHONY: help setup demo test test-slow lint format bench verdict-check simulate torture fuzz soak pocket docs lock clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -48,6 +48,15 @@ verdict-check: $(STAMP)  ## Base against base, and planted effects: is the verdi
 
 simulate: $(STAMP)  ## Simulate studies: how often is a verdict false, what is seen? (docs/verdicts.md, minutes)
 	$(BIN)/python -m lora_lab.study.simulate $(ARGS)
+
+torture: $(STAMP)  ## Kill trainings, sweeps and drawings at random and compare (ARGS="--kills 50 --seed 7")
+	PYTHONPATH=tests $(BIN)/python -m reliability.torture $(ARGS)
+
+fuzz: $(STAMP)  ## Feed mutated input to every reader (ARGS="--cases 100000")
+	PYTHONPATH=tests $(BIN)/python -m reliability.fuzz $(ARGS)
+
+soak: $(STAMP)  ## Long runs: 20,000 steps, 200 runs, a report of 1,000 runs (hours)
+	PYTHONPATH=tests $(BIN)/python -m reliability.soak $(ARGS)
 
 bench: $(STAMP)  ## Measure training, start-up and sampling against bare PyTorch loops
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -70,7 +70,7 @@ def _problem(override: Override, conf: Path, schema: type) -> str | None:
     """Returns what is wrong with one value; None when it is right by itself."""
     key, value = override.key_or_group, str(override.input_line).partition("=")[2]
     kinds = leaf_types(schema)
-    if (conf / key).is_dir():
+    if key in _groups(conf):
         return _group_problem(override, value, conf)
     if key in kinds and override.is_add():
         return f"{key} is there already; leave out the +: {key}={value}"
@@ -81,6 +81,11 @@ def _problem(override: Override, conf: Path, schema: type) -> str | None:
     if children:
         return f"{key} holds several settings, got {value}; set one of {', '.join(children)}"
     return f"{key} is not a setting, got {value}; {suggest(key, schema)}"
+
+
+def _groups(conf: Path) -> set[str]:
+    """Returns the names of the config groups: a key is looked up there, never opened as a path."""
+    return {path.relative_to(conf).as_posix() for path in conf.rglob("*") if path.is_dir()}
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -1,0 +1,1 @@
+"""Attacks on LoRA Lab that anyone can run (docs/reliability.md)."""

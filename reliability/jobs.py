@@ -1,0 +1,162 @@
+"""What is attacked: commands on a tiny model, each small enough to be run again and again.
+
+The model has random weights and 1.5 MB, the person is a few drawn circles (tests/tiny_model.py and
+tests/tiny_person.py), so a job takes a moment once the libraries are loaded.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiny_model import make_tiny_base
+from tiny_person import make_tiny_person
+
+TRAIN, SAMPLE, STUDY = "train", "sample", "study"
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What every job reads; nothing of it is written to after it was made."""
+
+    base: Path
+    person: Path
+    run: Path
+    """A complete run, for the jobs that draw."""
+    sweep: Path
+    """A complete sweep, for the jobs that build a report."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command, and how its folder looks before it."""
+
+    name: str
+    command: str
+    """``train``, ``sample`` or ``study``."""
+    arguments: Callable[[Materials, Path], list[str]]
+    """From the materials and the job's own folder to its command line."""
+    prepare: Callable[[Materials, Path], None] = lambda materials, folder: None
+    """Puts into the folder what the command finds there."""
+    moments: tuple[str, ...] = ()
+    """Patterns of files whose first appearance is a moment to strike, beside random times."""
+    alone: bool = True
+    """Whether all work is done in one process, which can be forked from a loaded one."""
+
+
+def _training(materials: Materials) -> list[str]:
+    return [
+        f"model.checkpoint={materials.base}",
+        f"data.dir={materials.person}",
+        *("data.resolution=32", "network.dim=4", "epochs=4", "save_every=0.25", "seed=7"),
+        *("trainer.threads=1", "callbacks.progress=false", "metrics.enabled=false"),
+        f"sampling.checkpoints=['{materials.base}']",
+        *("sampling.width=32", "sampling.height=32", "sampling.steps=2", "study.reuse_from=null"),
+    ]
+
+
+def _sweep(materials: Materials, folder: Path, *more: str) -> list[str]:
+    values = ["-m", "network.dim=2,4", "epochs=1", "save_every=0.5", "study.base_runs=2"]
+    changed = {argument.split("=")[0] for argument in values}
+    kept = [a for a in _training(materials) if a.split("=")[0] not in changed]
+    return [*values, *kept, f"hydra.sweep.dir={folder / 'sweep'}", *more]
+
+
+def _copied(part: str) -> Callable[[Materials, Path], None]:
+    def copy(materials: Materials, folder: Path) -> None:
+        shutil.copytree(getattr(materials, part), folder / part)
+
+    return copy
+
+
+def _sweep_without_report(materials: Materials, folder: Path) -> None:
+    _copied("sweep")(materials, folder)
+    shutil.rmtree(folder / "sweep" / "report")
+
+
+JOBS = (
+    Job(
+        "training",
+        TRAIN,
+        lambda m, folder: [*_training(m), f"hydra.run.dir={folder / 'run'}"],
+        moments=("run/run.json", "run/lora/.*step00000008*", "run/.last.ckpt*", "run/metrics.csv"),
+    ),
+    Job(
+        "training with accumulation and Prodigy",
+        TRAIN,
+        lambda m, folder: [
+            *_training(m),
+            *("optimizer=prodigy", "trainer.accumulate_grad_batches=2"),
+            f"hydra.run.dir={folder / 'run'}",
+        ],
+        moments=("run/lora/.*.tmp", "run/last.ckpt"),
+    ),
+    Job(
+        "writing the latent cache",
+        TRAIN,
+        lambda m, folder: [
+            *_training(m),
+            *(f"data.cache_dir={folder / 'cache'}", f"hydra.run.dir={folder / 'run'}"),
+        ],
+        moments=("cache/*", "cache/**/*.safetensors"),
+    ),
+    Job(
+        "drawing grids",
+        SAMPLE,
+        lambda m, folder: [
+            f"run={folder / 'run'}",
+            f"sampling.checkpoints=['{m.base}']",
+            *("sampling.width=32", "sampling.height=32", "sampling.steps=2"),
+        ],
+        prepare=_copied("run"),
+        moments=("run/images/**/*.png", "run/grids/*"),
+    ),
+    Job(
+        "building a report",
+        STUDY,
+        lambda m, folder: [str(folder / "sweep")],
+        prepare=_sweep_without_report,
+        moments=("sweep/report/*.png", "sweep/report/.index.html*"),
+    ),
+    Job(
+        "a sweep with its grids, scores and report",
+        TRAIN,
+        lambda m, folder: _sweep(m, folder),
+        moments=("sweep/sweep.json", "sweep/**/lora/*.safetensors", "sweep/report"),
+    ),
+    Job(
+        "a sweep in a stack",
+        TRAIN,
+        lambda m, folder: _sweep(m, folder, "hydra/launcher=stacked"),
+        moments=("sweep/**/last.ckpt", "sweep/**/lora/*.safetensors"),
+    ),
+    Job(
+        "a sweep through joblib",
+        TRAIN,
+        lambda m, folder: _sweep(m, folder, "hydra/launcher=joblib"),
+        moments=("sweep/sweep.json", "sweep/**/lora/*.safetensors"),
+        alone=False,
+    ),
+    Job(
+        "a sweep through submitit",
+        TRAIN,
+        lambda m, folder: _sweep(
+            m, folder, "hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"
+        ),
+        moments=("sweep/sweep.json", "sweep/**/lora/*.safetensors"),
+        alone=False,
+    ),
+)
+"""Ray is left out: killing its workers means killing a cluster that outlives the command."""
+
+
+def make_materials(folder: Path) -> Materials:
+    """Makes what jobs read; the complete run and sweep are added by the caller."""
+    base, person = folder / "base", folder / "person"
+    if not (base / "model_index.json").exists():
+        shutil.rmtree(base, ignore_errors=True)
+        make_tiny_base(base)
+    if not (person / "held_out").exists():
+        shutil.rmtree(person, ignore_errors=True)
+        make_tiny_person(person)
+    return Materials(base, person, folder / "run", folder / "sweep")
