@@ -8,7 +8,8 @@ import torch
 
 from lora_lab.checkpoint.base_model import BaseModel, encode_prompt_hidden, load_base
 from lora_lab.data.tokens import CaptionTokens, caption_tokens, tokenize
-from lora_lab.prompts import apply_weights
+from lora_lab.prompts import apply_weights, parse_prompt
+from lora_lab.prompts import tokenize as prompt_tokens
 from lora_lab.text.caption_encoder import CaptionEncoder, encode_captions
 from train_setup import data_config
 
@@ -66,6 +67,49 @@ def test_a_weight_changes_its_own_words_and_the_mean_stays(base):
     assert not torch.equal(plain, heavy)
     assert torch.equal(
         tokens(base, "zqx person, red", weighted_captions=True).input_ids, heavy_tokens.input_ids
+    )
+
+
+def test_without_the_mean_weights_multiply_alone_as_in_sd_scripts(base):
+    one = tokens(base, "zqx person, (red:1.5)", weighted_captions=True, max_token_length=150)
+    assert one.weights is not None
+    ids, weights = one.input_ids[None], one.weights[None]
+    plain = encode_captions(base.text_encoder, ids, None, 2)[0]
+    multiplied = encode_captions(base.text_encoder, ids, weights, 2, restore_mean=False)[0]
+    spread = torch.cat([torch.ones(1), one.weights[:, 1:-1].flatten(), torch.ones(1)])
+    torch.testing.assert_close(multiplied, plain * spread[:, None])
+
+
+def test_the_mean_is_restored_only_when_asked(base, monkeypatch):
+    one = tokens(base, "zqx person, (red:1.5)", weighted_captions=True)
+    assert one.weights is not None
+    bias = base.text_encoder.final_layer_norm.bias
+    monkeypatch.setattr(bias, "data", bias.data + 1)  # else the means are 0, and nothing to restore
+    arguments = (base.text_encoder, one.input_ids[None], one.weights[None], 2)
+    plain = encode_captions(*arguments[:2], None, 2)
+    assert encode_captions(*arguments).mean() == pytest.approx(float(plain.mean()), rel=1e-4)
+    multiplied = encode_captions(*arguments, restore_mean=False)
+    assert float(multiplied.mean() / plain.mean()) > 1.005
+
+
+@pytest.mark.parametrize(
+    ("typed", "plain"),
+    [
+        ("zqx\u2019s \u201cred\u201d hat", 'zqx\'s "red" hat'),
+        ("o\ufb03ce, \ufb02oor", "office, floor"),
+        ("\uff52\uff45\uff44 person", "red person"),
+        ("cafe\u0301 person", "café person"),
+    ],
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_typographers_letters_are_read_as_plain_ones(base, typed, plain, weighted):
+    """What ftfy does for OpenAI's tokenizer, and so for the web UI and kohya."""
+    options = {"weighted_captions": weighted}
+    found = tokens(base, typed, **options).input_ids
+    assert torch.equal(found, tokens(base, plain, **options).input_ids)
+    assert torch.equal(
+        prompt_tokens(parse_prompt(typed), base.tokenizer).input_ids,
+        prompt_tokens(parse_prompt(plain), base.tokenizer).input_ids,
     )
 
 

@@ -142,6 +142,21 @@ def test_the_table_names_the_images_to_look_at(report):
     assert "1 with an incomplete last batch" in text or "2 with an incomplete last batch" in text
 
 
+def test_what_is_not_read_stands_in_the_table_and_on_the_page(config, base, tmp_path):
+    concept = next((Path(config.data.dir) / "train").glob("3_*"))
+    (concept / "nobody<b>.txt").write_text("zqx person")
+    try:
+        report = gather(config, base)
+    finally:
+        (concept / "nobody<b>.txt").unlink()
+    name = "train/3_zqx person/nobody<b>.txt"
+    assert [left.path for left in report.leftovers] == [name]
+    assert f"not read: {name}: a caption without its image" in table(report)
+    write_report(report, tmp_path / "out")
+    page = (tmp_path / "out" / "data_report.html").read_text(encoding="utf-8")
+    assert "nobody&lt;b&gt;.txt" in page
+
+
 def test_the_command_leaves_a_report_and_trains_nothing(
     tiny_base, tiny_person, tmp_path, monkeypatch
 ):

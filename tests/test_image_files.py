@@ -1,5 +1,6 @@
 """Images of every kind come out as the same 8-bit RGB."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from lora_lab.data.buckets import Placement, crop_at
+from lora_lab.data.concepts import is_image
 from lora_lab.data.images import ColorChange, load_pixels, open_image, shrunk_by_area, upright
 from lora_lab.data.masks import MaskFile, load_mask, mask_path, open_mask
 from lora_lab.errors import LabError
@@ -111,6 +113,28 @@ def test_a_mask_covers_the_pixels_that_its_image_shows(picture):
     seen = load_pixels(picture, placement, flip=True)[:, 1:2]  # green: -1 red, 1 white
     weights = load_mask(mask_of(picture), placement, flip=True, latent_factor=1)
     assert (seen[0] / 2 + 0.5 - weights).abs().max() < 0.2
+
+
+def test_avif_and_heic_are_read_as_phones_write_them(tmp_path):
+    """Within the loss of their compression; HEIC by the package pillow-heif."""
+    drawn = Image.new("RGB", (64, 32), "red")
+    drawn.paste("blue", (32, 0, 64, 32))
+    drawn.save(tmp_path / "a.avif", quality=95)
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.from_pillow(drawn).save(tmp_path / "a.HEIC", quality=95)
+    for name in ("a.avif", "a.HEIC"):
+        assert is_image(tmp_path / name)
+        assert open_image(tmp_path / name).size == (64, 32)
+        found = np.asarray(upright(tmp_path / name), dtype=int)
+        assert np.abs(found[:, 4:28] - (255, 0, 0)).mean() < 8
+        assert np.abs(found[:, 36:60] - (0, 0, 255)).mean() < 8
+
+
+def test_heic_without_its_package_is_refused_with_the_way_out(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(LabError, match=r"a\.heic: \.heic needs the package pillow-heif"):
+        open_image(tmp_path / "a.heic")
 
 
 @pytest.mark.parametrize("size", [(32, 16), (37, 19), (64, 11), (1, 1)])

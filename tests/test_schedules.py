@@ -9,7 +9,7 @@ from transformers.optimization import get_inverse_sqrt_schedule
 
 from lora_lab.config.schedule import SCHEDULES
 from lora_lab.errors import ConfigError
-from lora_lab.optimizers.schedules import build_schedule, factor
+from lora_lab.optimizers.schedules import build_schedule, factor, warmup_steps
 from train_setup import SCHEDULE
 
 
@@ -92,3 +92,8 @@ def test_schedule_multiplies_the_rate_of_every_group():
     optimizer.step()
     schedule.step()
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.75, 0.075])
+
+
+def test_a_share_of_the_warm_up_is_cut_to_whole_steps_as_in_sd_scripts():
+    config = replace(SCHEDULE, warmup_share=0.1)
+    assert [warmup_steps(config, total) for total in (9, 15, 19, 20, 1100)] == [0, 1, 1, 2, 110]

@@ -8,6 +8,7 @@ from lora_lab.config.rules import Rule, at_least, one_of, or_null, shown, text
 LATENTS = ("mean", "sample")
 PRECISIONS = ("float32", "bfloat16", "float16")
 RESIZE_FILTERS = ("area", "lanczos")
+CAPTION_LINES = ("all", "first")
 TOKEN_LENGTHS = (75, 150, 225)
 
 
@@ -51,6 +52,8 @@ class DataConfig:
     """How often an epoch shows each image; >= 1; null: the number in the folder's name."""
     batch_size: int
     """Images in a training step; >= 1."""
+    caption_lines: str
+    """Lines of a caption file that are read: all, joined by spaces, or the first, as kohya."""
     caption_extension: str
     """File extension of the captions, with its dot, such as .txt."""
     trigger: str | None
@@ -69,6 +72,8 @@ class DataConfig:
     """Share of a caption's parts, but the kept ones, left out each time; >= 0, <= 1."""
     weighted_captions: bool
     """Read (x:1.3) and [x] in captions as weights, as the web UI does; true or false."""
+    restore_mean: bool
+    """Bring the mean of weighted captions back, as the web UI does and kohya no more does."""
     max_token_length: int
     """Tokens of a caption that are read, in chunks of 75; 75, 150 or 225."""
     latents: str
@@ -96,6 +101,7 @@ RULES = (
     at_least("variants", 1),
     or_null(at_least("repeats", 1)),
     at_least("batch_size", 1),
+    one_of("caption_lines", CAPTION_LINES),
     Rule(
         "caption_extension",
         "a dot and letters or digits, such as .txt",

@@ -32,6 +32,8 @@ class Caption:
     """Whether the folder's name stands in for a missing file."""
     unread: Path | None = None
     """A caption file with another extension, where the folder's name stands in."""
+    lines: int = 1
+    """Lines of the file that hold something."""
 
 
 def folder_meaning(folder: Path) -> tuple[int, str]:
@@ -50,7 +52,11 @@ def folder_meaning(folder: Path) -> tuple[int, str]:
 
 
 def read_caption(
-    image: Path, extension: str, class_text: str, listed: str | None = None
+    image: Path,
+    extension: str,
+    class_text: str,
+    listed: str | None = None,
+    lines: str = "all",
 ) -> Caption:
     """The caption of an image.
 
@@ -59,6 +65,7 @@ def read_caption(
         extension: Of the caption file that lies beside it, e.g. ``.txt``.
         class_text: What an image without a caption file is called.
         listed: What metadata.jsonl says, if it names the image.
+        lines: Which lines of the file are read: ``all``, joined by spaces, or ``first``.
 
     Raises:
         LabError: The file is empty or isn't UTF-8, or metadata.jsonl says something else.
@@ -70,28 +77,29 @@ def read_caption(
         others = (image.with_suffix(other) for other in CAPTION_EXTENSIONS)
         unread = next((other for other in others if other.is_file()), None)
         return Caption(class_text, from_folder=True, unread=unread)
-    text = _caption_text(path, class_text)
+    found = _caption_lines(path, class_text)
+    text = found[0] if lines == "first" else " ".join(found)
     if listed is not None and listed != text:
         raise LabError(
             f"{path} says {text!r}, metadata.jsonl says {listed!r}; remove one of the two"
         )
-    return Caption(text, from_folder=False)
+    return Caption(text, from_folder=False, lines=len(found))
 
 
-def _caption_text(path: Path, class_text: str) -> str:
+def _caption_lines(path: Path, class_text: str) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise LabError(
             f"{path}: a caption must be UTF-8, byte {error.start} is not; save the file as UTF-8"
         ) from error
-    text = " ".join(text.split())
-    if not text:
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    if not lines:
         raise LabError(
             f"{path}: the caption file is empty; write a caption or delete the file, "
             f"then the image is called {class_text!r}"
         )
-    return text
+    return lines
 
 
 def with_trigger(text: str, trigger: str | None) -> str:

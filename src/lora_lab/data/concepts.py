@@ -15,7 +15,7 @@ from lora_lab.errors import LabError
 
 log = logging.getLogger(__name__)
 
-IMAGE_EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+IMAGE_EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".heic", ".heif"}
 RESERVED = ("train", "held_out", "reg", MASKS)
 """Folders of a data folder that are no concepts."""
 

@@ -15,6 +15,7 @@ from lora_lab.data.captions import Caption, read_caption, with_trigger
 from lora_lab.data.concepts import IMAGE_EXTENSIONS, RESERVED, Concept, find_concepts, is_image
 from lora_lab.data.examples import Example, Examples
 from lora_lab.data.images import open_image
+from lora_lab.data.leftovers import tell_leftovers
 from lora_lab.data.masks import mask_path, open_mask
 from lora_lab.data.regularization import match_repeats
 from lora_lab.errors import ConfigError, LabError
@@ -94,14 +95,32 @@ def scan(folder: Path, config: DataConfig, is_reg: bool = False) -> list[Example
             f"{', '.join(sorted(IMAGE_EXTENSIONS))} files there"
         )
     _refuse_unread_captions(examples, config)
+    tell_leftovers(folder, config.caption_extension)
+    _tell_several_lines(examples, config)
     return examples
+
+
+def _tell_several_lines(examples: list[Example], config: DataConfig) -> None:
+    several = [example.key for example in examples if example.caption.lines > 1]
+    if several:
+        read, other = (
+            ("the first is read, the rest is left out", "all reads every line")
+            if config.caption_lines == "first"
+            else ("they are joined", "first reads the first alone, as kohya does")
+        )
+        log.warning(
+            "%d of %d captions have several lines (such as that of %s): %s; data.caption_lines=%s",
+            *(len(several), len(examples), several[0], read, other),
+        )
 
 
 def _example(
     path: Path, concept: Concept, folder: Path, config: DataConfig, is_reg: bool
 ) -> Example:
     listed = concept.listed.get(path)
-    caption = read_caption(path, config.caption_extension, concept.class_text, listed)
+    caption = read_caption(
+        path, config.caption_extension, concept.class_text, listed, config.caption_lines
+    )
     image = open_image(path)
     mask = mask_path(path, folder.parent if folder.name in RESERVED else folder)
     prefix = "reg/" if is_reg else ""

@@ -44,12 +44,35 @@ class ColorChange:
         return Image.merge("HSV", (hue, saturation, value.point(bent))).convert("RGB")
 
 
+HEIC = (".heic", ".heif")
+"""What phones write; read with the package pillow-heif."""
+
+
+def _learn_heic(path: Path) -> None:
+    """Teach PIL to read HEIC where a file needs it.
+
+    Raises:
+        LabError: The package is missing.
+    """
+    if path.suffix.lower() not in HEIC:
+        return
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise LabError(
+            f"{path}: {path.suffix} needs the package pillow-heif: pip install 'lora-lab[heic]', "
+            "or save the image as PNG"
+        ) from None
+    register_heif_opener()
+
+
 def open_image(path: Path) -> ImageFile:
     """Read an image once, to the last byte; of an animation the first frame.
 
     Raises:
-        LabError: It isn't an image, or it is cut off.
+        LabError: It isn't an image, it is cut off, or its format needs a package.
     """
+    _learn_heic(path)
     try:
         with Image.open(path) as image:
             image.load()
@@ -97,6 +120,7 @@ def load_pixels(
 
 def upright(path: Path) -> Image.Image:
     """The first frame of an image file as 8-bit RGB, turned as EXIF says, transparency on white."""
+    _learn_heic(path)
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits of grey: convert() would cut them off at 255

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from lora_lab.config import DataConfig
-from lora_lab.prompts import parse_prompt
+from lora_lab.prompts import parse_prompt, token_ids
 
 CHUNK = 75
 
@@ -57,20 +57,12 @@ def _with_ends(flat: Tensor, tokenizer: CLIPTokenizer, start: float, end: float)
 def token_weights(tokenizer: CLIPTokenizer, text: str, weighted: bool) -> list[tuple[int, float]]:
     """All tokens of a caption, without ends, each with its weight."""
     pieces = [piece for piece in parse_prompt(text).pieces if piece] if weighted else [(text, 1.0)]
-    return [
-        (token, weight)
-        for piece, weight in pieces
-        for token in tokenizer(piece, add_special_tokens=False, verbose=False).input_ids
-    ]
+    return [(token, weight) for piece, weight in pieces for token in token_ids(tokenizer, piece)]
 
 
 def tokenize(tokenizer: CLIPTokenizer, text: str) -> Tensor:
     """Token ids padded and cut to the model's length, int64, (L,)."""
-    encoded = tokenizer(
-        text,
-        padding="max_length",
-        truncation=True,
-        max_length=tokenizer.model_max_length,
-        return_tensors="pt",
-    )
-    return encoded.input_ids[0]
+    length = int(tokenizer.model_max_length)
+    ids = [tokenizer.bos_token_id, *token_ids(tokenizer, text)[: length - 2]]
+    ids.append(tokenizer.eos_token_id)
+    return torch.tensor(ids + [tokenizer.pad_token_id] * (length - len(ids)))

@@ -7,11 +7,13 @@ from math import ceil
 from PIL import Image
 
 from lora_lab.checkpoint.base_model import BaseModel
+from lora_lab.checkpoint.embedded import locate
 from lora_lab.config import TrainConfig
 from lora_lab.data.buckets import Placement
 from lora_lab.data.examples import Example, Examples, folder_counts
-from lora_lab.data.folders import find_examples
+from lora_lab.data.folders import find_examples, image_folder
 from lora_lab.data.images import placed, upright
+from lora_lab.data.leftovers import Leftover, find_leftovers
 from lora_lab.data.prepare import allowed_buckets, bucket_step, find_placement
 from lora_lab.data.truncation import token_counts
 from lora_lab.data_report.quality import BLURRED, laplacian_variance, near_groups, perceptual_hash
@@ -37,6 +39,8 @@ class ImageFacts:
     """Variance of the Laplacian, in training size."""
     caption: str
     caption_from_folder: bool
+    caption_lines: int
+    """Lines of the caption file that hold something."""
     tokens: int
     has_mask: bool
     findings: tuple[str, ...]
@@ -70,6 +74,8 @@ class DataReport:
     steps_per_epoch: int
     images: list[ImageFacts]
     buckets: list[BucketFacts]
+    leftovers: list[Leftover]
+    """Files and folders that no run reads."""
     duplicates: list[list[str]]
     """Groups of images that are nearly the same, each as ``part: key``."""
 
@@ -86,6 +92,7 @@ class DataReport:
 DUPLICATE, LEAKED = "nearly a duplicate", "held out and trained on alike"
 TOO_LONG, NO_CAPTION = "caption cut off", "no caption file"
 SMALL, BLURRY, CROPPED = "enlarged", "blurred", "much cropped"
+LINES = "caption of several lines"
 MUCH = 0.25
 """A crop that takes away more than this share is told."""
 
@@ -127,8 +134,23 @@ def gather(config: TrainConfig, base: BaseModel) -> DataReport:
         steps_per_epoch=ceil(batches / config.trainer.accumulate_grad_batches),
         images=images,
         buckets=buckets,
+        leftovers=_leftovers(config),
         duplicates=[[f"{parts[i][0]}: {parts[i][1].key}" for i in group] for group in groups],
     )
+
+
+def _leftovers(config: TrainConfig) -> list[Leftover]:
+    """What is not read in the folders of training, regularisation and held-out images."""
+    root = locate(config.data.dir)
+    folders = [image_folder(root)]
+    for given, name in ((config.data.reg_dir, "reg"), (config.data.held_out_dir, "held_out")):
+        folders.append(locate(given) if given is not None else root / name)
+    return [
+        Leftover(f"{folder.name}/{left.path}", left.why)
+        for folder in folders
+        if folder.is_dir()
+        for left in find_leftovers(folder, config.data.caption_extension)
+    ]
 
 
 def parts_of(examples: Examples) -> list[tuple[str, Example]]:
@@ -155,6 +177,7 @@ def _image_facts(
         sharpness=laplacian_variance(seen),
         caption=example.caption.text,
         caption_from_folder=example.caption.from_folder,
+        caption_lines=example.caption.lines,
         tokens=tokens,
         has_mask=example.mask is not None,
         findings=(),
@@ -169,6 +192,7 @@ def _findings(
         (LEAKED, held_and_trained),
         (DUPLICATE, group_size > 1 and not held_and_trained),
         (TOO_LONG, facts.tokens > config.data.max_token_length),
+        (LINES, facts.caption_lines > 1),
         (NO_CAPTION, facts.caption_from_folder and facts.part == "train"),
         (SMALL, facts.enlarged > 1.0 + 1e-9),
         (BLURRY, facts.sharpness < BLURRED),

@@ -66,7 +66,8 @@ def summary(report: DataReport) -> list[tuple[str, str]]:
         ("caption tokens", _tokens_text(report)),
     ]
     found = [f"{count} {finding}" for finding, count in report.findings().items()]
-    return [*lines, ("to look at", ", ".join(found) or "nothing")]
+    left = f"{len(report.leftovers)} files or folders" if report.leftovers else "nothing"
+    return [*lines, ("not read", left), ("to look at", ", ".join(found) or "nothing")]
 
 
 def _buckets_text(report: DataReport) -> str:
@@ -92,4 +93,7 @@ def table(report: DataReport) -> str:
     lines += [f"  {image.part} {image.key}: {', '.join(image.findings)}" for image in flagged[:10]]
     if len(flagged) > 10:
         lines.append(f"  and {len(flagged) - 10} more, see {PAGE}")
+    lines += [f"  not read: {left.path}: {left.why}" for left in report.leftovers[:10]]
+    if len(report.leftovers) > 10:
+        lines.append(f"  and {len(report.leftovers) - 10} more that are not read, see {PAGE}")
     return "\n".join(lines) + "\n"

@@ -55,8 +55,8 @@ def factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
 
 
 def warmup_steps(config: ScheduleConfig, total_steps: int) -> int:
-    """Steps of the warm-up, whether given as such or as a share of the run."""
-    return config.warmup_steps or round(config.warmup_share * total_steps)
+    """Steps of the warm-up, given as such, or as a share of the run cut to whole steps as kohya."""
+    return config.warmup_steps or int(config.warmup_share * total_steps)
 
 
 def build_schedule(optimizer: Optimizer, config: ScheduleConfig, total_steps: int) -> LambdaLR:

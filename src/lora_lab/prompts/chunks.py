@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from ftfy import fix_text
 from torch import Tensor
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
@@ -51,6 +52,17 @@ class _Chunk:
     last_comma: int | None = None
 
 
+def token_ids(tokenizer: CLIPTokenizer, text: str) -> list[int]:
+    """All tokens of a text, without ends.
+
+    The text is cleaned by ftfy first, as OpenAI's own tokenizer does and with it the web UI and
+    kohya: curly quotes become straight, ligatures letters, wide letters narrow ones.
+    """
+    cleaned = fix_text(text)
+    # verbose=False: the text may be longer than 77 tokens, it is cut later
+    return tokenizer(cleaned, add_special_tokens=False, verbose=False).input_ids
+
+
 def tokenize(
     parsed: ParsedPrompt, tokenizer: CLIPTokenizer, embeddings: Sequence[Embedding] = ()
 ) -> Chunks:
@@ -71,8 +83,7 @@ def tokenize(
         if piece is None:
             chunks.append(_Chunk())
             continue
-        # verbose=False: the prompt may be longer than 77 tokens, it is cut here.
-        tokens = tokenizer(piece[0], add_special_tokens=False, verbose=False).input_ids
+        tokens = token_ids(tokenizer, piece[0])
         position = 0
         while position < len(tokens):
             position += _take(chunks, tokens, position, piece[1], comma, known)
@@ -87,7 +98,7 @@ def _by_first_token(
     """First token of a name -> (tokens of the name, embedding), the longest first."""
     known: dict[int, list[tuple[list[int], Embedding]]] = {}
     for embedding in embeddings:
-        ids = tokenizer(embedding.name, add_special_tokens=False).input_ids
+        ids = token_ids(tokenizer, embedding.name)
         if ids:
             known.setdefault(ids[0], []).append((ids, embedding))
     for entries in known.values():

@@ -18,7 +18,11 @@ MAX_KEPT_BYTES = 512 * 2**20
 
 
 def encode_captions(
-    text_encoder: CLIPTextModel, input_ids: Tensor, weights: Tensor | None, clip_skip: int
+    text_encoder: CLIPTextModel,
+    input_ids: Tensor,
+    weights: Tensor | None,
+    clip_skip: int,
+    restore_mean: bool = True,
 ) -> Tensor:
     """Hidden states of captions; those of chunks are joined as kohya joins them.
 
@@ -29,6 +33,7 @@ def encode_captions(
         input_ids: int64, (B, L) or (B, T, L).
         weights: What each token's hidden state is multiplied by, (B, T, L); None: 1.
         clip_skip: Which hidden state from the end; 1 is the last layer.
+        restore_mean: Whether weights leave the mean of each chunk as it was.
 
     Returns:
         (B, L, D), or (B, T * (L - 2) + 2, D).
@@ -38,7 +43,8 @@ def encode_captions(
     count, chunks, length = input_ids.shape
     hidden = encode_prompt_hidden(text_encoder, input_ids.flatten(0, 1), clip_skip)  # (B*T, L, D)
     if weights is not None:
-        hidden = apply_weights(hidden, weights.flatten(0, 1))
+        flat = weights.flatten(0, 1)
+        hidden = apply_weights(hidden, flat) if restore_mean else hidden * flat[..., None]
     hidden = hidden.view(count, chunks, length, -1)
     middle = hidden[:, :, 1:-1].flatten(1, 2)
     return torch.cat([hidden[:, 0, :1], middle, hidden[:, -1, -1:]], dim=1)
@@ -51,10 +57,14 @@ class CaptionEncoder:
         clip_skip: Which hidden state from the end; 1 is the last layer.
         frozen: Whether the text encoder stays as it is.
         keep: Whether answers are kept; they are the same bytes either way.
+        restore_mean: Whether weights leave the mean of each chunk as it was.
     """
 
-    def __init__(self, clip_skip: int, frozen: bool, keep: bool = True) -> None:
+    def __init__(
+        self, clip_skip: int, frozen: bool, keep: bool = True, restore_mean: bool = True
+    ) -> None:
         self.clip_skip = clip_skip
+        self.restore_mean = restore_mean
         self.frozen = frozen
         self.keep = keep
         self.kept: dict[bytes, Tensor] = {}
@@ -65,13 +75,20 @@ class CaptionEncoder:
     ) -> Tensor:
         """Hidden states of captions; see ``encode_captions``."""
         if not self.frozen:
-            return encode_captions(text_encoder, input_ids, weights, self.clip_skip)
+            return self._encoded(text_encoder, input_ids, weights)
         rows = []
         for index in range(len(input_ids)):
             one = slice(index, index + 1)
             row_weights = None if weights is None else weights[one]
             rows.append(self._one(text_encoder, input_ids[one], row_weights))
         return torch.cat(rows)
+
+    def _encoded(
+        self, text_encoder: CLIPTextModel, input_ids: Tensor, weights: Tensor | None
+    ) -> Tensor:
+        return encode_captions(
+            text_encoder, input_ids, weights, self.clip_skip, restore_mean=self.restore_mean
+        )
 
     def _one(
         self, text_encoder: CLIPTextModel, input_ids: Tensor, weights: Tensor | None
@@ -82,7 +99,7 @@ class CaptionEncoder:
         if key in self.kept:
             return self.kept[key]
         with torch.no_grad():
-            hidden = encode_captions(text_encoder, input_ids, weights, self.clip_skip)
+            hidden = self._encoded(text_encoder, input_ids, weights)
         size = hidden.numel() * hidden.element_size()
         if self.keep and self.kept_bytes + size <= MAX_KEPT_BYTES:
             self.kept[key] = hidden

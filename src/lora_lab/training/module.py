@@ -58,7 +58,9 @@ class LoRAModule(pl.LightningModule):
         alphas_cumprod = training_alphas(base, config.objective)  # (T,)
         self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
         frozen = not config.network.train_text_encoder
-        self.captions = CaptionEncoder(config.model.clip_skip, frozen)
+        self.captions = CaptionEncoder(
+            config.model.clip_skip, frozen, restore_mean=config.data.restore_mean
+        )
         self.trained: dict[str, list[Parameter]] = {}
         """What the optimizer steps over, by part: one flat tensor, or the part's own tensors."""
         self.optimizer: Optimizer | None = None
