@@ -60,6 +60,6 @@ def tiny_arguments(base: Path, person: Path) -> list[str]:
         "sampling.width=32",
         "sampling.height=32",
         "sampling.steps=2",
-        "study.base_runs=2",
+        "study.seeds=2",
         "metrics.enabled=false",
     ]

@@ -43,21 +43,84 @@ def record(folder: Path) -> dict[str, Any]:
 def tensor_files(folder: Path) -> dict[str, int]:
     """Final LoRA files and when they were written."""
     return {
-        path.parts[-3]: path.stat().st_mtime_ns for path in folder.glob("*/lora/lora.safetensors")
+        str(path.relative_to(folder).parents[1]): path.stat().st_mtime_ns
+        for path in folder.rglob("lora/lora.safetensors")
     }
 
 
-def test_a_sweep_runs_the_base_twice_and_each_other_value_once(finished):
+RUNS = [
+    *("base/seed=1234", "base/seed=1235", "network.dim=2/seed=1234", "network.dim=2/seed=1235"),
+]
+
+
+def test_a_sweep_trains_base_and_other_values_under_the_same_seeds(finished):
     folder, answer = finished
     assert answer.status == 0, answer.err
-    assert sorted(tensor_files(folder)) == ["base", "base-2", "network.dim=2"]
-    runs = {run["name"]: run for run in record(folder)["runs"]}
-    assert [(run["role"], run["seed"], run["value"]) for run in runs.values()] == [
+    assert sorted(tensor_files(folder)) == RUNS
+    runs = record(folder)["runs"]
+    assert [(run["role"], run["seed"], run["value"]) for run in runs] == [
         ("base", 1234, "4"),
-        ("base", 1235, "4"),
         ("value", 1234, "2"),
+        ("base", 1235, "4"),
+        ("value", 1235, "2"),
     ]
-    assert {run["status"] for run in runs.values()} == {"complete"}
+    assert record(folder)["seeds"] == [1234, 1235]
+    assert {run["status"] for run in runs} == {"complete"}
+
+
+def test_seeds_can_be_named_one_by_one(finished, arguments, tmp_path):
+    folder = tmp_path / "sweep"
+    shutil.copytree(finished[0], folder)
+    answer = sweep(
+        *arguments, "network.dim=2,4", "study.seeds=[1235,7]", f"hydra.sweep.dir={folder}"
+    )
+    assert answer.status == 0, answer.err
+    runs = {run["name"]: run["reused"] for run in record(folder)["runs"]}
+    assert runs == {
+        "base/seed=1235": True,
+        "network.dim=2/seed=1235": True,
+        "base/seed=7": False,
+        "network.dim=2/seed=7": False,
+    }
+
+
+def test_the_folders_of_earlier_sweeps_are_used_again(finished, arguments, tmp_path):
+    folder = tmp_path / "sweep"
+    shutil.copytree(finished[0], folder)
+    for name, earlier in (("base", "base-2"), ("network.dim=2", "network.dim=2-b")):
+        (folder / f"{name}/seed=1235").rename(folder / earlier)
+        (folder / f"{name}/seed=1234").rename(tmp_path / "moved")
+        (folder / name).rmdir()
+        (tmp_path / "moved").rename(folder / name)
+    answer = sweep(*arguments, "network.dim=2,4", f"hydra.sweep.dir={folder}")
+    assert answer.status == 0, answer.err
+    runs = {run["name"]: run for run in record(folder)["runs"]}
+    assert list(sorted(runs)) == RUNS
+    assert all(run["reused"] for run in runs.values())
+    assert runs["base/seed=1234"]["folder"] == "base"
+
+
+@pytest.mark.parametrize(
+    ("swept", "line"),
+    [
+        ("seed=1,2", "seed=1,2 can't be swept: base and values are trained under the same seeds; "),
+        ("study.seeds=1,2", "study.seeds=1,2 can't be swept: base and values are trained under"),
+        ("study.margin=1,2", "study.margin=1,2 can't be swept: it says how a sweep is made"),
+    ],
+)
+def test_a_sweep_over_seeds_is_refused_with_the_way_to_have_them(arguments, swept, line):
+    plain = [item for item in arguments if not item.startswith("study.seeds")]
+    answer = call("-m", *plain, swept)
+    assert answer.status == 2 and answer.errors[0].startswith(line)
+
+
+def test_the_old_name_of_the_seeds_is_refused_with_the_new_one(arguments):
+    answer = call("-m", *arguments, "network.dim=2,4", "study.base_runs=3")
+    assert answer.status == 2
+    assert answer.errors == [
+        "study.base_runs is not a setting, got 3; it is study.seeds now: base and values are "
+        "trained under the same seeds"
+    ]
 
 
 def test_the_record_names_parameter_values_and_base_value(finished, arguments):
@@ -77,24 +140,24 @@ def test_the_last_line_is_the_path_of_the_report(finished):
 
 
 def test_a_run_folder_says_what_differs_from_the_base_config(finished):
-    text = (finished[0] / "network.dim=2" / "overrides.yaml").read_text(encoding="utf-8")
+    text = (finished[0] / "network.dim=2/seed=1234/overrides.yaml").read_text(encoding="utf-8")
     assert "- network.dim=2\n" in text
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(finished, arguments, tmp_path):
     folder = tmp_path / "sweep"
     shutil.copytree(finished[0], folder)
-    shutil.rmtree(folder / "base-2")
+    shutil.rmtree(folder / "base/seed=1235")
     before = tensor_files(folder)
     answer = sweep(*arguments, "network.dim=2,4", f"hydra.sweep.dir={folder}")
     assert answer.status == 0, answer.err
     after = tensor_files(folder)
-    assert set(after) == {"base", "base-2", "network.dim=2"}
+    assert sorted(after) == RUNS
     assert {name: after[name] for name in before} == before
     reused = {run["name"]: run["reused"] for run in record(folder)["runs"]}
-    assert reused == {"base": True, "base-2": False, "network.dim=2": True}
-    again = load_file(folder / "base-2/lora/lora.safetensors")
-    first = load_file(finished[0] / "base-2/lora/lora.safetensors")
+    assert reused == {name: name != "base/seed=1235" for name in RUNS}
+    again = load_file(folder / "base/seed=1235/lora/lora.safetensors")
+    first = load_file(finished[0] / "base/seed=1235/lora/lora.safetensors")
     assert again.keys() == first.keys()
     assert all(again[key].equal(first[key]) for key in first)
 
@@ -109,12 +172,12 @@ def test_a_folder_with_other_runs_is_refused_and_left_alone(finished, arguments)
 
 
 def test_a_single_run_never_replaces_another(finished, arguments):
-    folder = finished[0] / "base"
+    folder = finished[0] / "base/seed=1234"
     before = tensor_files(finished[0])
-    answer = call(*arguments, "seed=9", f"hydra.run.dir={folder}", task=train)
+    answer = call(*arguments, "seed=9", f"hydra.run.dir='{folder}'", task=train)
     assert answer.status == 2
     assert answer.errors[0].startswith(f"{folder} holds a run with other settings")
-    again = call(*arguments, f"hydra.run.dir={folder}", task=train)
+    again = call(*arguments, f"hydra.run.dir='{folder}'", task=train)
     assert again.status == 0
     assert tensor_files(finished[0]) == before
 
@@ -125,10 +188,10 @@ def test_a_failing_value_does_not_stop_the_others(finished, arguments, tmp_path)
     values = "data.batch_size=1000,2"
     answer = sweep(*arguments, values, f"hydra.sweep.dir={folder}")
     assert answer.status == 1
-    assert any(line.startswith("data.batch_size=1000 failed: ") for line in answer.errors)
+    assert any(line.startswith("data.batch_size=1000/seed=1234 failed: ") for line in answer.errors)
     status = {run["name"]: run["status"] for run in record(folder)["runs"]}
-    assert status["data.batch_size=1000"] == "failed"
-    assert status["data.batch_size=2"] == "complete"
+    assert status["data.batch_size=1000/seed=1235"] == "failed"
+    assert status["data.batch_size=2/seed=1235"] == "complete"
     assert answer.out.splitlines()[-1].endswith("index.html")
 
 
@@ -138,7 +201,8 @@ def test_sweeps_in_one_folder_share_the_base(finished, arguments, tmp_path, monk
     answer = sweep(*arguments, "network.alpha=8,2")  # 8 is the base's own
     assert answer.status == 0, answer.err
     runs = {run["name"]: run for run in record(tmp_path / "runs/network.alpha")["runs"]}
-    assert runs["base"]["folder"] == "../network.dim/base" and runs["base"]["reused"]
+    base = runs["base/seed=1234"]
+    assert base["folder"] == "../network.dim/base/seed=1234" and base["reused"]
     assert sorted(os.listdir(tmp_path / "runs/network.alpha")) == [
         ".grids.lock",
         ".lock",
@@ -171,7 +235,9 @@ def test_a_broken_launcher_fails_its_values_and_the_report_is_made(
     monkeypatch.setattr(ParameterSweeper, "_make_launcher", lambda self: Breaking())
     answer = sweep(*arguments, "network.dim=2,4", f"hydra.sweep.dir={folder}")
     assert answer.status == 1 and answer.out.splitlines()[-1].endswith("index.html")
-    reason = "network.dim=2 failed: the launcher broke off: RuntimeError: a worker was killed"
+    reason = (
+        "network.dim=2/seed=1234 failed: the launcher broke off: RuntimeError: a worker was killed"
+    )
     assert any(line.startswith(reason) for line in answer.errors)
 
 

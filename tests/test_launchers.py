@@ -27,10 +27,10 @@ SWEEP = (
         "sampling.steps=1",
         "data.repeats=1",
         "study.reuse_from=null",
-        "study.base_runs=2",
+        "study.seeds=2",
     ),
 )
-"""Two values, of which 4 is the base's: three runs of 8 steps."""
+"""Two values, of which 4 is the base's: four runs of 8 steps."""
 PLUGIN = {
     "joblib": "hydra_joblib_launcher",
     "submitit_local": "hydra_submitit_launcher",
@@ -67,7 +67,7 @@ def test_a_launcher_gives_the_bytes_of_a_sequential_sweep(name, sequential, tmp_
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == str(tmp_path / "sweep" / "report" / "index.html")
     assert statuses(tmp_path / "sweep") == statuses(sequential)
-    files = sorted(path.relative_to(sequential) for path in sequential.glob("*/lora/*.safetensors"))
+    files = sorted(path.relative_to(sequential) for path in sequential.rglob("lora/*.safetensors"))
     assert len(files) == 2 * len(statuses(sequential)) >= 6
     for file in files:
         one, other = load_file(sequential / file), load_file(tmp_path / "sweep" / file)
@@ -82,8 +82,11 @@ def test_a_value_that_fails_elsewhere_is_told_with_its_cause(name, sequential, t
     folder = tmp_path / "sweep"
     done = run_sweep(folder, "data.batch_size=1000,2", f"hydra/launcher={name}", "network.dim=4")
     assert done.returncode == 1
-    assert "error: data.batch_size=1000 failed: data.batch_size must be at most" in done.stderr
-    assert statuses(folder)["data.batch_size=2"] == "complete"
+    assert (
+        "error: data.batch_size=1000/seed=1234 failed: data.batch_size must be at most"
+        in done.stderr
+    )
+    assert statuses(folder)["data.batch_size=2/seed=1234"] == "complete"
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "hydra" / "launcher").glob("*.yaml")))

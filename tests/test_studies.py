@@ -98,9 +98,12 @@ def planned(together: list[dict[str, str]]):
 def test_settings_that_change_together_are_one_value_each():
     plan = planned([{"epochs": "30", "data.repeats": "2"}, {"epochs": "12", "data.repeats": "5"}])
     assert (plan.parameter, plan.values) == ("epochs,data.repeats", ("30,2", "12,5"))
-    values = [run for run in plan.runs if not run.is_base]
+    values = [run for run in plan.runs if not run.is_base and run.config.seed == plan.seeds[0]]
     assert [(run.config.epochs, run.config.data.repeats) for run in values] == [(30, 2), (12, 5)]
-    assert [run.name for run in values] == ["epochs=30,data.repeats=2", "epochs=12,data.repeats=5"]
+    assert [run.name for run in values] == [
+        "epochs=30,data.repeats=2/seed=1234",
+        "epochs=12,data.repeats=5/seed=1234",
+    ]
 
 
 def test_settings_that_change_together_must_be_the_same_in_each_entry():

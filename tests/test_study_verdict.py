@@ -193,7 +193,7 @@ def test_the_headline_says_what_more_seeds_would_do(sweep):
     assert any(
         "With 3 seeds a difference counts from 5.0 times that on" in text for text in details
     )
-    assert any("study.base_runs=5" in text for text in details)
+    assert any("study.seeds=5" in text for text in details)
 
 
 def test_the_headline_counts_many_values(sweep):

@@ -118,6 +118,7 @@ SAMPLING = SamplingConfig(
     clip_skip=1,
     device="cpu",
     grids=[],
+    train_seeds=1,
     axes=AxesConfig([1.0], [1], ["Euler"], [1.0]),
     picture=PictureConfig(2400, 6000, None, ["png"]),
     allow_pickle=False,
@@ -204,7 +205,9 @@ def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
         logger=LoggerConfig(True, False, WandbConfig(False, "test", None, True, "offline")),
         sampling=SAMPLING,
         metrics=METRICS,
-        study=StudyConfig(base_runs=2, several_parameters=False, reuse_from=None),
+        study=StudyConfig(
+            seeds=2, max_seeds=None, margin=0.02, several_parameters=False, reuse_from=None
+        ),
         epochs=2,
         save_every=0.5,
         seed=1234,

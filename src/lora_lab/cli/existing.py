@@ -76,8 +76,15 @@ def find_same_run(run_folders: list[Path], config: TrainConfig) -> Path | None:
     return next((folder for folder in run_folders if is_same_run(folder, config)), None)
 
 
+def runs_inside(folder: Path) -> list[Path]:
+    """Returns the run folders of a sweep folder: of a value and a seed, or of a value alone."""
+    return sorted(
+        path.parent for path in [*folder.glob("*/run.json"), *folder.glob("*/*/run.json")]
+    )
+
+
 def runs_below(root: Path, without: Path) -> list[Path]:
-    """Returns the run folders at most two levels below ``root`` and outside of ``without``."""
-    records = [*root.glob("*/run.json"), *root.glob("*/*/run.json")]
+    """Returns the run folders at most three levels below ``root`` and outside of ``without``."""
+    records = [path for depth in ("*", "*/*", "*/*/*") for path in root.glob(f"{depth}/run.json")]
     inside = without.resolve()
     return sorted(path.parent for path in records if inside not in path.resolve().parents)

@@ -12,7 +12,7 @@ from lora_lab.config import SampleConfig, SamplingConfig
 from lora_lab.config.sampling import GridConfig
 from lora_lab.errors import LabError
 from lora_lab.run_folder.locks import GRIDS_LOCK, wait_for
-from lora_lab.run_folder.saved_loras import Rows, file_rows, find_rows
+from lora_lab.run_folder.saved_loras import Rows, file_rows, find_rows, first_seeds
 from lora_lab.sampling.from_file import draw_from_file
 from lora_lab.sampling.grids.gallery import Curator, Gallery, draw_gallery, read_scores
 from lora_lab.sampling.replay import replay
@@ -64,7 +64,7 @@ def draw_grids(folder: Path, config: SamplingConfig) -> Gallery:
         LabError: Nothing can be drawn: the folder holds no runs, no checkpoint is named, or one is
             missing.
     """
-    rows = find_rows(folder)
+    rows = first_seeds(find_rows(folder), config.train_seeds)
     with wait_for(folder / GRIDS_LOCK, f"the grids of {folder}"):
         return draw_gallery(folder, rows, config)
 
@@ -74,7 +74,7 @@ def _draw(config: SampleConfig) -> tuple[list[Path], list[str]]:
     if config.run is not None:
         folder = Path(config.run).expanduser()
         scores = read_scores(Path(config.scores).expanduser(), folder) if config.scores else None
-        rows = find_rows(folder)
+        rows = first_seeds(find_rows(folder), config.sampling.train_seeds)
         with wait_for(folder / GRIDS_LOCK, f"the grids of {folder}"):
             gallery = draw_gallery(folder, rows, with_own_grid(config), scores)
         return gallery.grids, gallery.problems

@@ -1,9 +1,9 @@
-"""What a sweep runs: the base with several seeds, and each value that isn't the base's own."""
+"""What a sweep runs: the base and each value that isn't the base's own, under the same seeds."""
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -13,8 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from lora_lab.cli.arguments import quote
 from lora_lab.cli.preflight import check_sampling_paths, checked_train_config, without_hydra
 from lora_lab.config import TrainConfig
+from lora_lab.config.study import MAX_SEED, seeds_of
 from lora_lab.errors import ConfigError
 
+BASE = "base"
+"""Folder of the base's runs inside a sweep folder."""
 MAX_NAME = 100
 """Longest folder name; file systems allow 255 bytes, a terminal shows fewer."""
 
@@ -27,11 +30,11 @@ class PlannedRun:
     """One run of a sweep."""
 
     name: str
-    """Folder inside the sweep folder: base, base-2, or <parameter>=<value>."""
+    """Folder inside the sweep folder: base/seed=<s> or <parameter>=<value>/seed=<s>."""
     value: str
     """The swept parameter's value, as on the command line."""
     is_base: bool
-    """Whether it measures the noise floor."""
+    """Whether it is one of those that the values are compared with."""
     config: TrainConfig
     """Its checked settings."""
     overrides: tuple[str, ...]
@@ -40,19 +43,35 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Plan:
-    """All runs of a sweep, the base first."""
+    """All runs of a sweep: under the first seed the base and all values, then under the next."""
 
     parameter: str
     values: tuple[str, ...]
     base_value: str
     overrides: tuple[str, ...]
     """What the command line says beside the swept parameter."""
+    seeds: tuple[int, ...]
+    """Base and values are trained under each of them."""
     runs: tuple[PlannedRun, ...]
 
     @property
     def base(self) -> PlannedRun:
         """The first run of the base."""
         return self.runs[0]
+
+    def under(self, seed: int, values: Collection[str]) -> tuple[PlannedRun, ...]:
+        """Plans the base and some values under another seed.
+
+        Args:
+            seed: a seed that the plan doesn't hold.
+            values: as PlannedRun has them.
+        """
+        first = self.base.config.seed
+        return tuple(
+            _under_seed(run, seed)
+            for run in self.runs
+            if run.config.seed == first and (run.is_base or run.value in values)
+        )
 
 
 def make_plan(
@@ -75,6 +94,7 @@ def make_plan(
     }
     fixed = tuple(latest.values())
     swept = swept or _columns(together)
+    _refuse_seeds(swept)
     base_config = compose(list(fixed))
     base = checked_train_config(without_hydra(base_config))
     check_sampling_paths(base)
@@ -85,16 +105,57 @@ def make_plan(
             "difference; sweep one, or set study.several_parameters=true"
         )
     base_value = ",".join(_value_text(base_config, key) for key in swept)
-    runs = _base_runs(fixed, base, base_value, compose)
+    seeds = _checked_seeds(base)
     unswept = tuple(text for key, text in latest.items() if key not in swept)
-    runs += _value_runs(unswept, swept, rows or list(product(*swept.values())), compose)
+    values = _value_runs(unswept, swept, rows or list(product(*swept.values())), compose)
+    first = _distinct([PlannedRun(BASE, base_value, True, base, fixed), *values])
     return Plan(
         parameter=",".join(key.lstrip("+") for key in swept),
-        values=tuple(dict.fromkeys(run.value for run in runs[base.study.base_runs :])),
+        values=tuple(dict.fromkeys(run.value for run in values)),
         base_value=base_value,
         overrides=fixed,
-        runs=_distinct(runs),
+        seeds=seeds,
+        runs=tuple(_under_seed(run, seed) for seed in seeds for run in first),
     )
+
+
+def _under_seed(run: PlannedRun, seed: int) -> PlannedRun:
+    """A run as it is under a seed, in a folder of its own inside the value's."""
+    overrides = run.overrides
+    if seed != run.config.seed:
+        kept = (text for text in overrides if not text.startswith("seed="))
+        overrides = (*kept, f"seed={seed}")
+    name = f"{run.name.partition('/')[0]}/seed={seed}"
+    return replace(run, name=name, config=replace(run.config, seed=seed), overrides=overrides)
+
+
+def _checked_seeds(base: TrainConfig) -> tuple[int, ...]:
+    """The seeds of a plan.
+
+    Raises:
+        ConfigError: counting from seed on leads beyond the largest.
+    """
+    seeds = seeds_of(base.study, base.seed)
+    if seeds[-1] > MAX_SEED:
+        raise ConfigError(f"seed={base.seed} leaves no room for {len(seeds)} seeds; lower it")
+    return seeds
+
+
+def _refuse_seeds(swept: Mapping[str, list[str]]) -> None:
+    """Refuses a sweep over seeds, under which every value is trained anyway.
+
+    Raises:
+        ConfigError: the seed or a setting of the study is swept.
+    """
+    for key, values in swept.items():
+        text = ",".join(values)
+        if key in ("seed", "study.seeds"):
+            raise ConfigError(
+                f"{key}={text} can't be swept: base and values are trained under the same seeds; "
+                f"write study.seeds=[{text}] beside the parameter under study"
+            )
+        if key.startswith("study."):
+            raise ConfigError(f"{key}={text} can't be swept: it says how a sweep is made; set one")
 
 
 def _columns(together: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
@@ -133,18 +194,6 @@ def _swept_values(override: Override) -> list[str]:
             f"write {override.get_key_element()}=value1,value2 or range(start,stop,step)"
         )
     return [str(value) for value in override.sweep_string_iterator()]
-
-
-def _base_runs(
-    fixed: tuple[str, ...], base: TrainConfig, value: str, compose: Compose
-) -> list[PlannedRun]:
-    runs = []
-    for index in range(base.study.base_runs):
-        overrides = (*fixed, f"seed={base.seed + index}") if index else fixed
-        config = checked_train_config(without_hydra(compose(list(overrides))))
-        name = f"base-{index + 1}" if index else "base"
-        runs.append(PlannedRun(name, value, True, config, overrides))
-    return runs
 
 
 def _value_runs(

@@ -19,7 +19,7 @@ class RunEntry:
     """What sweep.json says of one run."""
 
     name: str
-    """base, base-2 or <parameter>=<value>."""
+    """base/seed=<s> or <parameter>=<value>/seed=<s>."""
     folder: str
     """Run folder, relative to the sweep folder; a run shared with another sweep begins with ..."""
     value: str
@@ -95,6 +95,7 @@ def write_record(sweep_dir: Path, plan: Plan, entries: list[RunEntry]) -> None:
         "parameter": plan.parameter,
         "values": list(plan.values),
         "base_value": plan.base_value,
+        "seeds": list(plan.seeds),
         "runs": [asdict(entry) for entry in entries],
         "overrides": list(plan.overrides),
     }

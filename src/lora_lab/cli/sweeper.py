@@ -20,7 +20,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lora_lab.cli.existing import find_same_run, is_same_run, obstacle, runs_below
+from lora_lab.cli.existing import find_same_run, is_same_run, obstacle, runs_below, runs_inside
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides, first_line
 from lora_lab.cli.preflight import refuse_file
 from lora_lab.cli.sweep_end import finish_sweep
@@ -268,7 +268,8 @@ def _examine(folder: Path, runs: Sequence[PlannedRun], plan: Plan) -> Place | st
     parameter = read_parameter(folder)
     if parameter not in (None, plan.parameter):
         return f"{folder} holds a sweep over {parameter}"
-    elsewhere = _shared_folders(folder, plan.base.config)
+    here = runs_inside(folder)
+    elsewhere = [*here, *_shared_folders(folder, plan.base.config)]
     present: dict[str, Path] = {}
     for run in runs:
         own = folder / run.name

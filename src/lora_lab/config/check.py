@@ -49,6 +49,7 @@ COMBINATIONS: dict[str, Callable[[Any], list[str]]] = {
     "sampling": sampling.problems,
     "metrics": metrics.problems,
     "schedule": schedule.problems,
+    "study": study.problems,
     "trainer": trainer.problems,
 }
 """Checks of settings that depend on one another, by section."""

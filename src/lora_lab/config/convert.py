@@ -18,6 +18,11 @@ from lora_lab.errors import ConfigError, LabError
 
 T = TypeVar("T", TrainConfig, SampleConfig)
 
+RENAMED = {
+    "study.base_runs": "it is study.seeds now: base and values are trained under the same seeds",
+}
+"""Settings of earlier versions, and what takes their place."""
+
 
 def to_config(config: DictConfig) -> TrainConfig:
     """Returns the settings of a training run as dataclasses.
@@ -108,6 +113,7 @@ def type_words(kind: Any) -> str:
         dict[str, Any]: "names with values",
         dict[str, str]: "names with texts",
         list[GridConfig]: "a list of grids",
+        Any: "a whole number or a list of them",
     }
     if is_group(kind):
         return "..."
@@ -118,6 +124,8 @@ def type_words(kind: Any) -> str:
 
 def suggest(key: str, schema: type) -> str:
     """Returns the sentence that helps with an unknown key: the nearest one, or where all are."""
+    if key in RENAMED:
+        return RENAMED[key]
     known = list(leaf_types(schema))
     last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)

@@ -120,6 +120,8 @@ class SamplingConfig:
     """Where images are drawn: auto (a GPU if there is one), cpu, cuda or mps."""
     grids: list[GridConfig]
     """The grids; the default are the guide's three."""
+    train_seeds: int | None
+    """Of how many of a sweep's training seeds the grids show the LoRAs; >= 1; null: of all."""
     axes: AxesConfig
     """The places on axes that no run, prompt or checkpoint tells."""
     picture: PictureConfig
@@ -187,6 +189,7 @@ RULES = (
     Rule("lora_weight", "a finite number", math.isfinite),
     at_least("clip_skip", 1),
     one_of("device", ("auto", "cpu", "cuda", "mps")),
+    or_null(at_least("train_seeds", 1)),
     *_AXIS_RULES,
     *_PICTURE_RULES,
 )

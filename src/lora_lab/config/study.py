@@ -1,23 +1,74 @@
 """The sweep and its comparison: settings and their ranges."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from lora_lab.config.rules import at_least, or_null, text
+from lora_lab.config.rules import Rule, above, at_least, or_null, text
+
+MAX_SEED = 2**31 - 1
 
 
 @dataclass
 class StudyConfig:
     """The sweep and its comparison."""
 
-    base_runs: int
-    """Runs of the base with seeds seed, seed + 1, ..., which measure the noise floor; >= 2."""
+    seeds: Any
+    """Seeds that base and values are trained under: a count from seed on, or a list; >= 1."""
+    max_seeds: int | None
+    """Undecided values get more seeds, up to so many; >= the count of seeds; null: none."""
+    margin: float
+    """As good as the base: the difference is shown to be below this share of the base; > 0."""
     several_parameters: bool
     """Allow a sweep over the combinations of several parameters; true or false."""
     reuse_from: str | None
     """Folder whose complete runs the sweeps inside it share when all equals; null: no sharing."""
 
 
+def seeds_of(study: StudyConfig, first: int) -> tuple[int, ...]:
+    """Returns the seeds that base and values are trained under.
+
+    Args:
+        study: settings that were checked.
+        first: the first seed where a count is given.
+    """
+    if isinstance(study.seeds, int):
+        return tuple(range(first, first + study.seeds))
+    return tuple(study.seeds)
+
+
+def further_seeds(study: StudyConfig, first: int) -> tuple[int, ...]:
+    """Returns the seeds that undecided values may get after the planned ones."""
+    planned = seeds_of(study, first)
+    count = (study.max_seeds or 0) - len(planned)
+    return tuple(range(max(planned) + 1, max(planned) + 1 + max(0, count)))
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEED
+
+
+def _are_seeds(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_seed, value)) and len(set(value)) == len(value)
+    return _is_seed(value) and value >= 1
+
+
 RULES = (
-    at_least("base_runs", 2),
+    Rule("seeds", f"a count >= 1, or a list of different seeds from 0 to {MAX_SEED}", _are_seeds),
+    or_null(at_least("max_seeds", 1)),
+    above("margin", 0),
     or_null(text("reuse_from")),
 )
+
+
+def problems(study: StudyConfig) -> list[str]:
+    """Returns one line for each pair of settings that don't go together."""
+    if study.max_seeds is None or not _are_seeds(study.seeds):
+        return []
+    count = study.seeds if isinstance(study.seeds, int) else len(study.seeds)
+    if study.max_seeds >= count:
+        return []
+    return [
+        f"study.max_seeds must be >= the {count} of study.seeds or null, got {study.max_seeds}; "
+        "raise it, or lower study.seeds"
+    ]

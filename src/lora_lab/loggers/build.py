@@ -111,7 +111,7 @@ def build_loggers(config: TrainConfig, run_dir: Path, resumed: bool = False) -> 
         loggers.append(TensorBoardLogger(run_dir, name="tensorboard", version=""))
     if config.logger.wandb.enabled:
         settings = config.logger.wandb
-        job = Job("train", run_dir.name, settings.group, public_settings(config))
+        job = Job("train", run_name(run_dir), settings.group, public_settings(config))
         if not resumed:
             (run_dir / JOURNAL).unlink(missing_ok=True)
         logger = WandbLogger(start(settings, run_dir, job, resumed), run_dir, settings.loras)
@@ -163,6 +163,8 @@ def log_loras(run: WandbRun, run_dir: Path) -> None:
         run.log_files("lora", lora_name(run_dir), {LORA_FILE: save.path}, aliases, facts)
 
 
+SEED = "seed="
+"""Begins the folder of a run inside the folder of its value."""
 LORA_FILE = "lora.safetensors"
 """Name inside the artifact: versions of equal bytes must be one."""
 
@@ -178,7 +180,16 @@ def log_view(run: WandbRun, group: str, image_keys: Sequence[str]) -> None:
 def lora_name(run_dir: Path) -> str:
     """The artifact that holds a run's LoRA files."""
     folder = run_dir.resolve()
-    return f"{folder.parent.name}-{folder.name}-lora"
+    sweep = folder.parent.parent.name if folder.name.startswith(SEED) else folder.parent.name
+    return f"{sweep}-{run_name(folder).replace(' ', '-')}-lora"
+
+
+def run_name(run_dir: Path) -> str:
+    """What a run is shown as: its folder; in a sweep, the value's and the seed's."""
+    folder = run_dir.resolve()
+    if folder.name.startswith(SEED):
+        return f"{folder.parent.name} {folder.name}"
+    return folder.name
 
 
 def finish(loggers: list[Logger], ok: bool) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class RunLoRAs:
     """In the order of their steps; the last is the final one if the run is complete."""
     problem: str
     """Why saves are missing; empty for a complete run."""
+    seed: int | None = None
+    """The seed that it was trained under, where a sweep tells it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,20 @@ def find_rows(folder: Path) -> Rows:
     )
 
 
+def first_seeds(rows: Rows, count: int | None) -> Rows:
+    """The rows of the first training seeds of a sweep.
+
+    Args:
+        rows: The rows of a run or sweep folder.
+        count: How many seeds; None: all.
+    """
+    if count is None:
+        return rows
+    seeds = list(dict.fromkeys(run.seed for run in rows.runs if run.seed is not None))[:count]
+    kept = tuple(run for run in rows.runs if run.seed is None or run.seed in seeds)
+    return replace(rows, runs=kept)
+
+
 def file_rows(lora: Path, output: Path) -> Rows:
     """One LoRA file as the only row; its images and grids go to a folder of their own.
 
@@ -84,25 +100,28 @@ def _sweep_rows(folder: Path) -> Rows:
     path = folder / "sweep.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        runs = [
-            _read_run(
-                folder / str(entry["folder"]),
-                str(entry["value"]),
-                f"base, seed {entry['seed']}" if entry["role"] == "base" else "",
-                entry["role"] == "base",
-                str(entry["error"] or ""),
-            )
-            for entry in record["runs"]
-        ]
+        runs = [_sweep_run(folder, entry) for entry in record["runs"]]
         return Rows(str(record["parameter"]), tuple(in_order(runs)))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LabError(f"{path} cannot be read ({error!r}): run the sweep again") from None
 
 
+def _sweep_run(folder: Path, entry: dict[str, Any]) -> RunLoRAs:
+    is_base, seed = entry["role"] == "base", entry["seed"]
+    note = f"base, seed {seed}" if is_base else f"seed {seed}"
+    run = folder / str(entry["folder"])
+    found = _read_run(run, str(entry["value"]), note, is_base, str(entry["error"] or ""))
+    return replace(found, seed=seed if isinstance(seed, int) else None)
+
+
 def in_order(runs: Sequence[RunLoRAs]) -> list[RunLoRAs]:
-    """The base's rows at the place of its value if the values are rising numbers, else first."""
+    """The base's rows at the place of its value if the values are rising numbers, else first.
+
+    The rows of one value stand together, whatever the order of the seeds.
+    """
     base = [run for run in runs if run.is_base]
-    others = [run for run in runs if not run.is_base]
+    labels = list(dict.fromkeys(run.label for run in runs if not run.is_base))
+    others = [run for label in labels for run in runs if not run.is_base and run.label == label]
     numbers = [_number(run.label) for run in others]
     value = _number(base[0].label) if base else None
     known = [number for number in numbers if number is not None]

@@ -94,6 +94,20 @@ class Sweep:
         """The runs of the base config, one a seed."""
         return tuple(run for run in self.runs if run.is_base)
 
+    @property
+    def value_runs(self) -> dict[str, tuple[Run, ...]]:
+        """Value -> its runs, one a seed, in the order of sweep.json."""
+        found: dict[str, tuple[Run, ...]] = {}
+        for run in self.runs:
+            if not run.is_base:
+                found[run.value] = (*found.get(run.value, ()), run)
+        return found
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that any run was trained under, in the order of sweep.json."""
+        return tuple(dict.fromkeys(run.seed for run in self.runs if run.seed is not None))
+
 
 def load_sweep(folder: Path) -> Sweep:
     """Reads a sweep folder.
@@ -158,9 +172,11 @@ def _list(mapping: dict[str, Any], key: str) -> list[Any]:
 def _strangers(folder: Path, runs: tuple[Run, ...]) -> tuple[str, ...]:
     """Run folders inside the sweep folder that sweep.json doesn't list."""
     listed = {run.folder.resolve() for run in runs}
+    found = sorted([*folder.glob("*/run.json"), *folder.glob("*/*/run.json")])
     return tuple(
-        f"{path.parent.name} holds a run that sweep.json doesn't list: it was left out"
-        for path in sorted(folder.glob("*/run.json"))
+        f"{path.parent.relative_to(folder)} holds a run that sweep.json doesn't list: "
+        "it was left out"
+        for path in found
         if path.parent.resolve() not in listed
     )
 

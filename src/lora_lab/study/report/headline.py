@@ -154,7 +154,7 @@ def _floor(study: Study) -> str:
     if study.base is None:
         return ""
     if floor.reason:
-        advice = "train the base with two seeds at least (study.base_runs=2)"
+        advice = "train the base with two seeds at least (study.seeds=2)"
         if floor.seeds >= 2:
             advice = "look at the learning rate at work below, and train for longer"
         return (
@@ -170,7 +170,7 @@ def _floor(study: Study) -> str:
         "beyond it once in twenty times."
     )
     if floor.seeds < FEW_SEEDS:
-        text += f" More seeds see smaller differences (study.base_runs={FEW_SEEDS})."
+        text += f" More seeds see smaller differences (study.seeds={FEW_SEEDS})."
     return text
 
 
