@@ -70,7 +70,7 @@ docs: $(STAMP)  ## Write docs/settings.md from the config and check every link i
 	$(BIN)/python docs/build.py $(ARGS)
 
 lock: $(STAMP)  ## Write constraints.txt from what .venv has installed, all extras included
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev,scale]'
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
 	@{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip list --format=freeze --exclude-editable \
 	  | sed 's/+.*//' | grep -vE '^(pip|wheel)=' | sort -f; } > constraints.txt.new
 	mv constraints.txt.new constraints.txt

@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +59,31 @@ def sequential(tmp_path_factory) -> Path:
 def statuses(folder: Path) -> dict[str, str]:
     record = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
     return {run["name"]: run["status"] for run in record["runs"]}
+
+
+NOISE = re.compile("ConfigStore|[Ll]aunching|fontManager|Loading weights|#[0-9]+ :")
+"""What Hydra, its launchers, matplotlib and transformers would say among our own lines."""
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_each_local_launcher_runs_a_sweep_and_lets_only_our_lines_through(
+    name, tiny_base, tiny_person, tmp_path
+):
+    folder = tmp_path / "sweep"
+    arguments = [*tiny_arguments(tiny_base, tiny_person), "network.dim=2,4", "sampling.grids=[]"]
+    launcher = [f"hydra.sweep.dir={folder}", f"hydra/launcher={name}", *LAUNCHERS[name]]
+    done = subprocess.run(
+        [sys.executable, "train.py", "-m", *arguments, *launcher],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"MPLCONFIGDIR": str(tmp_path / "no fonts listed yet")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(statuses(folder).values()) == {"complete"} and len(statuses(folder)) == 3
+    assert [line for line in done.stderr.splitlines() if NOISE.search(line)] == []
+    assert done.stdout.splitlines() == [str(folder / "report" / "index.html")]
 
 
 @pytest.mark.slow

@@ -127,6 +127,11 @@ def test_dino_reads_a_local_folder(tmp_path):
     assert vectors.norm(dim=1).tolist() == pytest.approx([1.0, 1.0])
 
 
+def test_an_encoder_is_loaded_without_a_bar_of_its_own(capfd):
+    load_clip("embedded:pocket-clip")
+    assert capfd.readouterr().err == ""
+
+
 @pytest.mark.parametrize(
     ("load", "key"), [(load_clip, "metrics.clip"), (load_dino, "metrics.dino")]
 )

@@ -6,7 +6,6 @@ Hydra composes the config and makes the folders; what it raises is told here in 
 import os
 import sys
 import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,11 +86,8 @@ def _run_hydra(
     outcomes: list[Any] = []
 
     def job(config: DictConfig) -> Any:
-        outcomes.append(task(config))
-        return outcomes[-1]
+        return _keep(task(config), outcomes)
 
-    # conf/hydra/launcher/ is typed by the plugins' own schemas, as long as Hydra does that.
-    warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema")
     sweeping = bool(MULTIRUN_FLAGS & set(arguments))
     # Hydra prints tracebacks and exits by itself unless it is told to hand errors on.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -102,6 +98,16 @@ def _run_hydra(
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     return 0 if sweeping else _end_single_run(outcomes)
+
+
+def _keep(outcome: Any, outcomes: list[Any]) -> Any:
+    """Keeps what a job returned, and returns it.
+
+    A launcher's process gets the job by value and this function by name, so it imports this file
+    before it composes a config: the filter of warnings in ``lora_lab_sweeper`` holds there too.
+    """
+    outcomes.append(outcome)
+    return outcome
 
 
 def _end_single_run(outcomes: list[Any]) -> int:

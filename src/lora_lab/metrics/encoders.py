@@ -3,7 +3,9 @@
 Shapes: N images or texts, D size of an embedding, H and W sides of the encoder's input.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,10 +16,13 @@ from torch import Tensor
 from transformers import AutoModel, CLIPModel, CLIPTokenizer
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.utils import logging as transformers_logging
 
 from lora_lab.checkpoint.embedded import PREFIX, locate
 from lora_lab.errors import LabError
 from lora_lab.files import sha256_file
+
+log = logging.getLogger(__name__)
 
 BATCH = 32
 """Pictures in one forward pass."""
@@ -108,7 +113,8 @@ def load_clip(location: str) -> CLIPEncoder:
     """
     source = _source("metrics.clip", location)
     try:
-        model = CLIPModel.from_pretrained(source, use_safetensors=True)
+        with _no_bar():
+            model = CLIPModel.from_pretrained(source, use_safetensors=True)
         tokenizer = CLIPTokenizer.from_pretrained(source)
         processor = CLIPImageProcessorPil.from_pretrained(source)
     except (OSError, ValueError, ImportError) as error:
@@ -132,11 +138,24 @@ def load_dino(location: str) -> DINOEncoder:
     """
     source = _source("metrics.dino", location)
     try:
-        model = AutoModel.from_pretrained(source, use_safetensors=True)
+        with _no_bar():
+            model = AutoModel.from_pretrained(source, use_safetensors=True)
         processor = BitImageProcessorPil.from_pretrained(source)
     except (OSError, ValueError, ImportError) as error:
         raise _missing("metrics.dino", location, error) from error
     return DINOEncoder(model, processor, _fingerprint(source, model))
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Loads without transformers' progress bar, which would break into our own lines."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _batches(processor: Any, images: Sequence[Image.Image]) -> list[Tensor]:
@@ -156,7 +175,10 @@ def _source(key: str, location: str) -> str:
         except LabError as error:
             raise LabError(f"{key}: {error}") from error
     folder = Path(location).expanduser()
-    return str(folder) if folder.is_dir() else location
+    if folder.is_dir():
+        return str(folder)
+    log.info("%s: %s, from the hub or its cache", key, location)
+    return location
 
 
 def _missing(key: str, location: str, error: Exception) -> LabError:
