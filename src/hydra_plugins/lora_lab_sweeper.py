@@ -4,7 +4,7 @@ import warnings
 
 from lora_lab.cli.sweeper import ParameterSweeper
 
-# Hydra types conf/hydra/launcher/ by the launchers' own schemas and warns that it may stop to do so.
+# Hydra types conf/hydra/launcher/ by the launchers' own schemas and warns that it may stop that.
 # The filter stands here because this file is imported first in the processes of a launcher too.
 warnings.filterwarnings("ignore", message="(?s).*validated against ConfigStore schema")
 

@@ -19,6 +19,7 @@ from hydra_plugins.lora_lab_sweeper import LabSweeper
 from lora_lab.cli.arguments import MULTIRUN_FLAGS, quote_texts
 from lora_lab.cli.help import help_text
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain, first_line
+from lora_lab.cli.own_conf import own_conf, with_search_path
 from lora_lab.config.sample import SampleConfig
 from lora_lab.config.store import register_schemas
 from lora_lab.config.train import TrainConfig
@@ -49,9 +50,13 @@ def run_command(
     register_schemas()
     arguments = quote_texts(arguments, schema)
     debug = "debug=true" in [argument.lower() for argument in arguments]
+    folders = [conf]
     try:
+        own = own_conf(conf)
+        folders += [own] if own is not None else []
+        arguments = with_search_path(own, arguments)
         if {"--help", "-h"} & set(arguments):
-            sys.stdout.write(help_text(conf, config_name, schema, arguments))
+            sys.stdout.write(help_text(folders, config_name, schema, arguments))
             return 0
         return _run_hydra(task, config_name, conf, arguments)
     except KeyboardInterrupt as stop:
@@ -62,7 +67,7 @@ def run_command(
         return 2 if isinstance(error, ConfigError) else 1
     except Exception as error:
         _trace(debug)
-        lines = explain(conf, schema, arguments) if isinstance(error, COMPOSITION_ERRORS) else []
+        lines = explain(folders, schema, arguments) if isinstance(error, COMPOSITION_ERRORS) else []
         if lines or isinstance(error, HydraException):
             _tell(lines or [first_line(error)])
             return 2

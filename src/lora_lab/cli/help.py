@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import textwrap
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -34,19 +35,19 @@ Draw the grids of a run or sweep, or images from any kohya LoRA file.
 _VALUE_WIDTH = 60
 
 
-def help_text(conf: Path, config_name: str, schema: type, arguments: list[str]) -> str:
+def help_text(folders: Sequence[Path], config_name: str, schema: type, arguments: list[str]) -> str:
     """Returns the help of a command, with the values that the other arguments lead to.
 
     Args:
-        conf: the folder of config files.
+        folders: the folders of config files, ours first.
         config_name: ``train`` or ``sample``.
         schema: the settings dataclass of the command.
         arguments: the command line behind the script's name.
     """
     overrides = [argument for argument in arguments if not argument.startswith("-")]
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with initialize_config_dir(str(folders[0]), version_base="1.3"):
         config = compose(config_name, overrides, return_hydra_config=True)
-    parts = [USAGE[config_name], _choices(conf, config.hydra.runtime.choices)]
+    parts = [USAGE[config_name], _choices(folders, config.hydra.runtime.choices)]
     parts.append("Settings: their values now, and what they mean\n")
     with_groups = sorted(field_types(schema).items(), key=lambda item: is_group(item[1]))
     for name, kind in with_groups:
@@ -76,13 +77,13 @@ def field_docs(schema: type) -> dict[str, str]:
     return docs
 
 
-def _choices(conf: Path, chosen: DictConfig) -> str:
+def _choices(folders: Sequence[Path], chosen: DictConfig) -> str:
     lines = ["Ready-made parts: what is chosen now, and what can be chosen"]
-    for folder in sorted(path for path in conf.iterdir() if path.is_dir()):
-        known = sorted(path.stem for path in folder.glob("*.yaml"))
-        if folder.name == "hydra" or (folder.name not in chosen and folder.name != "study"):
-            continue
-        now = f"{folder.name}={chosen[folder.name]}" if folder.name in chosen else "+study="
+    files = [path for folder in folders for path in folder.glob("*/*.yaml")]
+    not_for_this = {path.name for path in folders[0].iterdir()} - set(chosen) - {"study"}
+    for group in sorted({path.parent.name for path in files} - not_for_this - {"hydra"}):
+        known = sorted(path.stem for path in files if path.parent.name == group)
+        now = f"{group}={chosen[group]}" if group in chosen else f"+{group}="
         lines.append(f"  {now:<26} {', '.join(known)}")
     return "\n".join(lines) + "\n"
 

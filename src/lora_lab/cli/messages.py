@@ -1,6 +1,7 @@
 """Hydra's errors in one line each: key, value, what is allowed, next step."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
@@ -21,26 +22,28 @@ GROUPS_TO_ADD = ("study", "experiment")
 """Groups from which nothing is chosen in the base config."""
 
 
-def explain(conf: Path, schema: type, arguments: list[str]) -> list[str]:
+def explain(folders: Sequence[Path], schema: type, arguments: list[str]) -> list[str]:
     """Returns one line for each argument that is wrong; none when each is right by itself.
 
     Args:
-        conf: the folder of config files.
+        folders: the folders of config files, ours first.
         schema: the settings dataclass of the command.
         arguments: the command line behind the script's name.
     """
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     sweeping = bool(MULTIRUN_FLAGS & set(arguments))
-    return explain_overrides(conf, schema, overrides, sweeping)
+    return explain_overrides(folders, schema, overrides, sweeping)
 
 
-def explain_overrides(conf: Path, schema: type, overrides: list[str], sweeping: bool) -> list[str]:
+def explain_overrides(
+    folders: Sequence[Path], schema: type, overrides: list[str], sweeping: bool
+) -> list[str]:
     """Returns one line for each ``key=value`` that is wrong by itself, without repeats."""
-    lines = [line for text in overrides for line in _problems(text, conf, schema, sweeping)]
+    lines = [line for text in overrides for line in _problems(text, folders, schema, sweeping)]
     return list(dict.fromkeys(lines))
 
 
-def _problems(text: str, conf: Path, schema: type, sweeping: bool) -> list[str]:
+def _problems(text: str, folders: Sequence[Path], schema: type, sweeping: bool) -> list[str]:
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
@@ -54,7 +57,7 @@ def _problems(text: str, conf: Path, schema: type, sweeping: bool) -> list[str]:
         return []  # one may need another, such as a launcher's settings the launcher
     if override.is_delete():
         return [f"{text} would remove a setting; every setting must have a value, set it instead"]
-    found = (_problem(single, conf, schema) for single in _values(override))
+    found = (_problem(single, folders, schema) for single in _values(override))
     return [line for line in found if line is not None]
 
 
@@ -66,12 +69,13 @@ def _values(override: Override) -> list[Override]:
     return [parser.parse_override(f"{key}={value}") for value in override.sweep_string_iterator()]
 
 
-def _problem(override: Override, conf: Path, schema: type) -> str | None:
+def _problem(override: Override, folders: Sequence[Path], schema: type) -> str | None:
     """Returns what is wrong with one value; None when it is right by itself."""
     key, value = override.key_or_group, str(override.input_line).partition("=")[2]
     kinds = leaf_types(schema)
-    if key in _groups(conf):
-        return _group_problem(override, value, conf)
+    group = [path for path, name in _groups(folders) if name == key]
+    if group:
+        return _group_problem(override, value, group)
     if key in kinds and override.is_add():
         return f"{key} is there already; leave out the +: {key}={value}"
     if key in kinds:
@@ -83,9 +87,17 @@ def _problem(override: Override, conf: Path, schema: type) -> str | None:
     return f"{key} is not a setting, got {value}; {suggest(key, schema)}"
 
 
-def _groups(conf: Path) -> set[str]:
-    """Returns the names of the config groups: a key is looked up there, never opened as a path."""
-    return {path.relative_to(conf).as_posix() for path in conf.rglob("*") if path.is_dir()}
+def _groups(folders: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Returns the folders of the config groups and their names.
+
+    A key is looked up among the names, never opened as a path.
+    """
+    return [
+        (path, path.relative_to(folder).as_posix())
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_dir()
+    ]
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -98,9 +110,9 @@ def _fits(value: Any, kind: Any) -> bool:
     return True
 
 
-def _group_problem(override: Override, choice: str, conf: Path) -> str | None:
+def _group_problem(override: Override, choice: str, folders: list[Path]) -> str | None:
     group = override.key_or_group
-    known = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+    known = sorted(path.stem for folder in folders for path in folder.glob("*.yaml"))
     choices = [part.strip() for part in choice.strip("[]").split(",")]
     wrong = [part for part in choices if part not in known]
     if wrong:

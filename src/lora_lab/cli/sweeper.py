@@ -158,8 +158,8 @@ class ParameterSweeper(Sweeper):
             return self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
         except COMPOSITION_ERRORS as error:
             sources = self.config.hydra.runtime.config_sources
-            conf = next(Path(source.path) for source in sources if source.provider == "main")
-            lines = explain_overrides(conf, TrainConfig, overrides, sweeping=False)
+            folders = [Path(source.path) for source in sources if source.schema == "file"]
+            lines = explain_overrides(folders, TrainConfig, overrides, sweeping=False)
             raise ConfigError("\n".join(lines or [first_line(error)])) from error
 
     def _launch(self, plan: Plan, place: Place, entries: list[RunEntry]) -> list[JobReturn]:

@@ -30,7 +30,7 @@ from lora_lab.study.read.load import Run, Sweep, load_run
 
 log = logging.getLogger(__name__)
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+CONF = Path(__file__).parents[1] / "conf"
 FIRST_SEED = 1234
 COMPARISONS = 20
 """Base against base."""
