@@ -22,6 +22,8 @@ FLOORS = {
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 # Modules of a lower package that are commands: floor 5.
 COMMANDS = {
+    "lora_lab.train",
+    "lora_lab.sample",
     "lora_lab.study.__main__",
     "lora_lab.study.check",
     "lora_lab.study.simulate",

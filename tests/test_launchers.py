@@ -81,7 +81,7 @@ def test_each_local_launcher_runs_a_sweep_and_lets_only_our_lines_through(
         env=os.environ | {"MPLCONFIGDIR": str(tmp_path / "no fonts listed yet")},
     )
     assert done.returncode == 0, done.stderr
-    assert set(statuses(folder).values()) == {"complete"} and len(statuses(folder)) == 3
+    assert set(statuses(folder).values()) == {"complete"} and len(statuses(folder)) >= 3
     assert [line for line in done.stderr.splitlines() if NOISE.search(line)] == []
     assert done.stdout.splitlines() == [str(folder / "report" / "index.html")]
 
