@@ -11,9 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from lora_lab.checkpoint.embedded import locate
+from lora_lab.errors import LabError
 from lora_lab.pocket import attributes as words
 from lora_lab.pocket.loop import Fit, fit_network, learning_rate
 from lora_lab.pocket.person import COUNTS, TRIGGER, draw_person, person_caption
+from lora_lab.pocket.pretrain import hand_on
 
 draw = pytest.importorskip(
     "lora_lab.pocket.draw", reason="drawing needs the extra: pip install -e '.[pocket]'"
@@ -95,39 +97,78 @@ def test_shards_are_drawn_once_and_alike(tmp_path: Path, monkeypatch: pytest.Mon
     from lora_lab.pocket import dataset
 
     monkeypatch.setattr(dataset, "SHARD", 3)
-    dataset.draw_dataset(tmp_path / "a", "plain", 6, seed=1, processes=1)
-    first = dataset.load_dataset(tmp_path / "a", "plain")
-    (tmp_path / "a" / "plain-0001.npz").unlink()
-    dataset.draw_dataset(tmp_path / "a", "plain", 6, seed=1, processes=2)
-    again = dataset.load_dataset(tmp_path / "a", "plain")
+    drawing = dataset.Drawing("set", 6, "plain")
+    dataset.draw_dataset(tmp_path / "a", drawing, seed=1, processes=1)
+    first = dataset.load_dataset(tmp_path / "a", "set")
+    (tmp_path / "a" / "set-0001.npz").unlink()
+    dataset.draw_dataset(tmp_path / "a", drawing, seed=1, processes=2)
+    again = dataset.load_dataset(tmp_path / "a", "set")
     assert np.array_equal(first[0], again[0]) and first[1] == again[1]
 
 
-def _noisy_loss(network: nn.Linear, step: int) -> Tensor:
-    x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
-    return (network(x) - x.sum(1, keepdim=True)).square().mean()
+def _network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv1d(16, 32, 3, padding=1), nn.SiLU(), nn.Conv1d(32, 16, 1))
 
 
-def test_a_killed_pretraining_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    fit = Fit(steps=20, lr=0.05, warmup=3, ema=0.9, checkpoint_every=5)
+def _train(checkpoint: Path, fit: Fit, stop_at: int | None = None) -> nn.Module:
+    network = _network()
 
-    def train(checkpoint: Path, stop_at: int | None) -> nn.Module:
-        torch.manual_seed(0)
-        network = nn.Linear(4, 1)
+    def loss_at(step: int) -> Tensor:
+        if step == stop_at:
+            raise KeyboardInterrupt
+        x = torch.randn(8, 16, 5, generator=torch.Generator().manual_seed(step))
+        return (network(x) - x.flip(1)).square().mean()
 
-        def loss_at(step: int) -> Tensor:
-            if step == stop_at:
-                raise KeyboardInterrupt
-            return _noisy_loss(network, step)
+    return fit_network(network, loss_at, fit, checkpoint)
 
-        return fit_network(network, loss_at, fit, checkpoint)
 
-    whole = train(tmp_path / "whole.pt", None)
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_killed_pretraining_ends_with_the_same_bytes(tmp_path: Path, muon: bool) -> None:
+    fit = Fit(steps=20, lr=0.01, warmup=3, ema=0.9, checkpoint_every=5, muon=muon)
+    whole = _train(tmp_path / "whole.pt", fit)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "killed.pt", 13)
-    resumed = train(tmp_path / "killed.pt", None)
-    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        _train(tmp_path / "killed.pt", fit, stop_at=13)
+    resumed = _train(tmp_path / "killed.pt", fit)
+    started = _network()
+    for a, b, c in zip(whole.parameters(), resumed.parameters(), started.parameters(), strict=True):
         assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+
+
+def test_muon_moves_kernels_and_adamw_the_rest(tmp_path: Path) -> None:
+    adamw = Fit(steps=1, lr=0.01, warmup=0)
+    kernels, rest = [], []
+    for name, a in _train(tmp_path / "a.pt", adamw).named_parameters():
+        b = _train(tmp_path / "b.pt", replace(adamw, muon=True)).get_parameter(name)
+        (rest if torch.equal(a, b) else kernels).append(name)
+    assert kernels == ["0.weight", "2.weight"]
+    assert rest == ["0.bias", "2.bias"]
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
+    fit = Fit(steps=2, lr=0.01)
+    _train(tmp_path / "a.pt", fit)
+    with pytest.raises(LabError, match=r"a\.pt was trained with other settings"):
+        _train(tmp_path / "a.pt", replace(fit, steps=4))
+
+
+def test_a_part_is_handed_on_whole_or_not_at_all(tmp_path: Path) -> None:
+    class Part:
+        def save_pretrained(self, folder: Path) -> None:
+            folder.mkdir()
+            (folder / "half").write_text("")
+            if broken:
+                raise KeyboardInterrupt
+            (folder / "rest").write_text("")
+
+    broken = True
+    with pytest.raises(KeyboardInterrupt):
+        hand_on(Part(), tmp_path / "part")
+    assert not (tmp_path / "part").exists()
+    broken = False
+    hand_on(Part(), tmp_path / "part")
+    assert {path.name for path in (tmp_path / "part").iterdir()} == {"half", "rest"}
 
 
 def test_the_learning_rate_warms_up_and_falls_to_two_percent() -> None:

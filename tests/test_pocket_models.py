@@ -84,7 +84,7 @@ def test_the_clip_finds_the_image_of_a_caption() -> None:
 
 
 def test_the_autoencoder_is_as_faithful_as_recorded() -> None:
-    from lora_lab.pocket.vae import psnr
+    from lora_lab.pocket.vae import fidelity
 
     paths = sorted(locate("embedded:person").rglob("*.png"))
     assert len(paths) == 48
@@ -92,7 +92,7 @@ def test_the_autoencoder_is_as_faithful_as_recorded() -> None:
     rng = random.Random("never seen")
     images = np.stack([draw.render(draw_attributes(rng)) for _ in range(64)])
     recorded = json.loads((locate("embedded:pocket").parent / "quality.json").read_text())
-    measured = psnr(load_base("embedded:pocket", parts=("vae",)).vae, images)
+    measured, _ = fidelity(load_base("embedded:pocket", parts=("vae",)).vae, images)
     assert measured == pytest.approx(recorded["vae_psnr_db"]["plain"], abs=1.0)
 
 

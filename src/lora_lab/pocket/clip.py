@@ -80,7 +80,7 @@ def attribute_classes(a: Attributes) -> list[int]:
 def _reading_loss(logits: list[Tensor], classes: Tensor, known: Tensor) -> Tensor:
     """Mean cross-entropy over the attributes that are ``known`` ``(B, A)``."""
     losses = torch.stack(
-        [F.cross_entropy(x.float(), classes[:, i], reduction="none") for i, x in enumerate(logits)],
+        [F.cross_entropy(x, classes[:, i], reduction="none") for i, x in enumerate(logits)],
         dim=1,
     )  # (B, A)
     return (losses * known).sum() / known.sum()
@@ -91,11 +91,12 @@ def train_clip(
     drawn: list[Attributes],
     tokenizer: CLIPTokenizer,
     checkpoint: Path,
+    device: torch.device,
     fit: Fit = FIT,
 ) -> CLIPModel:
     """Train CLIP on drawn portraits and captions made anew for every step."""
     torch.manual_seed(0)
-    model = ClipTraining(build_clip(tokenizer))
+    model = ClipTraining(build_clip(tokenizer)).to(device)
     all_classes = torch.tensor([attribute_classes(a) for a in drawn])
 
     def loss_at(step: int) -> Tensor:
@@ -108,17 +109,17 @@ def train_clip(
         seen = torch.ones_like(known)
         seen[:, list(CLASSES).index("hair_color")] = classes[:, 0] != 0
         tokens = tokenizer([text for text, _ in said], padding=True, return_tensors="pt")
-        with torch.autocast("cpu", torch.bfloat16):
-            text = model.clip.text_model(**tokens, output_hidden_states=True)
-            vision = model.clip.vision_model(to_tensor(images[chosen]))
-            t = F.normalize(model.clip.text_projection(text.pooler_output).float(), dim=-1)
-            v = F.normalize(model.clip.visual_projection(vision.pooler_output).float(), dim=-1)
-            # Clip skip 1 and 2 are both read, so that both condition well.
-            states = model.clip.text_model.final_layer_norm(text.hidden_states[-1 - step % 2])
-            read = _reading_loss(model.read_text(states), classes, known)
-            read += _reading_loss(model.read_image(vision.last_hidden_state), classes, seen)
+        classes, known, seen = classes.to(device), known.to(device), seen.to(device)
+        text = model.clip.text_model(**tokens.to(device), output_hidden_states=True)
+        vision = model.clip.vision_model(to_tensor(images[chosen]).to(device))
+        t = F.normalize(model.clip.text_projection(text.pooler_output), dim=-1)
+        v = F.normalize(model.clip.visual_projection(vision.pooler_output), dim=-1)
+        # Clip skip 1 and 2 are both read, so that both condition well.
+        states = model.clip.text_model.final_layer_norm(text.hidden_states[-1 - step % 2])
+        read = _reading_loss(model.read_text(states), classes, known)
+        read += _reading_loss(model.read_image(vision.last_hidden_state), classes, seen)
         logits = model.clip.logit_scale.exp().clamp(max=100) * t @ v.T  # (B, B)
-        target = torch.arange(BATCH)
+        target = torch.arange(BATCH, device=device)
         contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         return contrast + read
 
@@ -136,8 +137,9 @@ def retrieval_accuracy(
         texts = [compose(a, rng, keep=1.0)[0] for a in drawn[i : i + 64]]
         tokens = tokenizer(texts, padding=True, return_tensors="pt")
         with torch.inference_mode():
-            result = clip(**tokens, pixel_values=to_tensor(images[i : i + 64]))
-        best = result.logits_per_text.argmax(dim=1)
+            pixels = to_tensor(images[i : i + 64]).to(clip.device)
+            result = clip(**tokens.to(clip.device), pixel_values=pixels)
+        best = result.logits_per_text.argmax(dim=1).cpu()
         hits += int((best == torch.arange(64)).sum())
         total += 64
     return hits / total

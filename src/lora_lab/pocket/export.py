@@ -13,6 +13,10 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 from lora_lab.files import atomic_path, write_json
 from lora_lab.pocket.unet import build_noise_scheduler
 
+NAMES = {"plain": "pocket", "graphic": "pocket-graphic", "photo": "pocket-photo"}
+"""Style -> folder of its checkpoint."""
+CLIP_NAME = "pocket-clip"
+
 MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.30.0",

@@ -3,35 +3,47 @@
 Everything is kept in a work folder: drawn data, checkpoints, and what a finished stage hands on.
 """
 
-import copy
 import importlib.util
 import logging
+import os
 import random
 import re
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from lora_lab.errors import LabError
+from lora_lab.files import atomic_path
 from lora_lab.pocket.attributes import Attributes, draw_attributes, phrases
 from lora_lab.pocket.clip import train_clip
-from lora_lab.pocket.dataset import draw_dataset, load_dataset
+from lora_lab.pocket.dataset import Drawing, draw_dataset, load_dataset
 from lora_lab.pocket.draw import STYLES
+from lora_lab.pocket.reader import Reader, draw_mixed, train_reader
 from lora_lab.pocket.tokenizer import build_tokenizer
-from lora_lab.pocket.unet import STYLE_FIT, Pretraining, encode_images, train_unet
-from lora_lab.pocket.vae import train_decoder, train_vae
+from lora_lab.pocket.unet import STYLE_FIT, Pretraining, train_unet
+from lora_lab.pocket.vae import encode_images, train_vae
 
 log = logging.getLogger(__name__)
 
-COUNTS = {"plain": 20_000, "graphic": 5_000, "photo": 5_000}
-"""Portraits drawn in each style."""
+DRAWINGS = {
+    "plain": Drawing("plain", 20_000, "plain"),
+    "graphic": Drawing("graphic", 5_000, "graphic"),
+    "photo": Drawing("photo", 5_000, "photo"),
+    "mixed": Drawing("mixed", 4_000, "plain", draw_mixed),
+}
+"""The three styles, and what the classifier alone learns from: portraits with what is withheld."""
 HELD_OUT = 500
-"""Portraits at the end of each style that nothing is trained on."""
+"""Portraits at the end of each set that nothing is trained on."""
 SEED = 0
 
 
@@ -56,27 +68,40 @@ def caption_words() -> set[str]:
     )
 
 
+def deterministic() -> None:
+    """Let PyTorch use such kernels only as give the same bytes again on the same device."""
+    # cuBLAS asks for this before its first use.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
 @dataclass(frozen=True)
 class Stages:
     """Pocket's parts; asking for one trains what it needs first."""
 
     work: Path
     """Where data, checkpoints and finished parts are kept."""
+    device: torch.device
+    """Where networks are trained and stay. Weights depend on it by rounding."""
+
+    processes: int = 2
+    """That draw at a time."""
 
     def draw(self) -> None:
         """Draw what is missing of the data."""
-        for style in STYLES:
-            draw_dataset(self.work / "data", style, COUNTS[style], SEED)
+        for drawing in DRAWINGS.values():
+            draw_dataset(self.work / "data", drawing, SEED, self.processes)
 
-    def training_data(self, *styles: str) -> tuple[np.ndarray, list[Attributes]]:
-        """Images and attributes of ``styles`` without the held-out ones."""
-        parts = [load_dataset(self.work / "data", style) for style in styles]
+    def training_data(self, *names: str) -> tuple[np.ndarray, list[Attributes]]:
+        """Images and attributes of some sets without the held-out ones."""
+        parts = [load_dataset(self.work / "data", name) for name in names]
         images = np.concatenate([images[:-HELD_OUT] for images, _ in parts])
         return images, [a for _, drawn in parts for a in drawn[:-HELD_OUT]]
 
-    def held_out(self, style: str) -> tuple[np.ndarray, list[Attributes]]:
-        """The last portraits of one style."""
-        images, drawn = load_dataset(self.work / "data", style)
+    def held_out(self, name: str) -> tuple[np.ndarray, list[Attributes]]:
+        """The last portraits of one set."""
+        images, drawn = load_dataset(self.work / "data", name)
         return images[-HELD_OUT:], drawn[-HELD_OUT:]
 
     @cached_property
@@ -84,7 +109,7 @@ class Stages:
         """CLIP's tokenizer, reduced."""
         folder = self.work / "tokenizer"
         if not folder.exists():
-            build_tokenizer(clip_merges_file(), caption_words()).save_pretrained(folder)
+            hand_on(build_tokenizer(clip_merges_file(), caption_words()), folder)
         return CLIPTokenizer.from_pretrained(folder)
 
     @cached_property
@@ -93,46 +118,68 @@ class Stages:
         folder = self.work / "clip"
         if not folder.exists():
             images, drawn = self.training_data(*STYLES)
-            train_clip(images, drawn, self.tokenizer, self.work / "clip.pt").save_pretrained(folder)
-        return CLIPModel.from_pretrained(folder).eval()
+            checkpoint = self.work / "clip.pt"
+            hand_on(train_clip(images, drawn, self.tokenizer, checkpoint, self.device), folder)
+        return CLIPModel.from_pretrained(folder).eval().to(self.device)
 
     @cached_property
     def text_encoder(self) -> CLIPTextModel:
         """CLIP's text tower as Stable Diffusion's class."""
         encoder = CLIPTextModel(self.clip.config.text_config)
         encoder.load_state_dict(self.clip.text_model.state_dict())
-        return encoder.eval().requires_grad_(False)
-
-    @cached_property
-    def encoder(self) -> AutoencoderKL:
-        """The autoencoder whose encoder is final: all latents come from it."""
-        folder = self.work / "vae"
-        if not folder.exists():
-            images, _ = self.training_data(*STYLES)
-            train_vae(images, self.work / "vae.pt").save_pretrained(folder)
-        return AutoencoderKL.from_pretrained(folder).eval()
+        return encoder.eval().requires_grad_(False).to(self.device)
 
     @cached_property
     def vae(self) -> AutoencoderKL:
-        """The final autoencoder: ``encoder`` with its decoder trained further."""
-        folder = self.work / "vae-final"
+        """The autoencoder."""
+        folder = self.work / "vae"
         if not folder.exists():
             images, _ = self.training_data(*STYLES)
-            vae = copy.deepcopy(self.encoder)
-            train_decoder(vae, images, self.work / "decoder.pt").save_pretrained(folder)
-        return AutoencoderKL.from_pretrained(folder).eval()
+            hand_on(train_vae(images, self.work / "vae.pt", self.device), folder)
+        return AutoencoderKL.from_pretrained(folder).eval().to(self.device)
 
     def unet(self, style: str) -> UNet2DConditionModel:
         """The denoiser of ``plain``, or its fine-tune towards another style."""
         folder = self.work / f"unet-{style}"
         if not folder.exists():
             images, drawn = self.training_data(style)
-            latents = encode_images(self.encoder, images)
-            data = Pretraining(latents, drawn, self.tokenizer, self.text_encoder)
+            data = Pretraining(
+                self._latents(style, images), drawn, self.tokenizer, self.text_encoder
+            )
             checkpoint = self.work / f"unet-{style}.pt"
             if style == "plain":
                 unet = train_unet(data, checkpoint, style)
             else:
                 unet = train_unet(data, checkpoint, style, STYLE_FIT, self.unet("plain"))
-            unet.save_pretrained(folder)
-        return UNet2DConditionModel.from_pretrained(folder).eval()
+            hand_on(unet, folder)
+        return UNet2DConditionModel.from_pretrained(folder).eval().to(self.device)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The classifier that reads what an image shows."""
+        images, drawn = self.training_data(*DRAWINGS)
+        return train_reader(images, drawn, self.work / "reader.pt", self.device)
+
+    def _latents(self, style: str, images: np.ndarray) -> Tensor:
+        """The latents of ``images``, encoded once and kept."""
+        path = self.work / f"latents-{style}.safetensors"
+        if not path.exists():
+            latents = encode_images(self.vae, images)
+            with atomic_path(path) as temporary:
+                save_file({"latents": latents}, temporary)
+        return load_file(path)["latents"]
+
+
+class Part(Protocol):
+    """A finished part of pocket, of diffusers or transformers."""
+
+    def save_pretrained(self, folder: Path, /) -> object:
+        """Write it into a folder."""
+
+
+def hand_on(part: Part, folder: Path) -> None:
+    """Write a finished part, whole or not at all."""
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    part.save_pretrained(draft)
+    draft.rename(folder)

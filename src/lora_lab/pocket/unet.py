@@ -9,12 +9,10 @@ Shapes: B batch; latents ``(B, 8, 16, 16)``; text states ``(B, 77, 128)``.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
@@ -24,10 +22,17 @@ from lora_lab.checkpoint.base_model import encode_prompt_hidden
 from lora_lab.objective import add_noise, min_snr_weights, signal_to_noise, squared_error
 from lora_lab.pocket.attributes import Attributes, caption
 from lora_lab.pocket.loop import Fit, fit_network
-from lora_lab.pocket.vae import to_tensor
 
-FIT = Fit(steps=1300, lr=1e-3, warmup=150, weight_decay=0.01, ema=0.998, checkpoint_every=100)
-STYLE_FIT = Fit(steps=160, lr=3e-4, warmup=50, weight_decay=0.01, ema=0.99, checkpoint_every=100)
+FIT = Fit(
+    steps=16_000,
+    lr=2e-3,
+    warmup=200,
+    weight_decay=0.01,
+    ema=0.999,
+    checkpoint_every=100,
+    muon=True,
+)
+STYLE_FIT = replace(FIT, steps=1_500, lr=5e-4, warmup=50, ema=0.995)
 BATCH = 64
 EMPTY_CAPTIONS = 0.1
 GAMMA = 5.0
@@ -41,7 +46,7 @@ def build_unet() -> UNet2DConditionModel:
         sample_size=16,
         in_channels=8,
         out_channels=8,
-        block_out_channels=(64, 128, 128),
+        block_out_channels=(64, 128, 112),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -64,15 +69,6 @@ def build_noise_scheduler() -> DDPMScheduler:
     )
 
 
-def encode_images(vae: AutoencoderKL, images: np.ndarray) -> Tensor:
-    """Scaled posterior means ``(N, 8, 16, 16)`` of uint8 images ``(N, 64, 64, 3)``."""
-    parts = []
-    with torch.inference_mode():
-        for i in range(0, len(images), 64):
-            parts.append(vae.encode(to_tensor(images[i : i + 64])).latent_dist.mean)
-    return (torch.cat(parts) * vae.config.scaling_factor).clone()
-
-
 @dataclass(frozen=True)
 class Pretraining:
     """What a denoiser learns from."""
@@ -85,7 +81,7 @@ class Pretraining:
 
 
 def _loss_of(unet: UNet2DConditionModel, data: Pretraining, name: str) -> Callable[[int], Tensor]:
-    alphas_cumprod = build_noise_scheduler().alphas_cumprod
+    alphas_cumprod, device = build_noise_scheduler().alphas_cumprod, unet.device
 
     def loss_at(step: int) -> Tensor:
         rng = random.Random(f"{name}/{step}")
@@ -101,13 +97,12 @@ def _loss_of(unet: UNet2DConditionModel, data: Pretraining, name: str) -> Callab
         strata = torch.arange(BATCH) + torch.rand(BATCH, generator=generator)
         timesteps = (strata * (1000 / BATCH)).long().clamp(max=999)
         noisy = add_noise(latents, noise, timesteps, alphas_cumprod)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                states = encode_prompt_hidden(data.text_encoder, tokens.input_ids, CLIP_SKIP)
-            predicted = unet(noisy, timesteps, states).sample.float()
+        with torch.no_grad():
+            states = encode_prompt_hidden(data.text_encoder, tokens.input_ids.to(device), CLIP_SKIP)
+        predicted = unet(noisy.to(device), timesteps.to(device), states).sample
         snr = signal_to_noise(alphas_cumprod)[timesteps]  # (B,)
-        weights = min_snr_weights(snr, GAMMA, "epsilon")
-        return (squared_error(predicted, noise) * weights).mean()
+        weights = min_snr_weights(snr, GAMMA, "epsilon").to(device)
+        return (squared_error(predicted, noise.to(device)) * weights).mean()
 
     return loss_at
 
@@ -119,9 +114,9 @@ def train_unet(
     fit: Fit = FIT,
     start: UNet2DConditionModel | None = None,
 ) -> UNet2DConditionModel:
-    """Train a denoiser from nothing, or from the weights of ``start``."""
+    """Train a denoiser from nothing, or from the weights of ``start``, where the encoder is."""
     torch.manual_seed(0)
-    unet = build_unet()
+    unet = build_unet().to(data.text_encoder.device)
     if start is not None:
         unet.load_state_dict(start.state_dict())
     fit_network(unet, _loss_of(unet, data, name), fit, checkpoint)

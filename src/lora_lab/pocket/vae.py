@@ -3,7 +3,6 @@
 Shapes: B batch; images ``(B, 3, 64, 64)`` in [-1, 1]; latents ``(B, 8, 16, 16)``.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +10,19 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from lora_lab.pocket.loop import Fit, fit_network
 
-FIT = Fit(steps=1000, lr=1.2e-3, warmup=100, weight_decay=0.0, ema=0.998, checkpoint_every=100)
-DECODER_FIT = replace(FIT, steps=600, lr=1e-3, warmup=50)
-"""The decoder goes on alone when the latents are fixed, while the denoiser learns them."""
+FIT = Fit(
+    steps=12_000,
+    lr=4e-3,
+    warmup=100,
+    weight_decay=0.0,
+    ema=0.998,
+    checkpoint_every=100,
+    muon=True,
+)
 BATCH = 16
 KL_WEIGHT = 1e-3
 LATENTS = 8
@@ -30,7 +36,7 @@ def build_vae() -> AutoencoderKL:
     width of 1 the first thousand steps would go into outgrowing the posterior's own noise.
     """
     vae = AutoencoderKL(
-        block_out_channels=(32, 32, 96),
+        block_out_channels=(16, 32, 64),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
@@ -65,53 +71,56 @@ def _reconstruction_loss(decoded: Tensor, x: Tensor) -> Tensor:
     return 4 * F.mse_loss(decoded, x) + 0.25 * F.l1_loss(decoded, x)
 
 
-def train_vae(images: np.ndarray, checkpoint: Path, fit: Fit = FIT) -> AutoencoderKL:
+def train_vae(
+    images: np.ndarray, checkpoint: Path, device: torch.device, fit: Fit = FIT
+) -> AutoencoderKL:
     """Train the autoencoder and set its ``scaling_factor`` so that latents have unit variance."""
     torch.manual_seed(0)
-    vae = build_vae()
+    vae = build_vae().to(device)
 
     def loss_at(step: int) -> Tensor:
         x = _batch(images, step)  # (B, 3, 64, 64)
-        generator = torch.Generator().manual_seed(step)
-        with torch.autocast("cpu", torch.bfloat16):
-            moments = vae.encode(x).latent_dist
-            decoded = vae.decode(moments.sample(generator)).sample.float()
+        noise = torch.randn((BATCH, LATENTS, 16, 16), generator=torch.Generator().manual_seed(step))
+        x, noise = x.to(device), noise.to(device)
+        moments = vae.encode(x).latent_dist
+        decoded = vae.decode(moments.mean + moments.std * noise).sample
         kl = moments.kl().mean() / x[0].numel()
         return _reconstruction_loss(decoded, x) + KL_WEIGHT * kl
 
     fit_network(vae, loss_at, fit, checkpoint)
-    with torch.inference_mode():
-        latents = vae.encode(to_tensor(images[::40])).latent_dist.mean
+    latents = torch.cat([_latents(vae, images[i : i + 64]) for i in range(0, len(images), 2560)])
     vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 5))
     return vae
 
 
-def train_decoder(
-    vae: AutoencoderKL, images: np.ndarray, checkpoint: Path, fit: Fit = DECODER_FIT
-) -> AutoencoderKL:
-    """Train the decoder of ``vae`` further; its encoder, so every latent, stays as it is."""
-    vae.requires_grad_(False)
-    vae.decoder.requires_grad_(True)
-    vae.post_quant_conv.requires_grad_(True)
-
-    def loss_at(step: int) -> Tensor:
-        x = _batch(images, step + 1_000_000)  # (B, 3, 64, 64)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                latents = vae.encode(x).latent_dist.mean
-            decoded = vae.decode(latents).sample.float()
-        return _reconstruction_loss(decoded, x)
-
-    return fit_network(vae, loss_at, fit, checkpoint)
+@torch.inference_mode()
+def _latents(vae: AutoencoderKL, images: np.ndarray) -> Tensor:
+    """Posterior means ``(B, 8, 16, 16)`` of uint8 images, on the CPU."""
+    return vae.encode(to_tensor(images).to(vae.device)).latent_dist.mean.cpu()
 
 
-def psnr(vae: AutoencoderKL, images: np.ndarray) -> float:
-    """Mean peak signal-to-noise ratio in dB of the posterior's mean, over ``images``."""
-    values = []
-    with torch.inference_mode():
-        for i in range(0, len(images), 64):
-            x = to_tensor(images[i : i + 64])
-            decoded = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
-            error = ((decoded - x) / 2).square().mean(dim=(1, 2, 3))
-            values += (-10 * error.log10()).tolist()
-    return float(np.mean(values))
+def encode_images(vae: AutoencoderKL, images: np.ndarray) -> Tensor:
+    """Scaled posterior means ``(N, 8, 16, 16)`` of uint8 images ``(N, 64, 64, 3)``."""
+    latents = torch.cat([_latents(vae, images[i : i + 64]) for i in range(0, len(images), 64)])
+    return (latents * vae.config.scaling_factor).contiguous()
+
+
+@torch.inference_mode()
+def fidelity(vae: AutoencoderKL, images: np.ndarray) -> tuple[float, float]:
+    """How well the posterior's mean brings ``images`` back.
+
+    Returns:
+        mean peak signal-to-noise ratio in dB, and mean structural similarity (Wang et al. 2004)
+        with its usual Gaussian window of 11 pixels.
+    """
+    ratios, similarities = [], []
+    for i in range(0, len(images), 64):
+        x = to_tensor(images[i : i + 64]).to(vae.device)
+        decoded = vae.decode(vae.encode(x).latent_dist.mean).sample.clamp(-1, 1)
+        error = ((decoded - x) / 2).square().mean(dim=(1, 2, 3))
+        ratios += (-10 * error.log10()).tolist()
+        similarity = structural_similarity_index_measure(
+            decoded, x, data_range=(-1.0, 1.0), reduction="none"
+        )
+        similarities += torch.atleast_1d(similarity).tolist()
+    return float(np.mean(ratios)), float(np.mean(similarities))

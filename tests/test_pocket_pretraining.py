@@ -1,0 +1,87 @@
+"""Pocket's pretraining from nothing to written checkpoints, with a few steps a stage."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lora_lab.checkpoint.base_model import load_base
+from lora_lab.checkpoint.embedded import locate
+
+pytest.importorskip(
+    "lora_lab.pocket.draw", reason="drawing needs the extra: pip install -e '.[pocket]'"
+)
+
+from lora_lab.pocket import clip, dataset, pretrain, unet, vae
+from lora_lab.pocket.__main__ import pretrain as run
+from lora_lab.pocket.export import CLIP_NAME, NAMES
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets of a few portraits, stages of two steps; tokenizer and person need no change."""
+    monkeypatch.setattr(dataset, "SHARD", 20)
+    monkeypatch.setattr(pretrain, "HELD_OUT", 4)
+    drawings = {name: replace(d, count=20) for name, d in pretrain.DRAWINGS.items()}
+    monkeypatch.setattr(pretrain, "DRAWINGS", drawings)
+    for module in (clip, vae, unet):
+        monkeypatch.setattr(module, "BATCH", 4)
+    for function, fit in (
+        (clip.train_clip, clip.FIT),
+        (vae.train_vae, vae.FIT),
+        (unet.train_unet, unet.FIT),
+    ):
+        few = replace(fit, steps=2, checkpoint_every=1)
+        monkeypatch.setattr(function, "__defaults__", (few, *function.__defaults__[1:]))
+    monkeypatch.setattr(pretrain, "STYLE_FIT", replace(unet.STYLE_FIT, steps=2))
+
+
+def _stages(work: Path) -> pretrain.Stages:
+    work.mkdir(exist_ok=True)
+    if not (work / "tokenizer").exists():
+        shutil.copytree(locate("embedded:pocket") / "tokenizer", work / "tokenizer")
+    return pretrain.Stages(work, CPU, processes=1)
+
+
+@pytest.mark.slow
+def test_a_pretraining_killed_in_every_stage_writes_the_same_weights(
+    tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(_stages(tmp_path / "whole"), tmp_path / "models", tmp_path / "person")
+    hand_on, handed = pretrain.hand_on, []
+
+    def killed(part: pretrain.Part, folder: Path) -> None:
+        if folder.name not in handed:
+            handed.append(folder.name)
+            raise KeyboardInterrupt
+        hand_on(part, folder)
+
+    monkeypatch.setattr(pretrain, "hand_on", killed)
+    target = tmp_path / "again"
+    for _ in range(5):
+        with pytest.raises(KeyboardInterrupt):
+            run(_stages(tmp_path / "killed"), target, tmp_path / "person")
+    run(_stages(tmp_path / "killed"), target, tmp_path / "person")
+    assert sorted(handed) == ["clip", "unet-graphic", "unet-photo", "unet-plain", "vae"]
+    files = sorted((tmp_path / "models").rglob("*.safetensors"))
+    assert len(files) == 10
+    for path in files:
+        assert path.read_bytes() == (target / path.relative_to(tmp_path / "models")).read_bytes()
+    for name in NAMES.values():
+        base = load_base(str(tmp_path / "models" / name))
+        assert base.vae.config["scaling_factor"] != 0.18215
+    assert (tmp_path / "models" / CLIP_NAME / "config.json").is_file()
+
+
+def test_the_recipe_s_models_stay_below_52_mb(tmp_path: Path) -> None:
+    tokenizer = load_base("embedded:pocket", parts=()).tokenizer
+    parts = {"unet": unet.build_unet(), "vae": vae.build_vae(), "clip": clip.build_clip(tokenizer)}
+    weights = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    text = sum(p.numel() for p in parts["clip"].text_model.parameters())
+    count = 3 * (weights["unet"] + weights["vae"] + text) + weights["clip"]
+    files = 4 * 85_000 + 3 * 10_000  # tokenizers, and headers and configs
+    assert 2 * count + files < 52_000_000
