@@ -175,7 +175,7 @@ def test_what_cant_be_expressed_is_named_with_a_reason(tmp_path, changes, name, 
     assert translate(read_arguments(path)).impossible[name]
     assert main(["import", str(path), "--out", str(tmp_path / "experiment" / "a.yaml")]) == 0
     assert f"{name}: " in capsys.readouterr().out.split("NOT EXPRESSED")[1]
-    assert f"#   {name}: " in (tmp_path / "experiment" / "a.yaml").read_text(encoding="utf-8")
+    assert f"#   - {name}: " in (tmp_path / "experiment" / "a.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

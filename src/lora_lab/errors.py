@@ -1,5 +1,21 @@
 """Errors that are meant for the person at the terminal."""
 
+LONGEST = 1000
+"""Characters of a line on the terminal; names and values of others can be of any length."""
+
+
+def one_line(text: object, longest: int = LONGEST) -> str:
+    """Returns a text of anybody's as one line that a terminal or a comment can show.
+
+    Line breaks of every kind become spaces; other characters that don't print, which can colour a
+    terminal or move its cursor, become ``?``; what is too long is cut in the middle.
+    """
+    line = " ".join(str(text).split())
+    line = "".join(sign if sign.isprintable() else "?" for sign in line)
+    if len(line) <= longest:
+        return line
+    return f"{line[: longest * 2 // 3]} … {line[-longest // 4 :]}"
+
 
 class LabError(Exception):
     """A failure told in one line: what (key or file), its value, what is allowed, what to do next.

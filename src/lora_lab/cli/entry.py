@@ -17,13 +17,14 @@ from omegaconf import DictConfig
 
 from hydra_plugins.lora_lab_sweeper import LabSweeper
 from lora_lab.cli.arguments import MULTIRUN_FLAGS, quote_texts
+from lora_lab.cli.config_guard import guarded, refuse_flags, take_permissions
 from lora_lab.cli.help import help_text
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain, first_line
 from lora_lab.cli.own_conf import own_conf, with_search_path
 from lora_lab.config.sample import SampleConfig
 from lora_lab.config.store import register_schemas
 from lora_lab.config.train import TrainConfig
-from lora_lab.errors import ConfigError, LabError, Stopped
+from lora_lab.errors import ConfigError, LabError, Stopped, one_line
 
 SCHEMAS: dict[str, type] = {"train": TrainConfig, "sample": SampleConfig}
 INTERRUPTED = 130
@@ -48,17 +49,19 @@ def run_command(
     schema = SCHEMAS[config_name]
     conf = conf.absolute()
     register_schemas()
-    arguments = quote_texts(arguments, schema)
     debug = "debug=true" in [argument.lower() for argument in arguments]
     folders = [conf]
     try:
+        arguments, permissions = take_permissions(arguments)
+        arguments = quote_texts(arguments, schema)
         own = own_conf(conf)
         folders += [own] if own is not None else []
         arguments = with_search_path(own, arguments)
-        if {"--help", "-h"} & set(arguments):
-            sys.stdout.write(help_text(folders, config_name, schema, arguments))
-            return 0
-        return _run_hydra(task, config_name, conf, arguments)
+        with guarded(permissions):
+            if {"--help", "-h"} & set(arguments):
+                sys.stdout.write(help_text(folders, config_name, schema, arguments))
+                return 0
+            return _run_hydra(task, config_name, conf, arguments)
     except KeyboardInterrupt as stop:
         return _end_by_signal(stop)
     except LabError as error:
@@ -94,6 +97,7 @@ def _run_hydra(
         return _keep(task(config), outcomes)
 
     sweeping = bool(MULTIRUN_FLAGS & set(arguments))
+    refuse_flags(arguments)
     # Hydra prints tracebacks and exits by itself unless it is told to hand errors on.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = arguments
@@ -130,7 +134,7 @@ def _end_single_run(outcomes: list[Any]) -> int:
 def _tell(lines: list[str]) -> None:
     sys.stdout.flush()
     for line in lines:
-        sys.stderr.write(f"error: {line}\n")
+        sys.stderr.write(f"error: {one_line(line)}\n")
     sys.stderr.flush()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from lora_lab.cli.config_guard import PERMISSIONS
 from lora_lab.config.convert import field_types, is_group
 
 USAGE = {
@@ -53,6 +54,8 @@ def help_text(folders: Sequence[Path], config_name: str, schema: type, arguments
     for name, kind in with_groups:
         parts += [""] if is_group(kind) else []
         parts.append(_setting(config, name, kind, field_docs(schema)[name], depth=0))
+    parts += ["", "Given on the command line only"]
+    parts += [f"  {name}: {meaning}" for name, meaning in PERMISSIONS.items()]
     return "\n".join(parts) + "\n"
 
 

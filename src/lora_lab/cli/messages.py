@@ -1,11 +1,13 @@
 """Hydra's errors in one line each: key, value, what is allowed, next step."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -30,15 +32,23 @@ def explain(folders: Sequence[Path], schema: type, arguments: list[str]) -> list
         schema: the settings dataclass of the command.
         arguments: the command line behind the script's name.
     """
-    overrides = [argument for argument in arguments if not argument.startswith("-")]
+    given = get_args_parser().parse_known_args(arguments)[0]
+    folders = [*folders, *([Path(given.config_dir)] if given.config_dir else [])]
     sweeping = bool(MULTIRUN_FLAGS & set(arguments))
-    return explain_overrides(folders, schema, overrides, sweeping)
+    return explain_overrides(folders, schema, given.overrides, sweeping)
 
 
 def explain_overrides(
     folders: Sequence[Path], schema: type, overrides: list[str], sweeping: bool
 ) -> list[str]:
-    """Returns one line for each ``key=value`` that is wrong by itself, without repeats."""
+    """Returns one line for each ``key=value`` that is wrong by itself, without repeats.
+
+    Args:
+        folders: the folders of config files, our own first.
+        schema: the settings dataclass of the command.
+        overrides: what the command line says.
+        sweeping: whether several values are allowed.
+    """
     lines = [line for text in overrides for line in _problems(text, folders, schema, sweeping)]
     return list(dict.fromkeys(lines))
 
@@ -73,7 +83,9 @@ def _problem(override: Override, folders: Sequence[Path], schema: type) -> str |
     """Returns what is wrong with one value; None when it is right by itself."""
     key, value = override.key_or_group, str(override.input_line).partition("=")[2]
     kinds = leaf_types(schema)
-    group = [path for path, name in _groups(folders) if name == key]
+    # A key becomes a path only where it can't lead out of the folder.
+    is_name = re.fullmatch(r"[\w-]+(/[\w-]+)*", key) is not None
+    group = [path for folder in folders if is_name and (path := folder / key).is_dir()]
     if group:
         return _group_problem(override, value, group)
     if key in kinds and override.is_add():
@@ -85,19 +97,6 @@ def _problem(override: Override, folders: Sequence[Path], schema: type) -> str |
     if children:
         return f"{key} holds several settings, got {value}; set one of {', '.join(children)}"
     return f"{key} is not a setting, got {value}; {suggest(key, schema)}"
-
-
-def _groups(folders: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Returns the folders of the config groups and their names.
-
-    A key is looked up among the names, never opened as a path.
-    """
-    return [
-        (path, path.relative_to(folder).as_posix())
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.is_dir()
-    ]
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -112,7 +111,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 def _group_problem(override: Override, choice: str, folders: list[Path]) -> str | None:
     group = override.key_or_group
-    known = sorted(path.stem for folder in folders for path in folder.glob("*.yaml"))
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     choices = [part.strip() for part in choice.strip("[]").split(",")]
     wrong = [part for part in choices if part not in known]
     if wrong:

@@ -5,6 +5,7 @@ Works with every Hydra launcher: runs are handed to it as ordinary jobs.
 
 import importlib
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -133,6 +134,7 @@ class ParameterSweeper(Sweeper):
         """
         assert self.config is not None
         study = study_of(self.study, self.by_model, str(self.config.model.name))
+        refuse_hydra_keys(study)
         named = [f"{key}={values}" for key, values in (study.get("params") or {}).items()]
         overrides = OverridesParser.create().parse_overrides([*named, *arguments])
         together = [
@@ -210,6 +212,21 @@ def study_of(
     plain = OmegaConf.to_container(OmegaConf.create(chosen))
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def refuse_hydra_keys(study: dict[str, Any]) -> None:
+    """Refuses a study that would set Hydra's own keys, which files may not.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    rows = [study.get("params") or {}, *(study.get("together") or [])]
+    for key in (str(key) for row in rows for key in row):
+        if re.match(r"\W*hydra\b", key):
+            raise ConfigError(
+                f"hydra.sweeper.params and together must name settings of a run, got {key}; "
+                "give it on the command line"
+            )
 
 
 def _outcome_error(result: JobReturn | str) -> str | None:

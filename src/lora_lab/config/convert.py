@@ -8,13 +8,14 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from lora_lab.config.check import check
+from lora_lab.config.literals import literals
 from lora_lab.config.sample import SampleConfig
 from lora_lab.config.sampling import GridConfig
 from lora_lab.config.train import TrainConfig
 from lora_lab.errors import ConfigError, LabError
+from lora_lab.files import read_yaml
 
 T = TypeVar("T", TrainConfig, SampleConfig)
 
@@ -37,15 +38,18 @@ def to_config(config: DictConfig) -> TrainConfig:
 
 
 def read_config(path: Path) -> TrainConfig:
-    """Returns the checked settings of a run's config.yaml.
+    """Returns the checked settings of a run's config.yaml, in which nothing is resolved.
 
     Raises:
         LabError: the file can't be read, is damaged or of another version.
         ConfigError: a value is out of its range.
     """
     try:
-        config = to_config(OmegaConf.create(OmegaConf.to_container(OmegaConf.load(path))))  # type: ignore[arg-type]
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
+        tree = read_yaml(path)
+        if not isinstance(tree, dict):
+            raise ValueError("it holds no settings")
+        config = to_config(OmegaConf.create(literals(tree)))
+    except (OSError, ValueError, OmegaConfBaseException) as error:
         raise LabError(f"{path} can't be read ({error}); run the sweep again") from error
     check(config)
     return config

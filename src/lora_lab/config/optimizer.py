@@ -28,6 +28,11 @@ NEEDS_LR_ABOVE_0 = ("dadapt_adam", "dadapt_adan", "dadapt_sgd", "dadapt_adagrad"
 """Whose libraries refuse a learning rate of 0."""
 ONE_RATE = tuple(name for name in ADAPTIVE if name != "dadapt_adam")
 """Optimizers that have one rate for all groups, and no layer_scale."""
+PACKAGES = (
+    *("torch.optim", "dadaptation", "prodigyopt", "schedulefree", "bitsandbytes.optim"),
+    *("transformers.optimization", "lion_pytorch"),
+)
+"""Where optimizer=custom may take its class from, unless the command line allows more."""
 OPTIONAL = (
     *("betas", "eps", "weight_decay", "decouple", "use_bias_correction", "growth_rate", "d0"),
     *("momentum", "d_coef", "safeguard_warmup"),

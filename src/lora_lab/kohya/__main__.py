@@ -5,13 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from omegaconf import OmegaConf
 
 from lora_lab.config import to_config
-from lora_lab.errors import ConfigError, LabError
-from lora_lab.files import make_folder, write_text
+from lora_lab.config.literals import literals
+from lora_lab.errors import ConfigError, LabError, one_line
+from lora_lab.files import make_folder, read_yaml, write_text
 from lora_lab.kohya.arguments import read_arguments
 from lora_lab.kohya.experiment import command_of, experiment_name, experiment_text, summary
 from lora_lab.kohya.export import flatten, to_arguments, toml_text
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         told = _import(options) if options.command == "import" else _export(options)
     except LabError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     print(told)
     return 0
@@ -66,14 +65,13 @@ def _export(options: argparse.Namespace) -> str:
     if not source.is_file():
         raise ConfigError(f"{source} is missing: name a run folder or its config.yaml")
     try:
-        tree = OmegaConf.load(source)
-    except (OSError, YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-        raise ConfigError(f"{source} is not YAML ({' '.join(str(error).split())[:120]})") from error
-    if not isinstance(tree, DictConfig):
+        tree = read_yaml(source)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{source} can't be read ({error})") from error
+    if not isinstance(tree, dict):
         raise ConfigError(f"{source} holds no settings; name the config.yaml of a run folder")
-    config = to_config(tree)
-    flat = flatten(OmegaConf.to_container(tree, resolve=True))  # type: ignore[arg-type]
-    values, unknown = to_arguments(config, flat)
+    config = to_config(OmegaConf.create(literals(tree)))
+    values, unknown = to_arguments(config, flatten(tree))
     path = options.out or Path(f"{config.output_name}.toml")
     if path.suffix != ".toml":
         raise ConfigError(f"--out must end with .toml, got {path}")

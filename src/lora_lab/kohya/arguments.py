@@ -129,7 +129,10 @@ def _with_additional(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise ConfigError(f"{path}: additional_parameters is {text!r}: {error}") from error
+        # The text itself isn't shown: it may hold a token.
+        raise ConfigError(
+            f"{path}: additional_parameters can't be taken apart ({error}); mend it in the GUI"
+        ) from error
     found: dict[str, list[str]] = {}
     for word in words:
         if word.startswith("--"):
@@ -138,9 +141,7 @@ def _with_additional(path: Path, values: dict[str, Any]) -> dict[str, Any]:
         elif found:
             found[list(found)[-1]].append(word)
         else:
-            raise ConfigError(
-                f"{path}: additional_parameters must begin with --<name>, got {text!r}"
-            )
+            raise ConfigError(f"{path}: additional_parameters must begin with --<name>")
     for name, given in found.items():
         many = name.endswith("_args") or len(given) > 1
         values[name] = given if many else given[0] if given else True

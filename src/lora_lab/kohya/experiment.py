@@ -1,4 +1,8 @@
-"""Imported settings as a config file of ours: config groups, then values."""
+"""Imported settings as a config file of ours: config groups, then values.
+
+Names and values come from files of others. A YAML dumper writes them, every text as a literal that
+nothing is resolved in; what stands in a comment is one line that prints.
+"""
 
 import re
 import shlex
@@ -7,8 +11,26 @@ from typing import Any
 
 import yaml
 
+from lora_lab.config.literals import literals
+from lora_lab.errors import one_line
 from lora_lab.kohya.translated import Translation
 from lora_lab.kohya.values import is_value
+
+
+LONGEST = 300
+"""Characters of a name or reason of others in a comment or on the terminal."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes every text so that each reader of YAML takes it for one."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """A word as it is where no reader can take it for anything else, other texts in quotes."""
+        plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", text)  # the dumper quotes `yes` and `null`
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 
 
 def experiment_text(result: Translation, source: str, command: str) -> str:
@@ -28,22 +50,35 @@ def experiment_text(result: Translation, source: str, command: str) -> str:
         node[last] = value
     head = [
         "# @package _global_",
-        f"# {' '.join(source.split())}, imported.",
+        f"# {one_line(source, LONGEST)}, imported.",
         "#",
         f"#   {command}",
     ]
-    left = [f"#   {name}: {' '.join(why.split())}" for name, why in result.impossible.items()]
+    # A dash, because a comment that begins with @ means something to Hydra.
+    left = [f"#   - {entry}" for entry in _entries(result.impossible)]
     if left:
         head += ["#", "# What could not be expressed:", *left]
-    groups = [f"  - override /{name}: {choice}" for name, choice in sorted(result.groups.items())]
-    body = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    return "\n".join([*head, "", "defaults:", *groups, "", body])
+    groups = [{f"override /{name}": choice} for name, choice in sorted(result.groups.items())]
+    return "\n".join([*head, "", _yaml({"defaults": groups}, flow=False), _yaml(literals(tree))])
+
+
+def _yaml(tree: dict[str, Any], flow: bool | None = None) -> str:
+    """YAML; mappings without another one inside stand in one line unless ``flow`` is false."""
+    return yaml.dump(
+        tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=flow
+    )
+
+
+def _entries(told: dict[str, str]) -> list[str]:
+    """`name: why`, each one line."""
+    return [f"{one_line(name, LONGEST)}: {one_line(why, LONGEST)}" for name, why in told.items()]
 
 
 def experiment_name(stem: str) -> str:
     """A name for `+experiment=` from a file's; Hydra would take `1.02` or `INF` for a number."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", stem).strip("_-")
-    return name if re.match(r"[A-Za-z]", name) and not is_value(name) else f"kohya_{name}"
+    is_word = re.match(r"[A-Za-z]", name) and not is_value(name) and name.lower() != "null"
+    return name if is_word else f"kohya_{name}"
 
 
 def command_of(result: Translation, path: Path) -> str:
@@ -54,7 +89,7 @@ def command_of(result: Translation, path: Path) -> str:
         f"--config-dir={path.parent.parent}",
         f"+experiment={path.stem}",
     ]
-    told = " ".join(shlex.quote(word) for word in words)
+    told = one_line(" ".join(shlex.quote(word) for word in words))
     return " ".join([told, *(f"{key}=…" for key in result.to_give)])
 
 
@@ -69,7 +104,5 @@ def summary(result: Translation) -> str:
     ):
         if entries:
             lines.append(f"{title} ({len(entries)}):")
-            lines += [
-                f"  {name}: {' '.join(what.split())}" for name, what in sorted(entries.items())
-            ]
+            lines += [f"  {entry}" for entry in _entries(dict(sorted(entries.items())))]
     return "\n".join(lines)

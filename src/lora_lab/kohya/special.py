@@ -97,7 +97,9 @@ def _optimizer(left: dict[str, Any], result: Translation) -> None:
     further = {}
     for argument, value in {**OPTIMIZER_DEFAULTS[name], **arguments}.items():
         key, source = f"optimizer.{argument}", f"optimizer_args: {argument}"
-        if argument not in OPTIMIZER_DEFAULTS[name]:
+        if not re.fullmatch(r"[A-Za-z]\w*", argument, re.ASCII):
+            result.impossible[source] = "no name of an argument"
+        elif argument not in OPTIMIZER_DEFAULTS[name]:
             further[argument] = value
         elif argument == "growth_rate" and (value is None or math.isinf(float(str(value)))):
             result.put(key, None, source)

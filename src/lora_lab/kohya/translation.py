@@ -1,13 +1,21 @@
 """From kohya's settings to ours, name by name."""
 
+import re
 from typing import Any
 
+from lora_lab.errors import one_line
 from lora_lab.kohya.arguments import Arguments
 from lora_lab.kohya.choices import DEFAULTS, OFF, WITHOUT_EFFECT
 from lora_lab.kohya.names import KOHYA_NAMES, PLAIN
 from lora_lab.kohya.special import HANDLERS
 from lora_lab.kohya.translated import Translation, fitting
 from lora_lab.kohya.values import is_empty, parse
+
+SECRET_NAME = re.compile(r"(token|api_?key|passw(or)?d|secret|credentials?|auth)$", re.IGNORECASE)
+SECRET_VALUE = re.compile(r"hf_[A-Za-z0-9]{30,}|sk-[\w-]{20,}|gh[a-z]_\w{30,}|[0-9a-f]{40}")
+LEFT_OUT = "left out: a key or token belongs in the login of its service, never in a config"
+MISSING = "???"
+"""OmegaConf's word for a value that is missing; a text can't be it."""
 
 
 def translate(arguments: Arguments) -> Translation:
@@ -20,7 +28,12 @@ def translate(arguments: Arguments) -> Translation:
         arguments: what a file of kohya's said.
     """
     result = Translation(ignored=dict(arguments.ignored))
-    left = dict(arguments.values)
+    left = {}
+    for name, value in arguments.values.items():
+        if is_secret(name, value):
+            result.ignored[name] = LEFT_OUT
+        else:
+            left[name] = value
     for handler in HANDLERS:
         handler(left, result)
     for key in PLAIN:
@@ -31,7 +44,24 @@ def translate(arguments: Arguments) -> Translation:
     parts = {part for name in said for part in name.split(": ")}
     for name in arguments.values.keys() - parts:
         result.ignored[name] = "off, or told by the settings beside it"
+    for key in [key for key, value in result.settings.items() if MISSING in _texts(value)]:
+        del result.settings[key]
+        result.impossible[key] = f"the text {MISSING} stands for a missing value in a config"
     return result
+
+
+def is_secret(name: str, value: Any) -> bool:
+    """Whether a setting is a key or token by its name or its looks: it is shown nowhere."""
+    return bool(SECRET_NAME.search(name)) or any(
+        SECRET_VALUE.fullmatch(text.strip()) for text in _texts(value)
+    )
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, dict | list | tuple):
+        items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        return [text for item in items for text in _texts(item)]
+    return [value] if isinstance(value, str) else []
 
 
 def _plain(key: str, left: dict[str, Any], result: Translation) -> None:
@@ -69,5 +99,4 @@ def _other(name: str, value: Any, result: Translation) -> None:
 
 
 def _short(value: Any) -> str:
-    text = " ".join(str(value).split())
-    return repr(text if len(text) <= 60 else f"{text[:59]}…")
+    return repr(one_line(value, 60))
