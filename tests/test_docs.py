@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from docs import build
 from lora_lab.cli.arguments import quote_texts
+from lora_lab.cli.config_guard import take_permissions
 from lora_lab.config import SampleConfig, TrainConfig
 from lora_lab.config.store import register_schemas
 from lora_lab.kohya.names import KOHYA_NAMES
@@ -33,7 +34,8 @@ def documented(script: str) -> list[list[str]]:
     calls = [
         shlex.split(line) for line in documented_lines() if line.startswith(f"python {script}")
     ]
-    return [call[2:] for call in calls if "--help" not in call]
+    shown = [call[2:] for call in calls if not any(word.startswith("--") for word in call)]
+    return [take_permissions(words)[0] for words in shown]
 
 
 def compose_call(config_name: str, schema: type, arguments: list[str]) -> None:

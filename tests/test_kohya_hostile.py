@@ -73,7 +73,7 @@ def test_what_is_written_composes_to_exactly_the_intended_keys(
         for part in above:
             node = node.setdefault(part, {})
         node[last] = value
-    if "???" not in str(expected):
+    if "???" not in str(expected):  # which import leaves out
         assert read(text) == expected
     head = text[: text.index("defaults:")]
     assert all(line.startswith("#") or not line for line in head.splitlines())

@@ -1,7 +1,7 @@
 """What a config may make the program do: checked for every config that Hydra composes.
 
 Hydra builds whatever a config names (``hydra.callbacks``, launcher, sweeper, handlers of the log)
-before any code of ours runs, and OmegaConf reads the environment wherever ``${oc.env:NAME}`` stands.
+before any code of ours runs, and OmegaConf reads the environment where ``${oc.env:NAME}`` stands.
 So the check is part of composing, before anything is built:
 
 - A composed config may name only classes that are listed here.
@@ -78,7 +78,9 @@ def take_permissions(arguments: list[str]) -> tuple[list[str], Permissions]:
     Raises:
         ConfigError: one has no such value.
     """
-    rest, packages, config_dir = [], [], False
+    rest: list[str] = []
+    packages: list[str] = []
+    config_dir = False
     for argument in arguments:
         key = argument.partition("=")[0]
         if key not in PERMISSIONS:
@@ -92,7 +94,7 @@ def take_permissions(arguments: list[str]) -> tuple[list[str], Permissions]:
         if key == ALLOW_CONFIG_DIR and isinstance(value, bool):
             config_dir = value
         elif key == ALLOW_PACKAGES and all(_is_package(name) for name in names):
-            packages += names
+            packages += map(str, names)
         else:
             kind = "a list of packages" if key == ALLOW_PACKAGES else "true or false"
             raise ConfigError(f"{key} must be {kind}, got {argument.partition('=')[2]}")
@@ -282,7 +284,7 @@ def composed_problems(config: DictConfig, permissions: Permissions) -> list[str]
     return [line for line in found if line is not None]
 
 
-def _leaves(config: Container, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(config: Container) -> Iterator[tuple[str, Any]]:
     """Full key and unresolved value of every leaf."""
     tree = OmegaConf.to_container(config, resolve=False)
 
@@ -296,13 +298,13 @@ def _leaves(config: Container, prefix: str = "") -> Iterator[tuple[str, Any]]:
         else:
             yield prefix, node
 
-    return walk(tree, prefix)
+    return walk(tree, "")
 
 
 def _problem(key: str, value: Any, permissions: Permissions) -> str | None:
     last = key.rpartition(".")[2]
     if last == "_target_":
-        if value is None or key == "hydra.sweeper._target_" and value == "???":
+        if value is None:
             return None
         return _class_problem(key, value, PLACES.get(key, ()), permissions)
     if not key.startswith(LOGS):

@@ -16,7 +16,6 @@ from lora_lab.errors import one_line
 from lora_lab.kohya.translated import Translation
 from lora_lab.kohya.values import is_value
 
-
 LONGEST = 300
 """Characters of a name or reason of others in a comment or on the terminal."""
 
@@ -50,7 +49,7 @@ def experiment_text(result: Translation, source: str, command: str) -> str:
         node[last] = value
     head = [
         "# @package _global_",
-        f"# {one_line(source, LONGEST)}, imported.",
+        f"# Imported from {one_line(source, LONGEST)}.",
         "#",
         f"#   {command}",
     ]
