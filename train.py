@@ -11,18 +11,79 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from lora_lab.cli import task
 from lora_lab.cli.entry import run_command
 
 if TYPE_CHECKING:
-    from lora_lab.cli.train_command import Outcome
+    from lora_lab.config import TrainConfig
+    from lora_lab.data.inputs import SharedInputs
+    from lora_lab.run_folder.folder import RunFolder
 
 
-def train(config: DictConfig) -> "Outcome":
-    """Trains one LoRA; PyTorch is imported here, so that --help and wrong settings answer fast."""
-    from lora_lab.cli.train_command import train_command
+@task.task_wrapper
+def main(cfg: DictConfig) -> str | None:
+    """One training run as a command or as a job of a sweep, from the config that Hydra composed."""
+    from lora_lab.cli.preflight import checked_train_config
 
-    return train_command(config)
+    settings = checked_train_config(cfg)
+    if settings.data_report:
+        from lora_lab.cli.data_report_command import data_report_command
+
+        return data_report_command(settings, task.output_folder())
+    train(settings, task.output_folder(), task.shared_inputs(), task.overrides_text())
+    return None
+
+
+def train(
+    settings: "TrainConfig",
+    path: Path,
+    shared: "SharedInputs | None" = None,
+    overrides: str | None = None,
+) -> "RunFolder":
+    """Trains one LoRA, unless its folder holds it already; PyTorch is imported here, not before.
+
+    Args:
+        settings: checked settings.
+        path: the run folder.
+        shared: what earlier runs of the process have loaded.
+        overrides: what the command line says, for overrides.yaml; None writes none.
+
+    Raises:
+        Refused: the folder holds another run, which stays as it is.
+        Stopped: a signal ended the run; the same command goes on.
+        LabError: the run failed; run.json says so, too.
+    """
+    from lora_lab.clock import Clock
+    from lora_lab.data.data_module import LoRADataModule
+    from lora_lab.data.inputs import Inputs, SharedInputs
+    from lora_lab.loggers.build import running_loggers
+    from lora_lab.network import inject_lora
+    from lora_lab.run_folder.folder import RunFolder
+    from lora_lab.training.beside import train_beside
+    from lora_lab.training.callbacks.build import build_callbacks
+    from lora_lab.training.callbacks.cost import costs, reset_peak_memory
+    from lora_lab.training.module import LoRAModule
+    from lora_lab.training.trainer import build_trainer, set_hardware
+
+    clock, shared = Clock(), shared or SharedInputs()
+    folder = RunFolder.open(path, settings, shared.fingerprints)  # new, to go on, whole, or refused
+    if folder.is_complete:
+        return folder
+    with folder.locked():
+        reset_peak_memory()
+        set_hardware(settings.trainer)
+        inputs = Inputs.load(settings, shared, clock)  # base model, examples and their latents
+        data = LoRADataModule(inputs, settings)
+        with inject_lora(inputs.base, settings.network, settings.seed) as network:
+            module = LoRAModule(inputs.base, network, settings, data.total_steps)
+            folder.begin(inputs.fingerprints(), overrides)  # from here on, files are written
+            with running_loggers(settings, path, resumed=folder.checkpoint is not None) as loggers:
+                callbacks = build_callbacks(settings, folder, inputs, data, module, clock)
+                trainer = build_trainer(settings, path, callbacks, loggers, train_beside)
+                trainer.fit(module, datamodule=data, ckpt_path=folder.checkpoint)
+        folder.complete(**costs(clock, trainer))
+    return folder
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(train, "train", Path(__file__).parent / "conf", sys.argv[1:]))
+    sys.exit(run_command(main, "train", Path(__file__).parent / "conf", sys.argv[1:]))

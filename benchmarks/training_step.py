@@ -25,7 +25,7 @@ from lora_lab.config import TrainConfig
 from lora_lab.data.loader import PairedLoader
 from lora_lab.network import flatten, inject_lora
 from lora_lab.optimizers import build_optimizer
-from lora_lab.training.run import train
+from train import train
 
 WARM_UP = 5
 

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from lora_lab.config import TrainConfig
+from lora_lab.data.inputs import SharedInputs
 from lora_lab.training.callbacks import MetricsCSV
-from lora_lab.training.run import SharedInputs, train
+from train import train
 
 FORK = multiprocessing.get_context("fork")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from command_line import Answer, call, tiny_arguments
-from lora_lab.cli.train_command import Outcome
+from lora_lab.cli.task import Outcome
 from lora_lab.errors import LabError
 
 ROOT = Path(__file__).resolve().parents[1]

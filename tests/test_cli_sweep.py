@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from train import train
 
 from command_line import Answer, call, tiny_arguments
 from lora_lab.cli.sweep_plan import MAX_NAME, folder_name
 from lora_lab.cli.sweeper import ParameterSweeper
 from lora_lab.run_folder.locks import LOCK, hold
+from train import main
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
@@ -25,7 +25,7 @@ def arguments(tiny_base, tiny_person) -> list[str]:
 
 
 def sweep(*arguments: str) -> Answer:
-    return call("-m", *arguments, task=train)
+    return call("-m", *arguments, task=main)
 
 
 @pytest.fixture(scope="module")
@@ -174,10 +174,10 @@ def test_a_folder_with_other_runs_is_refused_and_left_alone(finished, arguments)
 def test_a_single_run_never_replaces_another(finished, arguments):
     folder = finished[0] / "base/seed=1234"
     before = tensor_files(finished[0])
-    answer = call(*arguments, "seed=9", f"hydra.run.dir='{folder}'", task=train)
+    answer = call(*arguments, "seed=9", f"hydra.run.dir='{folder}'", task=main)
     assert answer.status == 2
     assert answer.errors[0].startswith(f"{folder} holds a run with other settings")
-    again = call(*arguments, f"hydra.run.dir='{folder}'", task=train)
+    again = call(*arguments, f"hydra.run.dir='{folder}'", task=main)
     assert again.status == 0
     assert tensor_files(finished[0]) == before
 

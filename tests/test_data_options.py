@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lora_lab.text.caption_encoder import CaptionEncoder
-from lora_lab.training.run import train
+from train import train
 from train_setup import train_config
 
 

@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from command_line import call, tiny_arguments
 from lora_lab.checkpoint.base_model import BaseModel, load_base
-from lora_lab.cli.train_command import train_command
 from lora_lab.config import TrainConfig
 from lora_lab.data_report.contact_sheet import FLAG, draw_contact_sheet
 from lora_lab.data_report.facts import DataReport, gather
 from lora_lab.data_report.quality import laplacian_variance, near_groups, perceptual_hash
 from lora_lab.data_report.write import table, write_report
+from train import main
 from train_setup import train_config
 
 
@@ -100,14 +100,14 @@ def test_everything_worth_a_look_is_found(report):
 
 def test_counts_and_leftovers_are_those_of_training(report, config, tiny_base):
     from lora_lab.clock import Clock
+    from lora_lab.data.inputs import Inputs, SharedInputs
     from lora_lab.data.loader import PairedLoader
-    from lora_lab.training.inputs import SharedInputs, load_inputs
 
     assert report.concepts == {"1_sks dog": (1, 3), "3_zqx person": (3, 5)}
     sizes = {bucket.size: bucket for bucket in report.buckets}
     square = sizes[64, 64]
     assert (square.images, square.showings, square.batches, square.last_batch) == (7, 17, 5, 1)
-    inputs = load_inputs(config, SharedInputs(), Clock())
+    inputs = Inputs.load(config, SharedInputs(), Clock())
     tokenizer, objective = inputs.base.tokenizer, config.objective
     loader = PairedLoader(inputs.items, tokenizer, config.data, objective, 1, 1000, 1)
     assert report.steps_per_epoch == loader.steps_per_epoch
@@ -163,7 +163,7 @@ def test_the_command_leaves_a_report_and_trains_nothing(
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "look"
     arguments = [*tiny_arguments(tiny_base, tiny_person), "data_report=true"]
-    answer = call(*arguments, f"hydra.run.dir={folder}", task=train_command)
+    answer = call(*arguments, f"hydra.run.dir={folder}", task=main)
     assert answer.status == 0, answer.err
     assert "training images  6 (6 × 2 '2_zqx person')" in answer.out
     left = {path.name for path in folder.iterdir()}

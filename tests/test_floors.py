@@ -17,7 +17,7 @@ FLOORS = {
     2: "checkpoint lora_file run_folder",
     3: "text network data loggers",
     4: "training sampling metrics study data_report",
-    5: "cli pocket",
+    5: "cli pocket train",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
 # Modules of a lower package that are commands: floor 5.

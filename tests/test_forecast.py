@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from lora_lab.config import OptimizerConfig
+from lora_lab.data.inputs import SharedInputs
 from lora_lab.training.callbacks import LoRAExport
 from lora_lab.training.forecast import Forecast, Memory, duration, relative_error, seconds_ahead
-from lora_lab.training.run import SharedInputs, train
 from settings import train_config as composed
+from train import train
 from train_setup import SCHEDULE, train_config
 
 

@@ -13,7 +13,7 @@ from lora_lab.metrics.image_scores import ImageScorer, load_encoders, score_swee
 from lora_lab.run_folder.choice_file import CHOICE_FILE, read_choice, write_choice
 from lora_lab.run_folder.saved_loras import find_rows
 from lora_lab.run_folder.scores_file import SCORES_FILE, read_scores
-from lora_lab.training.run import train
+from train import train
 from train_setup import train_config
 
 

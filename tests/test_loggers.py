@@ -9,9 +9,9 @@ from safetensors.numpy import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lora_lab.config import LoggerConfig, WandbConfig
-from lora_lab.loggers.build import build_loggers, finish, log_images, public_settings
+from lora_lab.loggers.build import build_loggers, log_images, public_settings, running_loggers
 from lora_lab.loggers.wandb_run import Job, Picture, start, stored_id
-from lora_lab.training.run import train
+from train import train
 from train_setup import train_config
 from wandb_file import OfflineRun
 
@@ -42,10 +42,9 @@ def run_dir(tiny_base, tiny_person, tmp_path_factory):
         picture.parent.mkdir()
         Image.new("RGB", (8, 8), "red").save(picture)
         loggers[1].run.run._finish()  # as after a kill: neither artifacts nor an end of ours
-        loggers = build_loggers(config, folder, resumed=True)
-        log_steps(folder, loggers, [3, 4])
-        log_images(loggers, {"samples/simple": Picture(picture, "portrait")}, 4)
-        finish(loggers, ok=True)
+        with running_loggers(config, folder, resumed=True) as loggers:
+            log_steps(folder, loggers, [3, 4])
+            log_images(loggers, {"samples/simple": Picture(picture, "portrait")}, 4)
     return folder
 
 
@@ -121,25 +120,26 @@ def test_a_real_training_logs_its_curve_and_every_lora(config, tmp_path):
     result = train(config, tmp_path / "run")
     (path,) = (tmp_path / "run").glob("wandb/offline-run-*/*.wandb")
     run = OfflineRun(path)
-    assert sorted(run.history) == list(range(1, result.steps + 1))
+    assert sorted(run.history) == list(range(1, result.facts["steps"] + 1))
     assert all("loss/step" in row and "dlr/unet" in row for row in run.history.values())
     aliases = set().union(*(lora.aliases for lora in run.artifacts))
-    assert {"50%", "100%", "final", f"step-{result.steps}"} <= aliases
-    assert not (result.run_dir / "run.json").read_text(encoding="utf-8").count('"failed"')
+    assert {"50%", "100%", "final", f"step-{result.facts['steps']}"} <= aliases
+    assert not (result.path / "run.json").read_text(encoding="utf-8").count('"failed"')
 
 
 def test_a_run_that_begins_anew_gets_another_id(config, tmp_path):
     ids = []
     for _ in range(2):
-        loggers = build_loggers(config, tmp_path)
-        finish(loggers, ok=True)
+        with running_loggers(config, tmp_path, resumed=False):
+            pass
         ids.append(stored_id(tmp_path, "train"))
     assert len(set(ids)) == 2
 
 
 def test_the_environment_is_as_before_when_a_run_has_ended(config, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
-    finish(build_loggers(config, tmp_path), ok=True)
+    with running_loggers(config, tmp_path, resumed=False):
+        pass
     assert "WANDB_DATA_DIR" not in os.environ
     from wandb import run
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lora_lab.data.inputs import SharedInputs
 from lora_lab.errors import LabError
 from lora_lab.training.module import LoRAModule
-from lora_lab.training.run import SharedInputs, train
+from train import train
 from train_setup import OPTIMIZER, train_config
 
 NAN, INF = float("nan"), float("inf")

@@ -10,13 +10,13 @@ from safetensors.torch import load_file
 from lora_files import one_module_lora, random_lora
 from lora_lab.checkpoint.base_model import BaseModel, load_base
 from lora_lab.config import MergeConfig
+from lora_lab.data.inputs import SharedInputs
 from lora_lab.errors import LabError
 from lora_lab.lora_file import write_lora
 from lora_lab.lora_file.merge import named_layers, with_merged
 from lora_lab.network import inject_lora
-from lora_lab.run_folder.record import config_key
-from lora_lab.training.inputs import SharedInputs
-from lora_lab.training.run import train
+from lora_lab.run_folder.identity import config_key
+from train import train
 from train_setup import NETWORK, train_config
 
 

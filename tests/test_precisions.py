@@ -17,11 +17,11 @@ from PIL import Image
 from ldm_writer import ldm_tensors, narrow_architecture, random_parts, write_ldm
 from lora_lab.checkpoint import weights as checkpoint_files
 from lora_lab.config import OptimizerConfig, check
-from lora_lab.training.inputs import SharedInputs
-from lora_lab.training.run import train
+from lora_lab.data.inputs import SharedInputs
 from settings import CONF
 from settings import train_config as composed
 from tiny_person import make_tiny_person
+from train import train
 from train_setup import NETWORK, train_config
 
 NEEDS_A_GPU = ("adamw_8bit",)

@@ -14,15 +14,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from killed_run import run_until, signal_at
+from lora_lab.data.inputs import SharedInputs
 from lora_lab.errors import LabError
-from lora_lab.training import run as training
+from lora_lab.training import beside
 from lora_lab.training.callbacks import DLR
 from lora_lab.training.ranks import first_rank, other_ranks
-from lora_lab.training.run import SharedInputs, train
 from tiny_person import make_tiny_person
+from train import train
 from train_setup import train_config
 
-train_beside = training._train_beside
+train_beside = beside.train_beside
 TOLERANCE = 1e-3
 """Of the largest entry of a tensor: gradients are summed in another order, in 32 bits, and where a
 gradient is nearly 0 Adam's division makes that visible. Gradients themselves: 1e-4."""
@@ -61,11 +62,11 @@ def recording(record: Callable[[int, dict[str, torch.Tensor], float], None]) -> 
     DLR.on_before_optimizer_step = hook  # type: ignore[method-assign]
 
 
-def recording_beside(rank, ready, config, run_dir, checkpoint) -> None:
+def recording_beside(rank, ready, config, run_dir) -> None:
     """What the second process does; writes down its d of each step."""
     found: list[float] = []
     recording(lambda step, grads, d: found.append(d))
-    train_beside(rank, ready, config, run_dir, checkpoint)
+    train_beside(rank, ready, config, run_dir)
     (run_dir / "d_of_the_second.json").write_text(json.dumps(found))
 
 
@@ -74,7 +75,7 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path, tiny_base, per
     seen: list[dict[str, torch.Tensor]] = []
     monkeypatch.setattr(DLR, "on_before_optimizer_step", DLR.on_before_optimizer_step)
     recording(lambda step, grads, d: seen.append(grads))
-    monkeypatch.setattr(training, "_train_beside", recording_beside)
+    monkeypatch.setattr(beside, "train_beside", recording_beside)
     one = train_config(
         tiny_base,
         person,

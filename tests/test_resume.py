@@ -13,13 +13,14 @@ from safetensors.torch import load_file
 
 from killed_run import after_the_row, before_the_file, run_until, signal_at
 from lora_lab.config import TrainConfig
+from lora_lab.data.inputs import SharedInputs
+from lora_lab.run_folder.folder import Refused
 from lora_lab.run_folder.locks import LOCK, Locked, hold
 from lora_lab.run_folder.record import read_facts
-from lora_lab.run_folder.resume import Refused
 from lora_lab.training.callbacks.held_out_loss import COLUMNS as HELD_OUT_COLUMNS
 from lora_lab.training.callbacks.metrics_csv import keep_rows
-from lora_lab.training.run import SharedInputs, train
 from tiny_person import make_tiny_person
+from train import train
 from train_setup import train_config
 
 ACCUMULATED = {"trainer__accumulate_grad_batches": 2}
@@ -146,7 +147,9 @@ def test_what_changed_is_named_and_nothing_is_replaced(interrupted, shared):
     train(replace(changed, overwrite=True, epochs=1), folder, shared)
     assert [row["step"] for row in table(folder)] == ["1", "2", "3"]
     assert not (folder / "lora" / "lora-step00000006.safetensors").exists()
-    assert "complete" in refusal(replace(changed, epochs=1), folder, shared)
+    before = contents(folder)
+    assert train(replace(changed, epochs=1), folder, shared).is_complete
+    assert contents(folder) == before
 
 
 def test_other_libraries_and_code_are_named(interrupted, shared):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from lora_lab.config import PromptsConfig
 from lora_lab.images.png_info import read_recipe
-from lora_lab.training.run import train
+from train import train
 from train_setup import OPTIMIZER, SAMPLING, train_config
 
 PROMPTS = PromptsConfig("a {subject}", "a {subject}, (smile:1.2)", {}, ["the {subject}, red"])

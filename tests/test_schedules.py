@@ -9,7 +9,7 @@ from transformers.optimization import get_inverse_sqrt_schedule
 
 from lora_lab.config.schedule import SCHEDULES
 from lora_lab.errors import ConfigError
-from lora_lab.optimizers.schedules import build_schedule, factor, warmup_steps
+from lora_lab.optimizers.schedules import build_schedule, check_schedule, factor, warmup_steps
 from train_setup import SCHEDULE
 
 
@@ -82,7 +82,7 @@ def test_unknown_name_is_refused():
 
 def test_a_warm_up_longer_than_the_run_is_refused():
     with pytest.raises(ConfigError, match=r"warmup_steps must be at most 10, .* got 11"):
-        build_schedule(sgd(), replace(SCHEDULE, warmup_steps=11), total_steps=10)
+        check_schedule(replace(SCHEDULE, warmup_steps=11), total_steps=10)
 
 
 def test_schedule_multiplies_the_rate_of_every_group():

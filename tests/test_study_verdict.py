@@ -130,7 +130,9 @@ def test_another_setting_that_differs_is_refused_and_named(sweep):
 
 
 def test_settings_without_influence_may_differ(sweep):
-    sweep.base(3).value("8", settings={"output_name": "x", "logger.wandb.group": "y"})
+    sweep.base(3).value(
+        "8", settings={"output_name": "x", "logger.wandb.group": "y", "overwrite": True}
+    )
     assert judged(sweep)[1]["8"].kind is Kind.NONE_SHOWN
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lora_lab.data.inputs import SharedInputs
+from lora_lab.run_folder.folder import Refused, RunFolder, State
 from lora_lab.training.callbacks.metrics_csv import COLUMNS
-from lora_lab.training.run import SharedInputs, is_reusable, train
+from train import train
 from train_setup import train_config
 
 
@@ -98,10 +100,13 @@ def test_held_out_loss_leaves_training_as_it_was(run_dir, tmp_path, tiny_base, t
 
 def test_reuse_asks_for_the_same_settings_and_inputs(run_dir, tiny_base, tiny_person, shared):
     config = train_config(tiny_base, tiny_person)
-    assert is_reusable(run_dir, config, shared)
-    assert is_reusable(run_dir, train_config(tiny_base, tiny_person, debug=True), shared)
-    assert not is_reusable(run_dir, train_config(tiny_base, tiny_person, network__dim=8), shared)
-    assert not is_reusable(run_dir / "none", config, shared)
+    assert RunFolder.open(run_dir, config, shared.fingerprints).is_complete
+    same = train_config(tiny_base, tiny_person, debug=True, overwrite=True)
+    assert RunFolder.open(run_dir, same, shared.fingerprints).is_complete
+    other = train_config(tiny_base, tiny_person, network__dim=8)
+    with pytest.raises(Refused, match=r"network\.dim: 4 → 8"):
+        RunFolder.open(run_dir, other, shared.fingerprints)
+    assert RunFolder.open(run_dir / "none", config, shared.fingerprints).state is State.NEW
 
 
 def test_the_base_is_as_before_after_a_run(run_dir, shared):

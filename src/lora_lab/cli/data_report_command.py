@@ -3,20 +3,28 @@
 import sys
 from pathlib import Path
 
+from lora_lab.cli.task import in_sweep
 from lora_lab.config import TrainConfig
+from lora_lab.errors import ConfigError
 from lora_lab.files import make_folder
 
 
-def data_report_command(config: TrainConfig, folder: Path) -> None:
+def data_report_command(config: TrainConfig, folder: Path) -> str:
     """Writes the data report into a folder and prints its short table.
 
     Args:
         config: checked settings.
         folder: the run folder.
 
+    Returns:
+        What it has left in the folder.
+
     Raises:
+        ConfigError: the command is a sweep.
         LabError: the data or the base checkpoint can't be read, or the folder isn't writable.
     """
+    if in_sweep():
+        raise ConfigError("data_report must be false in a sweep, got true; leave out -m")
     from lora_lab.checkpoint.base_model import load_base
     from lora_lab.data_report.facts import gather
     from lora_lab.data_report.write import table, write_report
@@ -26,3 +34,4 @@ def data_report_command(config: TrainConfig, folder: Path) -> None:
     report = gather(config, base)
     write_report(report, make_folder(folder))
     sys.stdout.write(table(report))
+    return "data_report.html, its .json and contact_sheet.png"

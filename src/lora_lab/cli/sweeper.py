@@ -21,7 +21,6 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lora_lab.cli.existing import find_same_run, is_same_run, obstacle, runs_below, runs_inside
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides, first_line
 from lora_lab.cli.preflight import refuse_file
 from lora_lab.cli.sweep_end import finish_sweep
@@ -40,8 +39,10 @@ from lora_lab.cli.sweep_record import (
     settle_entry,
     write_record,
 )
+from lora_lab.cli.task import shared_inputs
 from lora_lab.config import TrainConfig
 from lora_lab.errors import ConfigError, LabError
+from lora_lab.run_folder.folder import Refused, RunFolder
 from lora_lab.run_folder.locks import LOCK, hold
 
 log = logging.getLogger(__name__)
@@ -285,28 +286,56 @@ def _examine(folder: Path, runs: Sequence[PlannedRun], plan: Plan) -> Place | st
     parameter = read_parameter(folder)
     if parameter not in (None, plan.parameter):
         return f"{folder} holds a sweep over {parameter}"
-    here = runs_inside(folder)
-    elsewhere = [*here, *_shared_folders(folder, plan.base.config)]
+    elsewhere = [*_runs_below(folder, depth=2), *_shared_folders(folder, plan.base.config)]
     present: dict[str, Path] = {}
     for run in runs:
         own = folder / run.name
-        if is_same_run(own, run.config):
-            present[run.name] = own
-        elif (reason := obstacle(own, run.config)) is not None:
-            return f"{own} {reason}"
-        elif not own.exists() and (found := find_same_run(elsewhere, run.config)):
-            present[run.name] = found
+        try:
+            if open_run(own, run.config).is_complete:
+                present[run.name] = own
+            elif not own.exists() and (found := _find_complete(elsewhere, run.config)):
+                present[run.name] = found
+        except Refused as refusal:
+            return refusal.reason
     return Place(folder, present)
 
 
+def open_run(folder: Path, config: TrainConfig) -> RunFolder:
+    """A run's folder; PyTorch is imported only when it holds a run of the same settings.
+
+    Raises:
+        Refused: it holds another run.
+        LabError: the images or the base checkpoint can't be read.
+    """
+    return RunFolder.open(folder, config, lambda settings: shared_inputs().fingerprints(settings))
+
+
+def _find_complete(folders: Sequence[Path], config: TrainConfig) -> Path | None:
+    """Returns the first of some folders that holds the same complete run."""
+    for folder in folders:
+        try:
+            if open_run(folder, config).is_complete:
+                return folder
+        except Refused:
+            continue
+    return None
+
+
 def _shared_folders(folder: Path, base: TrainConfig) -> list[Path]:
-    """Returns run folders of other sweeps that this one may share."""
+    """Returns run folders of other sweeps, below study.reuse_from, that this one may share."""
     if base.study.reuse_from is None:
         return []
     root = Path(base.study.reuse_from).expanduser()
     if root.resolve() not in folder.resolve().parents:
         return []
-    return runs_below(root, without=folder)
+    inside = folder.resolve()
+    return [run for run in _runs_below(root, depth=3) if inside not in run.resolve().parents]
+
+
+def _runs_below(root: Path, depth: int) -> list[Path]:
+    """Returns the run folders at most so many levels below a folder."""
+    levels = ["/".join("*" * level) for level in range(1, depth + 1)]
+    return sorted(path.parent for level in levels for path in root.glob(f"{level}/run.json"))
 
 
 def _announce(plan: Plan, place: Place) -> None:

@@ -7,7 +7,8 @@ import csv
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,33 @@ class WandbLogger(Logger):
         if self.keep_loras:
             log_loras(self.run, self.run_dir)
         self.run.finish(ok)
+
+
+@contextmanager
+def running_loggers(config: TrainConfig, run_dir: Path, resumed: bool) -> Iterator[list[Logger]]:
+    """The loggers that the config turns on, closed after the block; metrics.csv is apart.
+
+    In a sweep the next run begins in the same process.
+
+    Args:
+        config: The run's settings, which the loggers store without paths.
+        run_dir: Files go to its tensorboard/ and wandb/.
+        resumed: Whether the run goes on where it stopped.
+
+    Raises:
+        LabError: Weights & Biases can't be started.
+    """
+    loggers = build_loggers(config, run_dir, resumed)
+    ok = False
+    try:
+        yield loggers
+        ok = True
+    finally:
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.close(ok)
+            else:
+                logger.finalize("success" if ok else "failed")
 
 
 def build_loggers(config: TrainConfig, run_dir: Path, resumed: bool = False) -> list[Logger]:
@@ -190,15 +218,6 @@ def run_name(run_dir: Path) -> str:
     if folder.name.startswith(SEED):
         return f"{folder.parent.name} {folder.name}"
     return folder.name
-
-
-def finish(loggers: list[Logger], ok: bool) -> None:
-    """Close the loggers; in a sweep the next run begins in the same process."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.close(ok)
-        else:
-            logger.finalize("success" if ok else "failed")
 
 
 def public_settings(config: TrainConfig) -> dict[str, Any]:

@@ -41,7 +41,7 @@ STARTS = {LORA: lora_start, LOHA: loha_start, LOKR: lokr_start}
 
 @dataclass(frozen=True)
 class LoRANetwork:
-    """The LoRA layers that were put into a base model."""
+    """The LoRA layers that were put into a base model; `with` takes them out at the end."""
 
     base: BaseModel
     config: NetworkConfig
@@ -81,6 +81,12 @@ class LoRANetwork:
             for target, layer in self.layers.items()
             for leaf, tensor in layer.file_tensors().items()
         }
+
+    def __enter__(self) -> "LoRANetwork":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
 
     def remove(self) -> None:
         """Put the base model's own layers back; their weights were never touched."""

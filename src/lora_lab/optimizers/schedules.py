@@ -59,8 +59,8 @@ def warmup_steps(config: ScheduleConfig, total_steps: int) -> int:
     return config.warmup_steps or int(config.warmup_share * total_steps)
 
 
-def build_schedule(optimizer: Optimizer, config: ScheduleConfig, total_steps: int) -> LambdaLR:
-    """A LambdaLR over all parameter groups that applies ``factor`` after each optimizer step.
+def check_schedule(config: ScheduleConfig, total_steps: int) -> None:
+    """Hold a schedule against the length of the run.
 
     Raises:
         ConfigError: The warm-up is longer than the run.
@@ -70,4 +70,8 @@ def build_schedule(optimizer: Optimizer, config: ScheduleConfig, total_steps: in
             f"schedule.warmup_steps must be at most {total_steps}, the steps of this run, got "
             f"{config.warmup_steps}; lower it, or set schedule.warmup_share instead"
         )
+
+
+def build_schedule(optimizer: Optimizer, config: ScheduleConfig, total_steps: int) -> LambdaLR:
+    """A LambdaLR over all parameter groups that applies ``factor`` after each optimizer step."""
     return LambdaLR(optimizer, lambda step: factor(config, step, total_steps))

@@ -92,7 +92,7 @@ def _signed(lock: BaseFileLock, path: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):
-            path.write_text("", encoding="utf-8")
+            os.truncate(path, 0)  # unless the file was removed
         lock.release()
 
 

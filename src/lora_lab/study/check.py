@@ -16,7 +16,6 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from lora_lab.checkpoint.embedded import locate
-from lora_lab.cli.existing import is_same_run, shared_inputs
 from lora_lab.config import TrainConfig, check, to_config
 from lora_lab.config.store import register_schemas
 from lora_lab.errors import LabError
@@ -97,13 +96,13 @@ def shuffle_captions(source: Path, target: Path) -> None:
 
 def train_all(folder: Path, runs: dict[str, list[str]]) -> None:
     """Trains what isn't there yet."""
-    from lora_lab.training.run import train
+    from lora_lab.data.inputs import SharedInputs
+    from lora_lab.train import train
 
+    shared = SharedInputs()
     for number, (name, overrides) in enumerate(runs.items(), 1):
-        config = settings(overrides)
-        if not is_same_run(folder / name, config):
-            log.info("training %s (%d of %d)", name, number, len(runs))
-            train(config, folder / name, shared_inputs())
+        log.info("%s (%d of %d)", name, number, len(runs))
+        train(settings(overrides), folder / name, shared)
 
 
 def score_all(folder: Path, names: Sequence[str]) -> None:

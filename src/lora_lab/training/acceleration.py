@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 from collections.abc import Iterator
 
+import lightning.pytorch as pl
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import nn
@@ -16,6 +17,34 @@ from lora_lab.config import TrainerConfig
 from lora_lab.errors import ConfigError
 
 
+class Acceleration(pl.Callback):
+    """Keeps the base as the trainer's settings want it while a training lasts.
+
+    Args:
+        base: With or without a LoRA in it.
+        config: precision, attention, gradient_checkpointing and compile are read.
+    """
+
+    def __init__(self, base: BaseModel, config: TrainerConfig) -> None:
+        self.base = base
+        self.config = config
+        self.undo = contextlib.ExitStack()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Training is about to begin; what gets a gradient is settled."""
+        self.undo.enter_context(accelerated(self.base, self.config))
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Training has ended."""
+        self.undo.close()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Training has ended by an error, after which Lightning calls no teardown."""
+        self.undo.close()
+
+
 @contextlib.contextmanager
 def accelerated(base: BaseModel, config: TrainerConfig) -> Iterator[None]:
     """The base as the trainer's settings want it, for the time of the block.
@@ -23,9 +52,6 @@ def accelerated(base: BaseModel, config: TrainerConfig) -> Iterator[None]:
     Args:
         base: With or without a LoRA in it; tensors that are trained keep their format.
         config: precision, attention, gradient_checkpointing and compile are read.
-
-    Raises:
-        ConfigError: xformers isn't installed or there is no GPU for it.
     """
     with contextlib.ExitStack() as undo:
         if config.precision == "bf16-true":
@@ -63,7 +89,6 @@ def _attention(base: BaseModel, name: str) -> Iterator[None]:
     """Another attention than PyTorch's fused one."""
     before, kind = base.unet.attn_processors, base.text_encoder.config._attn_implementation
     if name == "xformers":
-        _check_xformers()
         base.unet.enable_xformers_memory_efficient_attention()
     else:
         base.unet.set_attn_processor(AttnProcessor())
@@ -75,7 +100,14 @@ def _attention(base: BaseModel, name: str) -> Iterator[None]:
         base.text_encoder.set_attn_implementation(kind)
 
 
-def _check_xformers() -> None:
+def check_acceleration(config: TrainerConfig) -> None:
+    """Hold the settings against this machine.
+
+    Raises:
+        ConfigError: xformers isn't installed, or there is no GPU for it.
+    """
+    if config.attention != "xformers":
+        return
     if importlib.util.find_spec("xformers") is None:
         raise ConfigError(
             "trainer.attention=xformers needs the package xformers: pip install xformers, "

@@ -1,11 +1,13 @@
 """The training step: noise, prediction, weighted loss, on a frozen base with a LoRA beside it.
 
-Shapes: B images a batch, C latent channels, h and w latent sides, L tokens, D hidden size.
+Shapes: B images a batch, C latent channels, h and w latent sides, L tokens, D hidden size;
+N images of a probe.
 """
 
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.nn.utils import clip_grad_norm_
@@ -14,6 +16,7 @@ from torch.optim import Optimizer
 from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import TrainConfig
 from lora_lab.data.batch import Batch
+from lora_lab.data.probes import Probe
 from lora_lab.network import LoRANetwork, flatten
 from lora_lab.objective import (
     add_noise,
@@ -24,10 +27,11 @@ from lora_lab.objective import (
     min_snr_weights,
     perturbed_noise,
     signal_to_noise,
+    squared_error,
     target,
 )
 from lora_lab.optimizers import build_optimizer, leave_out_steps, source_of
-from lora_lab.optimizers.schedules import build_schedule
+from lora_lab.optimizers.schedules import build_schedule, check_schedule
 from lora_lab.text.caption_encoder import CaptionEncoder
 from lora_lab.training.noising import batch_noise, training_alphas
 
@@ -40,12 +44,16 @@ class LoRAModule(pl.LightningModule):
         network: The LoRA.
         config: The run's settings.
         total_steps: Optimizer steps of the whole run.
+
+    Raises:
+        ConfigError: Settings that don't suit the base model or the length of the run.
     """
 
     def __init__(
         self, base: BaseModel, network: LoRANetwork, config: TrainConfig, total_steps: int
     ) -> None:
         super().__init__()
+        check_schedule(config.schedule, total_steps)
         self.strict_loading = False  # a checkpoint holds the LoRA alone
         self.unet = base.unet
         self.text_encoder = base.text_encoder
@@ -141,6 +149,20 @@ class LoRAModule(pl.LightningModule):
     def on_after_backward(self) -> None:
         """Dropout belongs to training alone; what is measured in between sees all of it."""
         self.network.dropout.end()
+
+    def validation_step(self, batch: Probe, batch_idx: int) -> Tensor:
+        """The unweighted loss of each image of a probe at each of its timesteps, (timesteps, N)."""
+        latents = batch.latents.to(self.device)
+        weights = None if batch.token_weights is None else batch.token_weights.to(self.device)
+        hidden = self.captions(self.text_encoder, batch.input_ids.to(self.device), weights)
+        losses = []
+        for timestep, noise in batch.noise.items():
+            noise = noise.to(self.device)
+            steps = torch.full((len(latents),), timestep, device=self.device)
+            noisy = add_noise(latents, noise, steps, self.alphas_cumprod)
+            wanted = target(self.prediction_type, latents, noise, steps, self.alphas_cumprod)
+            losses.append(squared_error(self.denoise(noisy, steps, hidden), wanted))
+        return torch.stack(losses)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, over flat tensors where it may be, and its schedule."""

@@ -1,7 +1,9 @@
 """Several devices that train one LoRA together: a process each, this one being the first.
 
-The processes are started here, not by Lightning, whose way begins the whole command again and so
-doesn't fit a sweep. Each loads the inputs for itself; the first one alone writes files.
+Lightning's own launcher for scripts begins the whole command again, and so a whole sweep; the one
+for functions sends model and callbacks through pickle and trains in children alone. So the first
+process stays what it is and starts the others (`SharedStep`), each of which loads the inputs for
+itself and writes no file.
 """
 
 import logging
@@ -17,8 +19,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+import lightning.pytorch as pl
 import torch.distributed
 from lightning.pytorch.plugins.environments import ClusterEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers.launcher import _Launcher
 
 from lora_lab.errors import LabError
 
@@ -92,6 +97,62 @@ class OurRanks(ClusterEnvironment):
     def node_rank(self) -> int:
         """There is one machine."""
         return 0
+
+
+class SharedStep(DDPStrategy):
+    """Each device takes its share of every batch, and all of them step together.
+
+    Over NCCL on GPUs, over Gloo on CPUs.
+
+    Args:
+        rank: This process; the first one starts the others.
+        work: What each of the others does, see `other_ranks`; None in one of them.
+        arguments: For ``work``.
+    """
+
+    def __init__(self, rank: Rank, work: Callable[..., None] | None, *arguments: Any) -> None:
+        super().__init__()
+        self.rank = rank
+        self.work = work
+        self.arguments = arguments
+
+    def _configure_launcher(self) -> None:
+        if self.work is not None:
+            self._launcher = RanksLauncher(self.rank, self.work, *self.arguments)
+
+
+class RanksLauncher(_Launcher):
+    """Lets the first process train while the others, which it starts, train beside it.
+
+    Args:
+        rank: The first process.
+        work: What each of the others does, see `other_ranks`.
+        arguments: For ``work``.
+    """
+
+    def __init__(self, rank: Rank, work: Callable[..., None], *arguments: Any) -> None:
+        self.rank = rank
+        self.work = work
+        self.arguments = arguments
+
+    @property
+    def is_interactive_compatible(self) -> bool:
+        """No: the others import the module that the command began with."""
+        return False
+
+    def launch(
+        self, function: Callable[..., Any], *args: Any, trainer: pl.Trainer, **kwargs: Any
+    ) -> Any:
+        """Run Lightning's part of the first process, the others beside it.
+
+        Raises:
+            LabError: Another rank failed; its cause is told.
+        """
+        with other_ranks(self.rank, self.work, *self.arguments):
+            return function(*args, **kwargs)
+
+    def kill(self, signum: Any) -> None:
+        """Nothing: `other_ranks` ends what it has started."""
 
 
 def first_rank(count: int) -> Rank:

@@ -3,35 +3,41 @@
 import logging
 import signal
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 
 from lora_lab.config import TrainConfig, TrainerConfig
-from lora_lab.data.loader import PairedLoader
 from lora_lab.errors import ConfigError, Stopped
-from lora_lab.training.module import LoRAModule
-from lora_lab.training.ranks import ALONE, OurRanks, Rank
+from lora_lab.training.acceleration import check_acceleration
+from lora_lab.training.ranks import ALONE, OurRanks, Rank, SharedStep, first_rank
 
 
-def set_hardware(config: TrainConfig) -> None:
+def set_hardware(config: TrainerConfig) -> None:
     """Set CPU threads and silence Lightning's hints.
 
     Raises:
-        ConfigError: More devices are asked for than the machine has.
+        ConfigError: The machine lacks what the settings ask for.
     """
-    devices, accelerator = config.trainer.devices, config.trainer.accelerator
+    devices, accelerator = config.devices, config.accelerator
     gpus = torch.cuda.device_count()
     if accelerator in ("auto", "gpu") and gpus and devices > gpus:
         raise ConfigError(f"trainer.devices must be at most {gpus} on this machine, got {devices}")
     if accelerator == "mps" and devices > 1:
         raise ConfigError(f"trainer.devices must be 1 with trainer.accelerator=mps, got {devices}")
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
-    torch.set_float32_matmul_precision(config.trainer.matmul_precision)
+    if config.precision == "16-mixed" and not torch.cuda.is_available():
+        # Lightning would take bf16 in its place, with a warning.
+        raise ConfigError(
+            "trainer.precision=16-mixed needs a GPU, and there is none; "
+            "choose 32-true or bf16-mixed"
+        )
+    check_acceleration(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.set_float32_matmul_precision(config.matmul_precision)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")  # hints about loops that aren't ours
 
@@ -41,7 +47,8 @@ def build_trainer(
     run_dir: Path,
     callbacks: list[pl.Callback],
     loggers: list[Any],
-    rank: Rank = ALONE,
+    beside: Callable[..., None] | None,
+    rank: Rank | None = None,
 ) -> pl.Trainer:
     """Lightning's loop, without anything that our callbacks do.
 
@@ -50,17 +57,20 @@ def build_trainer(
         run_dir: The run folder.
         callbacks: What happens beside training.
         loggers: Where figures go beside metrics.csv.
-        rank: This process among those that train together.
+        beside: What the processes of the other devices do, which the first one starts when
+            training begins (`train_beside`); None in one of them.
+        rank: This process among those that train together; None is the first.
     """
     settings = config.trainer
-    several = DDPStrategy() if rank.count > 1 else "auto"  # NCCL on GPUs, Gloo on CPUs
-    return pl.Trainer(
+    own = rank or first_rank(settings.devices)
+    return InterruptibleTrainer(
         max_epochs=config.epochs,
         accelerator=settings.accelerator,
         devices=settings.devices,
-        strategy=several,
-        plugins=[OurRanks(rank)],
-        precision=_loops_precision(settings),  # type: ignore[arg-type]  # one that it knows
+        strategy="auto" if own == ALONE else SharedStep(own, beside, config, run_dir),
+        plugins=[OurRanks(own)],
+        # With bf16-true the base is cast (acceleration.py), and the LoRA stays apart.
+        precision="32-true" if settings.precision == "bf16-true" else settings.precision,  # type: ignore[arg-type]  # one that it knows
         accumulate_grad_batches=settings.accumulate_grad_batches,
         gradient_clip_val=settings.gradient_clip_val or None,
         deterministic="warn" if torch.cuda.is_available() else None,
@@ -76,31 +86,23 @@ def build_trainer(
     )
 
 
-def _loops_precision(settings: TrainerConfig) -> str:
-    """What the loop does by itself; with bf16-true the base is cast, and the LoRA stays apart.
+class InterruptibleTrainer(pl.Trainer):
+    """Lightning's trainer, out of which Ctrl-C and signals come as what they are."""
 
-    Raises:
-        ConfigError: fp16 without a GPU: Lightning would take bf16 in its place, with a warning.
-    """
-    if settings.precision == "16-mixed" and not torch.cuda.is_available():
-        raise ConfigError(
-            "trainer.precision=16-mixed needs a GPU, and there is none; "
-            "choose 32-true or bf16-mixed"
-        )
-    return "32-true" if settings.precision == "bf16-true" else settings.precision
+    def fit(self, *args: Any, **kwargs: Any) -> None:
+        """Train, as Lightning does.
 
-
-def fit(
-    trainer: pl.Trainer, module: LoRAModule, loader: PairedLoader, checkpoint: Path | None
-) -> None:
-    """Train; Ctrl-C comes out as KeyboardInterrupt, which Lightning turns into an exit."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(module, loader, ckpt_path=checkpoint)
-    except SystemExit as stop:
-        signal.signal(signal.SIGINT, handler)
-        if isinstance(stop.__context__, Stopped):
-            raise stop.__context__ from None
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from stop
-        raise  # submitit has handed the job to slurm again
+        Raises:
+            KeyboardInterrupt: Ctrl-C, which Lightning turns into an exit.
+            Stopped: A signal ended the run; it can be resumed.
+        """
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            super().fit(*args, **kwargs)
+        except SystemExit as stop:
+            signal.signal(signal.SIGINT, handler)
+            if isinstance(stop.__context__, Stopped):
+                raise stop.__context__ from None
+            if isinstance(stop.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from stop
+            raise  # submitit has handed the job to slurm again

@@ -7,6 +7,7 @@ compared by their fingerprints before any figure is.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from lora_lab.run_folder.identity import WITHOUT_INFLUENCE
 from lora_lab.study.read.load import Run
 
 FINGERPRINTS = ("images", "captions", "checkpoint", "vae", "latents")
@@ -28,26 +29,11 @@ CHANGED_BY: Mapping[str, frozenset[str]] = {
 # With one of these different, a loss is not the same quantity any more.
 LOSS_INPUTS = frozenset({"images", "checkpoint", "vae", "latents"})
 
-# Settings that may differ between the runs of a sweep without touching what is trained; what lies
-# at a path counts by its fingerprint.
+# Settings that may differ between the runs of a sweep: those that have no influence on a LoRA, and
+# those that change a run without touching what is measured.
 NEUTRAL = (
-    "seed",
-    "output_name",
-    "save_every",
-    "resume",
-    "debug",
-    "sampling",
-    "logger",
-    "study",
-    "callbacks",
-    "metrics",
-    "hydra",
-    "data.dir",
-    "data.held_out_dir",
-    "data.cache_dir",
-    "model.checkpoint",
-    "model.allow_pickle",
-    "trainer.threads",
+    *WITHOUT_INFLUENCE,
+    *("seed", "output_name", "save_every", "callbacks", "trainer.threads", "hydra"),
 )
 
 

@@ -1,7 +1,9 @@
 """Seconds and memory of a run."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import psutil
@@ -39,12 +41,20 @@ class Cost(StepCallback):
 def reset_peak_memory() -> None:
     """Begin to count the peak memory anew, as far as the system allows."""
     if _CLEAR_REFS.exists():
-        try:
+        with suppress(OSError):  # where it isn't allowed, the peak counts from the process's start
             _CLEAR_REFS.write_text("5")
-        except OSError:
-            return  # not allowed in some containers: the peak then counts from the process's start
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+
+
+def costs(clock: Clock, trainer: pl.Trainer) -> dict[str, Any]:
+    """What a finished run says of itself in run.json: device, steps, seconds, memory."""
+    return {
+        "device": str(trainer.strategy.root_device),
+        "seconds": clock.report(),
+        "peak_memory_bytes": peak_memory(),
+        "steps": trainer.global_step,
+    }
 
 
 def peak_memory() -> dict[str, int | None]:

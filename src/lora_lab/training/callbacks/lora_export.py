@@ -153,3 +153,9 @@ def save_steps(total_steps: int, save_every: float) -> list[int]:
     count = int(1.0 / save_every + 1e-9)
     shares = {max(1, round(total_steps * save_every * index)) for index in range(1, count + 1)}
     return sorted({step for step in shares if step < total_steps} | {total_steps})
+
+
+def checkpoint_steps(config: TrainConfig, total_steps: int) -> list[int]:
+    """The saves after which last.ckpt is written, too: at the end only if it is to be kept."""
+    saves = save_steps(total_steps, config.save_every)
+    return saves if config.callbacks.keep_last_checkpoint else saves[:-1]

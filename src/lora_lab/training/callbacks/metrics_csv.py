@@ -11,8 +11,8 @@ import lightning.pytorch as pl
 import torch
 
 from lora_lab.data.batch import Batch
+from lora_lab.data.probes import TIMESTEPS
 from lora_lab.files import write_error, write_text
-from lora_lab.training.callbacks.held_out_loss import TIMESTEPS
 from lora_lab.training.callbacks.step_callback import StepCallback
 from lora_lab.training.module import LoRAModule
 

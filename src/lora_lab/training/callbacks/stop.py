@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 from lora_lab.data.batch import Batch
 from lora_lab.errors import Stopped
 from lora_lab.files import atomic_path
-from lora_lab.run_folder.resume import CHECKPOINT
+from lora_lab.run_folder.folder import CHECKPOINT
 from lora_lab.training.callbacks.step_callback import StepCallback
 from lora_lab.training.module import LoRAModule
 

@@ -35,6 +35,14 @@ class SharedInputs:
             self.bases[key] = with_merged(base, config.merge)
         return self.bases[key]
 
+    def fingerprints(self, config: TrainConfig) -> dict[str, str]:
+        """sha256 of images, captions, checkpoint and VAE of a run; the base model is kept.
+
+        Raises:
+            LabError: The inputs can't be read.
+        """
+        return _fingerprints(find_examples(config.data), self.base(config.model))
+
     def cache(self, folder: str | None) -> LatentCache:
         """The latents kept in a folder, or in memory."""
         if folder not in self.latents:
@@ -52,6 +60,28 @@ class Inputs:
     """Training images, then regularisation images."""
     held_out: list[Item]
 
+    @classmethod
+    def load(cls, config: TrainConfig, shared: SharedInputs, clock: Clock) -> "Inputs":
+        """Read the images, then the base model, and encode the images.
+
+        Args:
+            config: The run's settings.
+            shared: What other runs of the process have loaded, and what is added to it.
+            clock: Counts the seconds of the encoding.
+
+        Raises:
+            LabError: One of them can't be read.
+        """
+        examples = find_examples(config.data)
+        base = shared.base(config.model)
+        tell_truncated(examples, base.tokenizer, config.data)
+        with clock.phase("caching"):
+            cache = shared.cache(config.data.cache_dir)
+            shown = examples.train + examples.reg
+            items = prepare(shown, base, cache, config.data, augment=True)
+            held_out = prepare(examples.held_out, base, cache, config.data, augment=False)
+        return cls(base, examples, items, held_out)
+
     @property
     def training_items(self) -> list[Item]:
         """The items without regularisation images."""
@@ -60,28 +90,10 @@ class Inputs:
     def fingerprints(self) -> dict[str, str]:
         """sha256 of images, captions, checkpoint, VAE, and the latents they gave."""
         latents = latents_fingerprint(self.items, self.held_out)
-        return {**input_fingerprints(self.examples, self.base), "latents": latents}
+        return {**_fingerprints(self.examples, self.base), "latents": latents}
 
 
-def load_inputs(config: TrainConfig, shared: SharedInputs, clock: Clock) -> Inputs:
-    """Read the images, then the base model, and encode the images.
-
-    Raises:
-        LabError: One of them can't be read.
-    """
-    examples = find_examples(config.data)
-    base = shared.base(config.model)
-    tell_truncated(examples, base.tokenizer, config.data)
-    with clock.phase("caching"):
-        cache = shared.cache(config.data.cache_dir)
-        shown = examples.train + examples.reg
-        items = prepare(shown, base, cache, config.data, augment=True)
-        held_out = prepare(examples.held_out, base, cache, config.data, augment=False)
-    return Inputs(base, examples, items, held_out)
-
-
-def input_fingerprints(examples: Examples, base: BaseModel) -> dict[str, str]:
-    """sha256 of images, captions, checkpoint and VAE."""
+def _fingerprints(examples: Examples, base: BaseModel) -> dict[str, str]:
     return {
         **examples.fingerprints(),
         "checkpoint": base.fingerprint,

@@ -1,0 +1,89 @@
+"""What stands around a task: how a run ended, as a value, so that a job of a sweep never raises."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from lora_lab.errors import ConfigError, LabError
+
+if TYPE_CHECKING:
+    from lora_lab.data.inputs import SharedInputs
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    folder: str
+    """The run folder."""
+    error: str | None = None
+    """Why it failed, in one line; None: it is complete."""
+    refused: bool = False
+    """Whether it failed before anything was started."""
+    leaves: str = "lora/, metrics.csv, config.yaml and run.json"
+    """What the command has left in the folder, for its last line."""
+
+
+def task_wrapper(task: Callable[[DictConfig], str | None]) -> Callable[[DictConfig], Outcome]:
+    """Turns what a task raises into one line of its outcome, so that other jobs go on.
+
+    Args:
+        task: works in the folder that Hydra made; returns what it has left there, None for a run.
+
+    Returns:
+        The task that never raises, but for Ctrl-C and signals, which end a sweep, too.
+    """
+
+    @wraps(task)
+    def wrapped(config: DictConfig) -> Outcome:
+        folder = output_folder()
+        if in_sweep():
+            log.info("%s", folder.name)
+        try:
+            leaves = task(config)
+        except Exception as error:
+            if config.debug:
+                log.exception("the run failed")
+            return Outcome(str(folder), _line(error, config.debug), isinstance(error, ConfigError))
+        return Outcome(str(folder)) if leaves is None else Outcome(str(folder), leaves=leaves)
+
+    return wrapped
+
+
+def _line(error: Exception, debug: bool) -> str:
+    if isinstance(error, LabError):
+        return str(error)
+    hint = "" if debug else "; debug=true shows where"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{hint}"
+
+
+def output_folder() -> Path:
+    """The folder that Hydra made for a run."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def in_sweep() -> bool:
+    """Whether this is a job of a sweep."""
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def overrides_text() -> str:
+    """What the command line says beside folders, as a YAML list."""
+    return OmegaConf.to_yaml(HydraConfig.get().overrides.task)
+
+
+@cache
+def shared_inputs() -> "SharedInputs":
+    """What the runs of this process share: base models and latents."""
+    from lora_lab.data.inputs import SharedInputs
+
+    return SharedInputs()
