@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from lora_lab.checkpoint.weights import ARCHITECTURE_FOLDER
+from lora_lab.checkpoint.families.sd15 import SD15
 from tiny_model import tiny_tokenizer, write_index
 
 RESNET = {
@@ -129,7 +129,7 @@ def write_ldm(path: Path, tensors: dict[str, Tensor], dtype: torch.dtype, **meta
 
 def narrow_architecture(folder: Path) -> Path:
     """Stable Diffusion 1.5's own configs with few channels and tokens: the same keys, small."""
-    shutil.copytree(ARCHITECTURE_FOLDER, folder)
+    shutil.copytree(SD15.configs, folder)
     shutil.rmtree(folder / "tokenizer")
     tokenizer = tiny_tokenizer()
     tokenizer.save_pretrained(folder / "tokenizer")

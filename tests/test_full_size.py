@@ -16,8 +16,8 @@ from safetensors import safe_open
 from torch import nn
 
 from ldm_writer import ldm_tensors, write_ldm
-from lora_lab.checkpoint.base_model import BUILDERS, BaseModel, load_base, read_config
-from lora_lab.checkpoint.weights import ARCHITECTURE_FOLDER, PARTS
+from lora_lab.checkpoint.base_model import BaseModel, load_base, read_config
+from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.lora_file import read_lora
 from lora_lab.lora_file.merge import LoRAMerger
 from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images, encode_requests
@@ -33,9 +33,9 @@ REQUEST = ImageRequest("photo of zqx person", "blurry", seed=5)
 def full_size_parts() -> dict[str, nn.Module]:
     """Fan-in scaled random numbers, norms of 1 and biases of 0, so that activations stay finite."""
     draws, parts = torch.Generator().manual_seed(0), {}
-    for part in PARTS:
+    for part in SD15.parts:
         with torch.device("meta"):
-            module = BUILDERS[part](read_config(ARCHITECTURE_FOLDER / part / "config.json"))
+            module = SD15.build[part](read_config(SD15.configs / part / "config.json"))
         weights = {}
         for key, tensor in module.state_dict().items():
             if tensor.ndim == 1:
@@ -116,7 +116,7 @@ def pixels(base: BaseModel) -> np.ndarray:
 
 def diffusers_pixels(base: BaseModel, checkpoint: Path, loras: Path, config: Path) -> np.ndarray:
     """Diffusers' reader of single files, its reader of kohya's files, and its own loop."""
-    shutil.copytree(ARCHITECTURE_FOLDER, config)
+    shutil.copytree(SD15.configs, config)
     write_index(config)
     pipe = StableDiffusionPipeline.from_single_file(
         str(checkpoint), config=str(config), local_files_only=True, torch_dtype=torch.float32

@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 import torch
 
-from lora_lab.checkpoint.base_model import BUILDERS, BaseModel, load_base, read_config
-from lora_lab.checkpoint.weights import ARCHITECTURE_FOLDER
+from lora_lab.checkpoint.base_model import BaseModel, load_base, read_config
+from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.config import NetworkConfig
 from lora_lab.errors import ConfigError
 from lora_lab.lora_file.merge import LoRAMerger
@@ -35,8 +35,8 @@ def sd15() -> BaseModel:
     parts = {}
     for part in ("unet", "text_encoder"):
         with torch.device("meta"):
-            parts[part] = BUILDERS[part](read_config(ARCHITECTURE_FOLDER / part / "config.json"))
-    return cast(BaseModel, SimpleNamespace(**parts))
+            parts[part] = SD15.build[part](read_config(SD15.configs / part / "config.json"))
+    return cast(BaseModel, SimpleNamespace(**parts, family=SD15))
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from ldm_writer import ldm_tensors, narrow_architecture, random_parts, write_ldm
-from lora_lab.checkpoint import weights as checkpoint_files
+from lora_lab.checkpoint import base_model
+from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.config import OptimizerConfig, check
 from lora_lab.data.inputs import SharedInputs
 from settings import CONF
@@ -145,7 +146,8 @@ def sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("optimizer", ["dadapt_adam", "adamw"])
 def test_sd15_trains_as_it_is_composed(optimizer, tmp_path, sd15, large_pair, monkeypatch):
     """The guide's settings, all but the size of images and LoRA, and the length."""
-    monkeypatch.setattr(checkpoint_files, "ARCHITECTURE_FOLDER", sd15.parent / "architecture")
+    narrow = replace(SD15, configs=sd15.parent / "architecture")
+    monkeypatch.setattr(base_model, "SD15", narrow)
     config = composed(
         "model=sd15",
         f"model.checkpoint={sd15}",

@@ -4,8 +4,8 @@ import pytest
 import torch
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-from lora_lab.checkpoint.base_model import BUILDERS, load_tokenizer, read_config
-from lora_lab.checkpoint.weights import ARCHITECTURE_FOLDER
+from lora_lab.checkpoint.base_model import load_tokenizer, read_config
+from lora_lab.checkpoint.families.sd15 import SD15
 
 # Sizes of runwayml/stable-diffusion-v1-5, as its model card's files add up to.
 PARAMETERS = {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_480}
@@ -14,12 +14,12 @@ PARAMETERS = {"unet": 859_520_964, "vae": 83_653_863, "text_encoder": 123_060_48
 @pytest.mark.parametrize("part", list(PARAMETERS))
 def test_each_part_has_as_many_parameters_as_stable_diffusion(part):
     with torch.device("meta"):
-        module = BUILDERS[part](read_config(ARCHITECTURE_FOLDER / part / "config.json"))
+        module = SD15.build[part](read_config(SD15.configs / part / "config.json"))
     assert sum(p.numel() for p in module.parameters()) == PARAMETERS[part]
 
 
 def test_the_tokenizer_gives_clips_own_tokens():
-    tokenizer = load_tokenizer(ARCHITECTURE_FOLDER / "tokenizer", 49408)
+    tokenizer = load_tokenizer(SD15.configs / "tokenizer", 49408)
     # From the doctest of transformers' CLIP documentation: start, a, photo, of, a, cat, end.
     expected = [49406, 320, 1125, 539, 320, 2368, 49407]
     assert tokenizer("a photo of a cat").input_ids == expected
@@ -27,7 +27,7 @@ def test_the_tokenizer_gives_clips_own_tokens():
 
 
 def test_the_schedule_is_scaled_linear_with_1000_steps():
-    config = read_config(ARCHITECTURE_FOLDER / "scheduler" / "scheduler_config.json")
+    config = read_config(SD15.configs / "scheduler" / "scheduler_config.json")
     scheduler = DDPMScheduler.from_config(config)
     # (sqrt 0.00085 + t/999 (sqrt 0.012 - sqrt 0.00085))^2 at both ends
     assert scheduler.betas[0] == pytest.approx(0.00085, rel=1e-5)

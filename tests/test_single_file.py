@@ -1,6 +1,7 @@
 """Single-file checkpoints: every usual layout is read, and what is something else is named."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,9 +19,10 @@ from ldm_writer import (
     vae_name,
     write_ldm,
 )
-from lora_lab.checkpoint import weights as checkpoint_files
+from lora_lab.checkpoint import base_model
 from lora_lab.checkpoint.base_model import BaseModel, load_base
 from lora_lab.checkpoint.embedded import is_hub_name
+from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.checkpoint.hub import chosen_weights, fetch_folder
 from lora_lab.errors import LabError
 
@@ -35,7 +37,7 @@ def narrow(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def narrow_is_sd15(narrow, monkeypatch):
-    monkeypatch.setattr(checkpoint_files, "ARCHITECTURE_FOLDER", narrow.folder)
+    monkeypatch.setattr(base_model, "SD15", replace(SD15, configs=narrow.folder))
 
 
 def assert_same_weights(base: BaseModel, parts: dict, dtype: torch.dtype) -> None:
@@ -271,8 +273,8 @@ def test_of_a_repository_plain_weights_are_preferred_and_pickles_refused():
     files += ["unet/diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model.bin"]
     assert chosen_weights("a/b", files) == [
         "unet/diffusion_pytorch_model.safetensors",
-        "vae/diffusion_pytorch_model.fp16.safetensors",
         "text_encoder/model.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
     ]
     with pytest.raises(LabError, match=r"a/b holds no unet/diffusion_pytorch_model\.safetensors"):
         chosen_weights("a/b", ["unet/diffusion_pytorch_model.bin"])

@@ -8,7 +8,7 @@ Shapes: B batch, C hidden size of the text encoder.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,15 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor, nn
-from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from lora_lab.checkpoint.embedded import is_hub_name, locate
+from lora_lab.checkpoint.families.family import Family
+from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.checkpoint.hub import fetch_folder
-from lora_lab.checkpoint.weights import PARTS, read_checkpoint
+from lora_lab.checkpoint.weights import read_checkpoint
 from lora_lab.errors import LabError
-
-BUILDERS: dict[str, Callable[[dict[str, Any]], nn.Module]] = {
-    "unet": UNet2DConditionModel.from_config,
-    "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
-    "vae": AutoencoderKL.from_config,
-}
-"""From a part's config to the module, with whatever weights the default device gives it."""
 
 
 @dataclass
@@ -54,18 +48,24 @@ class BaseModel:
     """sha256 over names, dtypes, shapes and bytes of the UNet's and text encoder's weights."""
     vae_fingerprint: str
     """The same over the VAE's weights."""
+    family: Family = SD15
 
     @property
     def latent_factor(self) -> int:
         """Pixels a latent, per side."""
-        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+        return self.family.latent_factor(self.vae.config)
+
+    @property
+    def size_step(self) -> int:
+        """What the sides of an image are multiples of, in pixels."""
+        return self.latent_factor * self.family.unet_factor(self.unet.config)
 
 
 def load_base(
     checkpoint: str,
     *,
     allow_pickle: bool = False,
-    parts: Iterable[str] = PARTS,
+    parts: Iterable[str] = SD15.parts,
     prediction_type: str | None = None,
     zero_terminal_snr: bool | None = None,
 ) -> BaseModel:
@@ -84,9 +84,10 @@ def load_base(
         LabError: The folder or file is missing, damaged, or does not hold what the config says.
     """
     path = fetch_folder(checkpoint) if is_hub_name(checkpoint) else locate(checkpoint)
-    folder, tensors, said = read_checkpoint(path, allow_pickle)
+    family = SD15
+    folder, tensors, said = read_checkpoint(path, allow_pickle, family)
     facts = said.overruled(prediction_type, zero_terminal_snr)
-    modules = {part: _build(part, folder) for part in PARTS}
+    modules = {part: _build(part, folder, family) for part in family.parts}
     for part in parts:
         fill(modules[part], tensors[part], path / part if path.is_dir() else path)
     return BaseModel(
@@ -99,13 +100,14 @@ def load_base(
         path=path,
         fingerprint=fingerprint(tensors["unet"], tensors["text_encoder"]),
         vae_fingerprint=fingerprint(tensors["vae"]),
+        family=family,
     )
 
 
-def _build(part: str, folder: Path) -> Any:
+def _build(part: str, folder: Path, family: Family) -> Any:
     """The module that a part's config describes, on the meta device."""
     with torch.device("meta"):
-        return BUILDERS[part](read_config(folder / part / "config.json"))
+        return family.build[part](read_config(folder / part / "config.json"))
 
 
 def checkpoint_name(checkpoint: str, path: Path) -> str:

@@ -2,22 +2,19 @@
 
 from pathlib import Path
 
+from lora_lab.checkpoint.families.family import Family
+from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.errors import LabError
 
-PARTS = {
-    "unet": "diffusion_pytorch_model",
-    "vae": "diffusion_pytorch_model",
-    "text_encoder": "model",
-}
-"""Part of a diffusers folder -> stem of its weights' file."""
 SMALL_FILES = ("model_index.json", "scheduler/*", "tokenizer/*", "*/config.json")
 
 
-def fetch_folder(name: str) -> Path:
+def fetch_folder(name: str, family: Family = SD15) -> Path:
     """The diffusers folder of a repository: downloaded, or from the cache.
 
     Args:
         name: `<owner>/<repository>`.
+        family: Whose parts are wanted.
 
     Raises:
         LabError: It is neither reachable nor in the cache, or holds no safetensors.
@@ -26,7 +23,7 @@ def fetch_folder(name: str) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        weights = chosen_weights(name, list_repo_files(name))
+        weights = chosen_weights(name, list_repo_files(name), family)
         return Path(snapshot_download(name, allow_patterns=[*SMALL_FILES, *weights]))
     except LabError:
         raise
@@ -42,20 +39,20 @@ def fetch_folder(name: str) -> Path:
         ) from None
 
 
-def chosen_weights(name: str, files: list[str]) -> list[str]:
+def chosen_weights(name: str, files: list[str], family: Family = SD15) -> list[str]:
     """The file of weights to load for each part: the plain one, else the fp16 variant.
 
     Raises:
         LabError: A part has none in safetensors.
     """
     chosen = []
-    for part, stem in PARTS.items():
+    for part, stem in family.weight_stems.items():
         variants = [f"{part}/{stem}.safetensors", f"{part}/{stem}.fp16.safetensors"]
         there = [file for file in variants if file in files]
         if not there:
             raise LabError(
                 f"the repository {name} holds no {variants[0]}: name a diffusers repository of "
-                "Stable Diffusion 1.x with safetensors, or a file or folder"
+                f"{family.name} with safetensors, or a file or folder"
             )
         chosen.append(there[0])
     return chosen

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lora_lab.checkpoint.families.family import Family
+from lora_lab.checkpoint.families.sd15 import TEXT, UNET, VAE
 from lora_lab.errors import LabError
 
-UNET = "model.diffusion_model."
-TEXT = "cond_stage_model."
-VAE = "first_stage_model."
 CONV_IN = f"{UNET}input_blocks.0.0.weight"
 CONTEXT = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-SD15_STEP = "model.checkpoint must be Stable Diffusion 1.x or a fine-tune of it"
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Key -> shape, as a file's header tells them."""
@@ -21,11 +19,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file that users have and that isn't a base checkpoint of Stable Diffusion 1.x."""
+    """A kind of file that users have and that no family of ours can read as a base checkpoint."""
 
     name: str
     fits: Callable[[Shapes], bool]
-    next_step: str = SD15_STEP
+    next_step: str | None = None
+    """None: the family's own."""
 
 
 def _begins(*starts: str) -> Callable[[Shapes], bool]:
@@ -63,7 +62,6 @@ FILE_KINDS = (
     Kind(
         "an inpainting checkpoint (its UNet takes 9 channels, not 4)",
         _size(CONV_IN, 1, 9),
-        f"{SD15_STEP} that is not for inpainting",
     ),
     Kind("an instruct-pix2pix checkpoint (its UNet takes 8 channels, not 4)", _size(CONV_IN, 1, 8)),
     Kind(
@@ -81,32 +79,25 @@ FILE_KINDS = (
 )
 """In the order in which they are tried."""
 
-NEEDED = {
-    "the UNet": CONV_IN,
-    "the text encoder": f"{TEXT}transformer.",
-    "the VAE": f"{VAE}decoder.conv_in.weight",
-}
-"""What a single file must hold besides."""
 
-
-def refuse_other_file(path: Path, shapes: Shapes) -> None:
-    """Refuse a single file that isn't a whole Stable Diffusion 1.x checkpoint.
+def refuse_other_file(path: Path, shapes: Shapes, family: Family) -> None:
+    """Refuse a single file that isn't a whole checkpoint of a family.
 
     Raises:
         LabError: Names what it is instead, or which part it lacks.
     """
     for kind in FILE_KINDS:
         if kind.fits(shapes):
-            raise LabError(f"{path} is {kind.name}: {kind.next_step}")
-    for part, start in NEEDED.items():
+            raise LabError(f"{path} is {kind.name}: {kind.next_step or family.next_step}")
+    for part, start in family.needed.items():
         if not any(key.startswith(start) for key in shapes):
             raise LabError(
-                f"{path} lacks {part} (no key {start}): it is not a full Stable Diffusion 1.x "
+                f"{path} lacks {part} (no key {start}): it is not a full {family.name} "
                 "checkpoint; download the full file"
             )
 
 
-def refuse_other_folder(folder: Path) -> None:
+def refuse_other_folder(folder: Path, family: Family) -> None:
     """Refuse a diffusers folder of another architecture.
 
     Raises:
@@ -120,7 +111,7 @@ def refuse_other_folder(folder: Path) -> None:
     else:
         kind = _unet_kind(_json(folder / "unet" / "config.json"))
     if kind is not None:
-        raise LabError(f"{folder} is {kind}: {SD15_STEP}")
+        raise LabError(f"{folder} is {kind}: {family.next_step}")
 
 
 def _unet_kind(config: dict[str, Any]) -> str | None:

@@ -3,8 +3,6 @@
 Everything comes back as tensors under the names that today's diffusers and transformers use.
 """
 
-import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,27 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lora_lab.checkpoint.refusals import (
-    TEXT,
-    UNET,
-    VAE,
-    refuse_other_file,
-    refuse_other_folder,
-)
+from lora_lab.checkpoint.families.family import Family
+from lora_lab.checkpoint.old_names import modern_names
+from lora_lab.checkpoint.refusals import refuse_other_file, refuse_other_folder
 from lora_lab.errors import LabError
 
-ARCHITECTURE_FOLDER = Path(__file__).parent / "families" / "sd15_configs"
-"""Configs and tokenizer of Stable Diffusion 1.5, for checkpoints that are a single file."""
-
-PARTS = ("unet", "text_encoder", "vae")
-_WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-_OLD_VAE_ATTENTION = {
-    "query": "to_q",
-    "key": "to_k",
-    "value": "to_v",
-    "proj_attn": "to_out.0",
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +47,7 @@ class NoiseFacts:
 
 
 def read_checkpoint(
-    path: Path, allow_pickle: bool
+    path: Path, allow_pickle: bool, family: Family
 ) -> tuple[Path, dict[str, dict[str, Tensor]], NoiseFacts]:
     """Read a diffusers folder or a single file.
 
@@ -73,15 +56,16 @@ def read_checkpoint(
         itself says of the noise schedule besides its config.
 
     Raises:
-        LabError: It is missing, damaged, or no Stable Diffusion 1.x.
+        LabError: It is missing, damaged, or of another family.
     """
-    if path.is_dir():
-        refuse_other_folder(path)
-        return path, {part: read_part(path / part, allow_pickle) for part in PARTS}, NoiseFacts()
-    return ARCHITECTURE_FOLDER, *read_single_file(path, ARCHITECTURE_FOLDER, allow_pickle)
+    if not path.is_dir():
+        return family.configs, *read_single_file(path, allow_pickle, family)
+    refuse_other_folder(path, family)
+    parts = {part: read_part(path / part, allow_pickle, family) for part in family.parts}
+    return path, parts, NoiseFacts()
 
 
-def read_part(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
+def read_part(folder: Path, allow_pickle: bool, family: Family) -> dict[str, Tensor]:
     """Read the weights of one part (unet, text_encoder, vae) of a diffusers folder.
 
     Raises:
@@ -92,8 +76,9 @@ def read_part(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
             f"{folder} is missing: model.checkpoint must be a complete diffusers folder "
             "(unet, text_encoder, tokenizer, vae, scheduler)"
         )
+    stems = sorted(set(family.weight_stems.values()))
     for suffix in (".safetensors", ".fp16.safetensors"):
-        for stem in _WEIGHT_STEMS:
+        for stem in stems:
             path = folder / f"{stem}{suffix}"
             if path.is_file():
                 return modern_names(read_weights(path, allow_pickle))
@@ -139,73 +124,29 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return {key: value for key, value in content.items() if isinstance(value, Tensor)}
 
 
-def modern_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Translate names of older diffusers and transformers versions.
-
-    transformers 4 prefixed CLIP's text tower with `text_model.` and stored `position_ids`;
-    diffusers before 0.18 called the VAE's attention layers query, key, value and proj_attn.
-    """
-    renamed = {}
-    for key, tensor in tensors.items():
-        if key.endswith("embeddings.position_ids"):
-            continue
-        key = key.removeprefix("text_model.")
-        match = re.fullmatch(r"(.*mid_block\.attentions\.0)\.(\w+)\.(weight|bias)", key)
-        if match and match[2] in _OLD_VAE_ATTENTION:
-            key = f"{match[1]}.{_OLD_VAE_ATTENTION[match[2]]}.{match[3]}"
-        renamed[key] = tensor
-    return renamed
-
-
 def read_single_file(
-    path: Path, configs: Path, allow_pickle: bool
+    path: Path, allow_pickle: bool, family: Family
 ) -> tuple[dict[str, dict[str, Tensor]], NoiseFacts]:
-    """Split a single-file (LDM layout) SD 1.5 checkpoint into the parts of a diffusers folder.
-
-    The names are translated by diffusers' own tables. EMA weights (`model_ema.*`) and keys of
-    training loops stay unread: the plain weights are what others train and sample with.
+    """Split a checkpoint that is a single file into the parts of a diffusers folder.
 
     Args:
         path: .safetensors, or .ckpt when `allow_pickle` is true.
-        configs: Folder with unet/config.json and vae/config.json of the architecture.
         allow_pickle: See `read_weights`.
+        family: What the file must belong to.
 
     Returns:
         Part -> its tensors, and what the file says of its noise schedule.
 
     Raises:
-        LabError: The file is missing, damaged or not a Stable Diffusion 1.x checkpoint.
+        LabError: The file is missing, damaged or of another family.
     """
-    from diffusers.loaders import single_file_utils as ldm
-
     metadata: dict[str, str] = {}
     if path.suffix not in _PICKLES:
         shapes, metadata = read_header(path)
-        refuse_other_file(path, shapes)
+        refuse_other_file(path, shapes, family)
     tensors = read_weights(path, allow_pickle)
-    refuse_other_file(path, {key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    facts = _noise_facts(set(tensors), metadata)
-    tensors = {key: tensor for key, tensor in tensors.items() if key.startswith((UNET, TEXT, VAE))}
-    unet, vae = (
-        json.loads((configs / part / "config.json").read_text(encoding="utf-8"))
-        for part in ("unet", "vae")
-    )
-    parts = {
-        "unet": ldm.convert_ldm_unet_checkpoint(dict(tensors), unet),
-        "text_encoder": _text_encoder(tensors),
-        "vae": _flat_attention(ldm.convert_ldm_vae_checkpoint(dict(tensors), vae)),
-    }
-    return parts, facts
-
-
-def _flat_attention(vae: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The VAE's attention as linear layers; LDM has it as 1x1 convolutions."""
-    return {
-        key: tensor.reshape(tensor.shape[:2])
-        if "mid_block.attentions" in key and tensor.ndim == 4
-        else tensor
-        for key, tensor in modern_names(vae).items()
-    }
+    refuse_other_file(path, {key: tuple(t.shape) for key, t in tensors.items()}, family)
+    return family.split(tensors, family.configs), _noise_facts(set(tensors), metadata)
 
 
 def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
@@ -220,18 +161,6 @@ def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]
             return shapes, dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise _damaged(path, error) from None
-
-
-def _text_encoder(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """CLIP's text tower; files of transformers 4 say `text_model.`, those of 5 don't."""
-    prefix = f"{TEXT}transformer."
-    found = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-    own = (
-        "embeddings.",
-        "encoder.",
-        "final_layer_norm.",
-    )  # others, such as a projection, are extra
-    return {key: tensor for key, tensor in modern_names(found).items() if key.startswith(own)}
 
 
 def _noise_facts(keys: set[str], metadata: dict[str, str]) -> NoiseFacts:

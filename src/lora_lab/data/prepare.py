@@ -107,9 +107,7 @@ def bucket_step(config: DataConfig, base: BaseModel) -> int:
         ConfigError: The VAE can't encode such sizes, or the resolution is smaller.
     """
     factor = base.latent_factor
-    step = config.bucket_reso_steps or factor * 2 ** (
-        len(base.unet.config["block_out_channels"]) - 1
-    )
+    step = config.bucket_reso_steps or base.size_step
     if step % factor:
         raise ConfigError(
             f"data.bucket_reso_steps must be a multiple of {factor} with {base.name}, got {step}"

@@ -1,7 +1,6 @@
 """The kohya LoRA file: keys, layouts, metadata, hashes, merging into a base."""
 
 from lora_lab.lora_file.file import (
-    PREFIXES,
     kohya_key,
     lora_hash,
     lora_hashes,
@@ -11,7 +10,6 @@ from lora_lab.lora_file.file import (
 from lora_lab.lora_file.training_metadata import TrainingFacts, build_metadata
 
 __all__ = [
-    "PREFIXES",
     "TrainingFacts",
     "build_metadata",
     "kohya_key",

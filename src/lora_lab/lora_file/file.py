@@ -13,12 +13,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.errors import LabError
 from lora_lab.files import atomic_path
 from lora_lab.lora_file.layouts import layer_changes
-
-PREFIXES = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
-"""How the name of a module begins. transformers 5 dropped `text_model` from its own names."""
 
 
 def kohya_key(part: str, module_path: str, leaf: str) -> str:
@@ -29,7 +27,7 @@ def kohya_key(part: str, module_path: str, leaf: str) -> str:
         module_path: The module's path in diffusers' or transformers 5's model, with dots.
         leaf: "lora_down.weight", "lora_up.weight" or "alpha".
     """
-    return f"{PREFIXES[part]}{module_path.replace('.', '_')}.{leaf}"
+    return f"{SD15.lora_names[part]}{module_path.replace('.', '_')}.{leaf}"
 
 
 def write_lora(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:

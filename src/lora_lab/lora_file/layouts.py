@@ -16,6 +16,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.errors import LabError
 
 LORA, LOHA, LOKR = "lora", "loha", "lokr"
@@ -30,19 +31,6 @@ LEAVES = {
 KIND_OF = {leaf: kind for kind, leaves in LEAVES.items() for leaf in leaves}
 REQUIRED = {LORA: LEAVES[LORA][:2], LOHA: LEAVES[LOHA][:4], LOKR: ()}
 SHARED = ("alpha", "dora_scale")
-PREFIXES = ("lora_unet_", "lora_te_")
-OTHER_BASES = {
-    "lora_te1_": "a LoRA for SDXL",
-    "lora_te2_": "a LoRA for SDXL",
-    "lora_te3_": "a LoRA for SD3",
-    "lora_unet_input_blocks_": "a LoRA for SDXL",
-    "lora_unet_output_blocks_": "a LoRA for SDXL",
-    "lora_unet_middle_block_": "a LoRA for SDXL",
-    "lora_unet_joint_blocks_": "a LoRA for SD3",
-    "lora_unet_double_blocks_": "a LoRA for Flux",
-    "lora_unet_single_blocks_": "a LoRA for Flux",
-}
-"""How kohya's names begin in files for other base models."""
 OTHER_LAYOUTS = {
     "emb_params": "a textual inversion",
     "string_to_param": "a textual inversion",
@@ -206,17 +194,18 @@ def _missing(found: dict[str, Tensor], kind: str) -> list[str]:
 
 
 def _refuse_other_files(key: str, source: str) -> None:
-    """Name what a file is that isn't a LoRA for Stable Diffusion 1.x."""
-    for start, kind in {**OTHER_BASES, **OTHER_LAYOUTS}.items():
+    """Name what a file is that isn't a LoRA for our family of base models."""
+    for start, kind in {**SD15.other_loras, **OTHER_LAYOUTS}.items():
         if key.startswith(start):
             raise LabError(
                 f"{source} is {kind} (key {key}): name a LoRA in kohya's layout that was trained "
-                "on Stable Diffusion 1.x"
+                f"on {SD15.name}"
             )
-    if not key.startswith(PREFIXES):
+    prefixes = tuple(SD15.lora_prefixes.values())
+    if not key.startswith(prefixes):
         raise LabError(
             f"{source}: key {key} does not belong to a LoRA in kohya's layout, whose keys begin "
-            f"with {' or '.join(PREFIXES)}: name another file"
+            f"with {' or '.join(prefixes)}: name another file"
         )
 
 

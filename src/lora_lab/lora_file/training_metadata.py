@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.config import OptimizerConfig, TrainConfig
 
 PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}
@@ -144,7 +145,7 @@ def _modelspec(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
     finished = datetime.fromtimestamp(facts.finished_at, UTC)
     return {
         "modelspec.sai_model_spec": "1.0.1",
-        "modelspec.architecture": "stable-diffusion-v1/lora",
+        "modelspec.architecture": SD15.architecture,
         "modelspec.implementation": "https://github.com/Stability-AI/generative-models",
         "modelspec.title": config.output_name,
         "modelspec.resolution": f"{config.data.resolution}x{config.data.resolution}",

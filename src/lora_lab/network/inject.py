@@ -33,7 +33,7 @@ from lora_lab.network.layers import (
     PeftLayer,
 )
 from lora_lab.network.start import fill_from_file, read_start
-from lora_lab.network.targets import BLOCKS, Target, find_targets, part_of
+from lora_lab.network.targets import Target, find_targets, part_of
 
 STARTS = {LORA: lora_start, LOHA: loha_start, LOKR: lokr_start}
 """How the layers of each kind begin."""
@@ -97,7 +97,7 @@ class LoRANetwork:
                 parent, _, name = target.path.rpartition(".")
                 module = part_of(self.base, target.part).get_submodule(parent)
                 setattr(module, name, layer.module.base_layer)
-        for part in BLOCKS:
+        for part in self.base.family.lora_blocks:
             model = part_of(self.base, part)
             if "peft_config" in model.__dict__:
                 del model.peft_config
@@ -161,7 +161,7 @@ def _peft_layers(
 ) -> dict[Target, AdapterLayer]:
     """PEFT's layers in the place of the base's."""
     layers: dict[Target, AdapterLayer] = {}
-    for part in BLOCKS:
+    for part in base.family.lora_blocks:
         own = {target.path: target for target in targets if target.part == part}
         if not own:
             continue

@@ -11,12 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from diffusers.models.downsampling import Downsample2D
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.transformers.transformer_2d import Transformer2DModel
-from diffusers.models.upsampling import Upsample2D
 from torch import nn
-from transformers.models.clip.modeling_clip import CLIPMLP, CLIPAttention
 
 from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import NetworkConfig
@@ -25,12 +20,6 @@ from lora_lab.lora_file import kohya_key
 from lora_lab.lora_file.layouts import LOKR, LayerChange
 
 log = logging.getLogger(__name__)
-
-BLOCKS: dict[str, tuple[type[nn.Module], ...]] = {
-    "unet": (Transformer2DModel,),
-    "text_encoder": (CLIPAttention, CLIPMLP),
-}
-CONV_BLOCKS = (ResnetBlock2D, Downsample2D, Upsample2D)
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ def find_targets(
     chosen = {"unet": config.train_unet, "text_encoder": config.train_text_encoder}
     with_conv = config.conv_dim is not None or config.dim_from_weights
     targets = []
-    for part in BLOCKS:
+    for part in base.family.lora_blocks:
         for path, layer in _layers(base, part, with_conv) if chosen[part] else ():
             sizes = _sizes(config, layer, start.get(layer_name(part, path)))
             if sizes is not None:
@@ -98,10 +87,10 @@ def _layers(
     base: BaseModel, part: str, with_conv: bool
 ) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
     """Path and module of every layer that may get a LoRA."""
-    blocks = BLOCKS[part] + (CONV_BLOCKS if with_conv else ())
+    blocks = base.family.lora_blocks[part] + (base.family.conv_blocks if with_conv else ())
     inside: list[str] = []
     for path, module in part_of(base, part).named_modules():
-        if isinstance(module, blocks):
+        if type(module).__name__ in blocks:
             inside.append(f"{path}.")
         if isinstance(module, nn.Linear | nn.Conv2d) and path.startswith(tuple(inside)):
             yield path, module

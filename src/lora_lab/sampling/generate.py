@@ -133,8 +133,7 @@ def check_settings(base: BaseModel, settings: DrawSettings) -> None:
         LabError: Width or height is not a multiple of what UNet and VAE divide by, the text encoder
             has no such layer, or the sampler is unknown.
     """
-    levels = len(base.unet.config["block_out_channels"]) - 1
-    unit = base.latent_factor * 2**levels
+    unit = base.size_step
     for name, value in (("width", settings.width), ("height", settings.height)):
         if value < unit or value % unit:
             raise LabError(

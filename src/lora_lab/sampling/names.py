@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.lora_file import lora_hash, read_lora
@@ -77,7 +78,8 @@ class PromptNames:
         found: list[Change] = []
         for tag in tags:
             tensors = self._lora(tag.name)[0]
-            for weight, prefix in ((tag.unet, "lora_unet_"), (tag.text_encoder, "lora_te_")):
+            for weight, name in ((tag.unet, "unet"), (tag.text_encoder, "text_encoder")):
+                prefix = SD15.lora_prefixes[name]
                 part = {key: value for key, value in tensors.items() if key.startswith(prefix)}
                 if part:
                     found.append((part, weight))

@@ -32,7 +32,6 @@ from lora_lab.sampling.lora_files import LoRAFile, Shelf
 from lora_lab.sampling.names import PromptNames
 
 log = logging.getLogger(__name__)
-TEXT_ENCODER = "lora_te"
 
 
 @dataclass(frozen=True)
@@ -164,7 +163,8 @@ class Studio:
         changes = [(main.tensors, weight)] if main is not None else []
         self._merger.apply([*changes, *self.names.changes(tags)])
         text_encoder: list[Hashable] = [(tag.name, tag.text_encoder) for tag in tags]
-        if main is not None and any(key.startswith(TEXT_ENCODER) for key in main.tensors):
+        prefix = self.base.family.lora_prefixes["text_encoder"]
+        if main is not None and any(key.startswith(prefix) for key in main.tensors):
             text_encoder.append((main.digest, weight))
         if text_encoder != self._text_encoder:
             self._encoded.clear()
