@@ -69,6 +69,8 @@ class SweepBuilder:
     epochs: int = 10
     seed_spread: float = 0.0002
     """How far the held-out loss of another seed lies from the base's."""
+    image_noise: float = 0.0
+    """Standard deviation of what an image's loss has by itself in a run."""
     runs: list[FakeRun] = field(default_factory=list)
 
     def base(self, seeds: int = 2, **changes: Any) -> "SweepBuilder":
@@ -84,6 +86,17 @@ class SweepBuilder:
         """Adds the run of a value."""
         name = changes.pop("name", f"{self.parameter}={value}")
         self.runs.append(FakeRun(value, "value", name, effect=effect, **changes))
+        return self
+
+    def values(self, value: str, seeds: int, effect: float = 0.0, **changes: Any) -> "SweepBuilder":
+        """Adds the runs of a value under the base's first seeds; they move with the base's."""
+        spread = changes.pop("spread", 0.0)
+        for index in range(seeds):
+            own = effect + self.seed_spread * index + spread * ((-1) ** index)
+            name = f"{self.parameter}={value}/seed={1234 + index}"
+            self.runs.append(
+                FakeRun(value, "value", name, 1234 + index, effect=own, **dict(changes))
+            )
         return self
 
     def write(self) -> Path:
@@ -208,10 +221,12 @@ def _write_image_losses(sweep: SweepBuilder, run: FakeRun, path: Path) -> None:
     """Loss of each image at the end: training images lie GAP below the held-out ones."""
     last = sweep.epochs * run.steps_per_epoch
     lines = ["step,set,image,timestep,loss"]
+    draws = np.random.default_rng([run.seed, *run.value.encode()])
     for part, gap in (("held_out", 0.0), ("training", GAP)):
         for image, offset in IMAGES.items():
             for timestep in STRATA:
                 loss = _held_out(run, 1.0)[f"val/loss_t{timestep}"] + offset - gap
+                loss += sweep.image_noise * draws.normal()
                 lines.append(f"{last},{part},{image},{timestep},{loss!r}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -1,13 +1,10 @@
 """The verdict in several metrics: image scores beside the held-out loss."""
 
 import json
-import time
 
 import numpy as np
 import pytest
 
-from lora_lab.study.judge.judge_metric import Candidate, base_scores, judge_metric
-from lora_lab.study.judge.metric_results import BY_NAME
 from lora_lab.study.judge.verdict import Kind, judge
 from lora_lab.study.read.load import load_sweep
 from lora_lab.study.report.headline import headline
@@ -41,7 +38,7 @@ def test_each_metric_has_a_verdict_of_its_own(sweep):
     study = with_scores(sweep, {"2": -0.1})
     two, eight = study.values
     assert [metric.name for metric in study.metrics] == ["held_out_loss", "identity_clip"]
-    assert two.kind is Kind.MIXED and eight.kind is Kind.NONE_SHOWN
+    assert two.kind is Kind.MIXED and eight.kind is Kind.AS_GOOD
     assert two.result("identity_clip").verdict is Kind.WORSE
     assert two.result("held_out_loss").verdict is Kind.BETTER
     assert two.result("identity_clip").mean == pytest.approx(0.6365)
@@ -74,21 +71,3 @@ def test_damaged_scores_are_told_and_the_rest_is_judged(sweep):
     (two,) = judge(load_sweep(sweep.folder)).values
     assert two.kind is Kind.WORSE and two.result("identity_clip") is None
     assert any("image_scores.json can't be read" in note for note in two.run.notes)
-
-
-def test_three_hundred_values_are_judged_in_seconds(sweep):
-    rng = np.random.default_rng(0)
-    names = [(f"p{c}", f"{u}") for c in range(12) for u in range(4)]
-    noise = {key: rng.normal(0, 0.1) for key in names}
-
-    def scores(shift):
-        return {key: 0.5 + noise[key] + shift + rng.normal(0, 0.02) for key in names}
-
-    base = base_scores([scores(rng.normal(0, 0.002)) for _ in range(5)])
-    shifts = [0.2 if index % 10 == 0 else 0.0 for index in range(300)]
-    candidates = [Candidate(str(i), str(i), scores(shift)) for i, shift in enumerate(shifts)]
-    began = time.process_time()
-    results = judge_metric(BY_NAME["identity_clip"], base, candidates)
-    assert time.process_time() - began < 20
-    better = [name for name, result in results.items() if result.verdict is Kind.BETTER]
-    assert better == [str(i) for i in range(0, 300, 10)]

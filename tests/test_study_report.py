@@ -51,7 +51,7 @@ def quick(monkeypatch):
 def report(tmp_path_factory):
     """A report with good, failed, missing and hostile values, and two grids."""
     sweep = SweepBuilder(tmp_path_factory.mktemp("sweep"), parameter="network.dim<b>")
-    sweep.base(2).value("8", effect=-0.004).value(HOSTILE, name="hostile")
+    sweep.base(3).value("8", effect=-0.004).value(HOSTILE, name="hostile")
     sweep.value("0", status="failed", error=HOSTILE, name="failed")
     sweep.value("64", status="missing").value("4", inputs=fingerprints(latents="x"))
     folder = sweep.write()
@@ -71,6 +71,7 @@ def test_every_file_of_the_contract_is_there(report):
         "index.html",
         "report.md",
         "comparison.csv",
+        "verdicts.csv",
         *(f"{figure}.png" for figure in FIGURES),
     ):
         assert (report / name).stat().st_size > 0, name
@@ -139,12 +140,12 @@ def test_without_any_grid_the_page_says_how_to_draw_them(tmp_path, quick):
 
 def test_comparison_csv_has_a_row_a_run_and_every_figure(report):
     rows = list(csv.DictReader(io.StringIO((report / "comparison.csv").read_text("utf-8"))))
-    assert [row["run"] for row in rows][:3] == ["base", "base-2", "network.dim<b>=8"]
-    better = rows[2]
+    assert [row["run"] for row in rows][:4] == ["base", "base-2", "base-3", "network.dim<b>=8"]
+    better = rows[3]
     assert better["verdict"] == "better"
-    assert float(better["held_out_difference"]) == pytest.approx(-0.0041)
+    assert float(better["held_out_loss_effect"]) == pytest.approx(-0.0042)
     assert better["held_out_loss_verdict"] == "better"
-    assert float(better["held_out_loss_high"]) < 0 < float(better["held_out_loss_mdd"])
+    assert float(better["held_out_loss_high"]) < 0 < float(better["held_out_loss_detectable"])
     assert float(better["held_out_loss_t500"]) > 0
     assert float(better["paired_difference_tail"]) < 0
     assert float(better["seconds"]) == pytest.approx(4 + 0.5 + 20 + 0.4)

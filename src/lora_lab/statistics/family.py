@@ -14,18 +14,22 @@ rest. With few seeds a variance that is small by luck is what makes false verdic
 of several is rarely small by luck: up to eight seeds this costs nothing beyond the test of a single
 value, where Bonferroni's correction for three values and three seeds asks 1.8 times as much.
 The values are tested from the largest difference down; one that was shown leaves the family, and
-its error with it (closed testing: Marcus, Peritz and Gabriel 1976, Biometrika 63, 655-660). Chosen
-by simulation, docs/verdicts.md.
+its error with it (closed testing: Marcus, Peritz and Gabriel 1976, Biometrika 63, 655-660). A value
+that varies wildly would blind all others: a fifth of the error rate goes first to the bounds of the
+values by themselves, corrected by Holm's procedure (1979, Scandinavian Journal of Statistics 6,
+65-70). Chosen by simulation, docs/verdicts.md.
 
 Shapes: V values, ``...`` further axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +37,18 @@ from scipy import stats
 
 from lora_lab.statistics.crossed import Array, Effects
 
+Name = TypeVar("Name", bound=Hashable)
+
 ALPHA = 0.05
 """Share of studies without any difference that may show one."""
 PRIMARY_SHARE = 0.8
 """Part of the error rate that the first metric of a report gets; the others share what is left."""
+OWN_SHARE = 0.2
+"""Part of a metric's error rate that is spent on the bounds of the values by themselves."""
 SPENDING_POWER = 1.0
 """alpha(t) = alpha t^power of the error is spent when the share t of the seeds was seen."""
+LOOK_GROWTH = 1.6
+"""Each look sees so many times the seeds of the one before."""
 _SMALLEST_P = 1e-12
 _GRID = np.geomspace(0.05, 500, 250)
 _POINTS = 400
@@ -61,39 +71,20 @@ def decide(effects: Effects, alpha: float = ALPHA) -> Decisions:
         effects: the values of one metric, (..., V).
         alpha: probability of any false verdict.
     """
-    order, keys, scale = _ordered(effects)
-    limits = _limits(effects, order, scale, alpha)
-    ahead = np.logical_and.accumulate(keys > limits, axis=-1)  # shown, from the largest down
-    first_open = np.minimum(ahead.sum(axis=-1, keepdims=True), len(effects) - 1)
-    open_limit = np.take_along_axis(limits, first_open, axis=-1)
-    # An open value is held against the bound at which the test stopped.
-    widths = np.where(ahead, limits, open_limit)
-    back = np.argsort(order, axis=-1)
-    width = np.take_along_axis(widths, back, axis=-1) * scale
-    return Decisions(np.take_along_axis(ahead, back, axis=-1), np.where(effects.fixed, 0.0, width))
+    return _test(effects, np.abs(effects.effect), alpha)
 
 
 def p_values(effects: Effects) -> Array:
-    """The smallest error rate at which `decide` shows each value's difference, (V,)."""
-    if not len(effects):
-        return np.empty(0)
-    order, keys, scale = _ordered(effects)
-    low = np.full(len(effects), np.log(_SMALLEST_P))
-    high = np.zeros(len(effects))
+    """The smallest error rate at which each value by itself is shown to differ, (V,).
+
+    Not corrected for the other values: that is what `decide` does.
+    """
+    low, high = np.full(len(effects), np.log(_SMALLEST_P)), np.zeros(len(effects))
     for _ in range(50):
         middle = (low + high) / 2
-        limits = np.array(
-            [
-                _limit(effects, order, scale, step, float(np.exp(one)))
-                for step, one in enumerate(middle)
-            ]
-        )
-        shown = keys > limits
+        shown = np.abs(effects.effect) > _bounds(effects, *_students(effects, np.exp(middle)))
         low, high = np.where(shown, low, middle), np.where(shown, middle, high)
-    ordered = np.maximum.accumulate(np.exp(high))
-    result = np.empty(len(effects))
-    result[order] = ordered
-    return result
+    return np.asarray(np.exp(high))
 
 
 def equivalent(effects: Effects, margin: float, alpha: float = ALPHA) -> NDArray[np.bool_]:
@@ -111,10 +102,7 @@ def equivalent(effects: Effects, margin: float, alpha: float = ALPHA) -> NDArray
     Returns:
         (..., V)
     """
-    order, keys, scale = _ordered(effects, margin)
-    limits = _limits(effects, order, scale, min(2 * alpha, 1.0))
-    shown = np.logical_and.accumulate(keys > limits, axis=-1)
-    return np.take_along_axis(shown, np.argsort(order, axis=-1), axis=-1)
+    return _test(effects, margin - np.abs(effects.effect), min(2 * alpha, 1.0)).shown
 
 
 def metric_shares(metrics: Sequence[str], primary_share: float = PRIMARY_SHARE) -> dict[str, float]:
@@ -131,20 +119,20 @@ def metric_shares(metrics: Sequence[str], primary_share: float = PRIMARY_SHARE) 
 
 
 def metric_levels(
-    families: Mapping[str, Effects], shares: Mapping[str, float], alpha: float = ALPHA
-) -> dict[str, float]:
+    families: Mapping[Name, Effects], shares: Mapping[Name, float], alpha: float = ALPHA
+) -> dict[Name, float]:
     """Error rate at which each metric is tested, over all metrics together alpha.
 
     A metric in which every value was shown has spent nothing: its part goes to the others, as in
     Holm's procedure with weights.
 
     Args:
-        families: name of a metric -> its values, (V,).
-        shares: name of a metric -> its part of the error rate; they sum to 1.
+        families: name of a metric (or of a part of one) -> its values, (V,).
+        shares: the same name -> its part of the error rate; they sum to 1.
         alpha: probability of any false verdict in the report.
 
     Returns:
-        Name of a metric -> level for `decide`.
+        The same name -> level for `decide`.
     """
     levels = {name: alpha * shares[name] for name in families}
     still_open = set(families)
@@ -155,6 +143,23 @@ def metric_levels(
         still_open -= done
         total = sum(shares[name] for name in still_open)
         levels |= {name: alpha * shares[name] / total for name in still_open}
+
+
+def look_counts(first: int, most: int | None) -> tuple[int, ...]:
+    """Seeds at each look when undecided values get more of them: 3, 5, 8, 13.
+
+    Args:
+        first: seeds that all values start with.
+        most: seeds that a value gets at most; None: no more than at first.
+
+    Returns:
+        Ascending, each about 1.6 times the one before, so that few looks share the error rate.
+    """
+    looks = [first]
+    while most is not None and looks[-1] < most:
+        after = math.ceil(LOOK_GROWTH * looks[-1])
+        looks.append(most if after + 1 >= most else after)
+    return tuple(looks)
 
 
 def look_levels(looks: Sequence[int], alpha: float = ALPHA) -> tuple[float, ...]:
@@ -193,54 +198,101 @@ def critical(alpha: Array, df: Array, df_all: Array, values: int) -> Array:
     student = stats.t.isf(alpha / 2, df)
     if values < 2:
         return np.asarray(student)
-    several = [_quantile(*one, values) for one in zip(alpha, df_all, strict=True)]
+    several = np.empty_like(student)
+    for one in np.unique(df_all):
+        places = df_all == one
+        several[places] = _quantiles(alpha[places], round(one), values)
     return np.asarray(np.maximum(student, several))
 
 
-def _ordered(
-    effects: Effects, margin: float | None = None
-) -> tuple[NDArray[np.int64], Array, Array]:
-    """The values from the largest difference (distance to the margin) down.
+def _test(effects: Effects, distance: Array, alpha: float) -> Decisions:
+    """Which distances exceed their bounds: first each value by itself, then all together.
 
-    Returns:
-        Their order, the differences in units of ``scale`` in this order, and the scale.
+    A value that the first part shows leaves the family of the second; a false verdict of either
+    part has its own share of the error rate.
     """
+    if not len(effects):
+        return Decisions(np.zeros(effects.effect.shape, bool), np.zeros(effects.effect.shape))
+    if len(effects) == 1:
+        width = _bounds(effects, *_students(effects, np.full(1, alpha)))
+        return Decisions(distance > width, width)
+    alone, own = _test_alone(effects, distance, alpha * OWN_SHARE)
+    shown, together = _test_together(effects, distance, alone, alpha * (1 - OWN_SHARE))
+    return Decisions(shown, np.minimum(own, together))
+
+
+def _test_alone(effects: Effects, distance: Array, alpha: float) -> tuple[NDArray[np.bool_], Array]:
+    """Holm's procedure over the bounds of the values by themselves: which are shown, and bounds."""
+    values = len(effects)
+    # Factors for each number of values that are left, (V + 1, V); row 0 is never used.
+    levels = alpha / np.maximum(np.arange(values + 1), 1)[:, None] * np.ones(values)
+    seed, cluster = _students(effects, levels)
+    shown = np.zeros(distance.shape, bool)
+    width = np.full(distance.shape, np.inf)
+    while True:
+        left = values - shown.sum(axis=-1)
+        bounds = _bounds(effects, seed[left], cluster[left])
+        width = np.where(shown, width, bounds)
+        more = ~shown & (distance > bounds)
+        if not more.any():
+            return shown, width
+        shown |= more
+
+
+def _test_together(
+    effects: Effects, distance: Array, alone: NDArray[np.bool_], alpha: float
+) -> tuple[NDArray[np.bool_], Array]:
+    """The largest bound for all values, from the largest distance down; some are shown already."""
     fixed = effects.fixed
     scale = np.where(fixed, 1.0, np.sqrt(effects.rest))
     usable = (np.isfinite(scale) & (scale > 0)).all(axis=-1, keepdims=True)
     scale = np.where(usable, scale, 1.0)
-    distance = np.abs(effects.effect)
-    if margin is not None:
-        distance = margin - distance
-    keys = np.where(fixed & (distance > 0), np.inf, distance / scale)
+    keys = np.where(alone | (fixed & (distance > 0)), np.inf, distance / scale)
     order = np.argsort(-keys, axis=-1, kind="stable")
-    return order, np.take_along_axis(keys, order, axis=-1), scale
+    keys = np.take_along_axis(keys, order, axis=-1)
+    limits = _limits(effects, order, scale, alpha)
+    ahead = np.logical_and.accumulate(keys > limits, axis=-1)  # shown, from the largest down
+    # An open value is held against the bound at which the test stopped.
+    first_open = np.minimum(ahead.sum(axis=-1, keepdims=True), len(effects) - 1)
+    limits = np.where(ahead, limits, np.take_along_axis(limits, first_open, axis=-1))
+    back = np.argsort(order, axis=-1)
+    width = np.where(fixed, 0.0, np.take_along_axis(limits, back, axis=-1) * scale)
+    return np.take_along_axis(ahead, back, axis=-1), width
 
 
 def _limits(effects: Effects, order: NDArray[np.int64], scale: Array, alpha: float) -> Array:
-    """The bound at each step of the test, in units of the scale, (..., V)."""
-    steps = [_limit(effects, order, scale, step, alpha) for step in range(len(effects))]
-    return np.stack(steps, axis=-1) if steps else np.empty(order.shape)
-
-
-def _limit(
-    effects: Effects, order: NDArray[np.int64], scale: Array, step: int, alpha: float
-) -> Array:
-    """The largest bound among the values from this step on, in units of the scale, (...)."""
+    """The largest bound from each step of the test on, in units of the scale, (..., V)."""
+    values = len(effects)
     df_all = effects.df_seed + effects.df_cluster
-    count = len(effects) - step
-    # Values of one seed share the base's variance: the largest of them is as small by luck as one.
-    level = np.where(effects.seeds == 1, alpha / count, alpha)
-    seed = critical(level, effects.df_seed, df_all, count)
-    cluster = critical(level, effects.df_cluster, df_all, count)
-    bounds = np.sqrt(seed**2 * effects.seed + cluster**2 * effects.cluster) / scale
-    return np.asarray(np.take_along_axis(bounds, order[..., step:], axis=-1).max(axis=-1))
+    limits = np.empty(order.shape)
+    for step in range(values):
+        count = values - step
+        # Values of one seed share the base's variance: the largest is as small by luck as one.
+        level = np.where(effects.seeds == 1, alpha / count, alpha)
+        seed = critical(level, effects.df_seed, df_all, count)
+        cluster = critical(level, effects.df_cluster, df_all, count)
+        bounds = _bounds(effects, seed, cluster) / scale
+        limits[..., step] = np.take_along_axis(bounds, order[..., step:], axis=-1).max(axis=-1)
+    return limits
 
 
-def _quantile(alpha: float, df: float, values: int) -> float:
-    """C with P(max |Z| > c max S) = alpha, for so many values of equal variance."""
-    tails = _tails(round(df), values)
-    return float(np.interp(-np.log(alpha), -np.log(tails), _GRID))
+def _students(effects: Effects, alpha: Array) -> tuple[Array, Array]:
+    """Student's quantiles of both parts, two-sided."""
+    return (
+        np.asarray(stats.t.isf(alpha / 2, effects.df_seed)),
+        np.asarray(stats.t.isf(alpha / 2, effects.df_cluster)),
+    )
+
+
+def _bounds(effects: Effects, seed: Array, cluster: Array) -> Array:
+    """Banerjee's bound with a factor for each part, (..., V)."""
+    return np.asarray(np.sqrt(seed**2 * effects.seed + cluster**2 * effects.cluster))
+
+
+def _quantiles(alpha: Array, df: int, values: int) -> Array:
+    """C with P(max |Z| > c max S) = alpha, for so many values of equal variance or a few more."""
+    tails = _tails(df, values if values <= 8 else -(-values // 8) * 8)
+    return np.asarray(np.interp(-np.log(alpha), -np.log(tails), _GRID))
 
 
 @lru_cache(maxsize=256)

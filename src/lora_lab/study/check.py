@@ -183,10 +183,10 @@ def _entry(one: Judged, value: str, base: list[str]) -> dict[str, object]:
         raise LabError(f"{value} against {', '.join(base)} could not be judged: {one.reason}")
     figures = {
         result.metric: {
-            "difference": result.difference,
-            "floor": result.floor,
-            "threshold": result.threshold,
-            "p_holm": result.p_holm,
+            "effect": result.effect,
+            "low": result.low,
+            "high": result.high,
+            "p": result.p,
         }
         for result in one.results
     }

@@ -80,24 +80,27 @@ def _label_panel(axes: Axes, pen: Pen, names: dict[int, str], index: int, is_gap
 
 
 def _difference_panel(axes: Axes, pen: Pen) -> None:
-    """One dot a value: its difference to the base at the end, against the noise floor."""
+    """One dot a value: its difference to the base at the end, with its interval."""
     tidy(axes, pen.theme, "At the end: value − base", pen.study.sweep.parameter)
-    shown = [one for one in pen.values if math.isfinite(one.difference)]
+    shown = [
+        (one, result)
+        for one in pen.values
+        if (result := one.result("held_out_loss")) and math.isfinite(result.effect)
+    ]
     if not shown:
         nothing_measured(axes, pen.theme, "nothing could be ranked")
         return
-    reach = pen.study.floor.threshold
-    if math.isfinite(reach):
-        axes.axhspan(-reach, reach, color=pen.theme.base, alpha=0.13, linewidth=0)
     axes.axhline(0, color=pen.theme.base, linewidth=2.6, zorder=2)
     places = np.arange(len(shown))
     size = 60 if len(shown) <= 20 else max(8, 1200 / len(shown))
-    colours = [pen.colours.of[one.label] for one in shown]
-    axes.scatter(places, [one.difference for one in shown], s=size, c=colours, zorder=3)
+    colours = [pen.colours.of[one.label] for one, _ in shown]
+    lows, highs = ([getattr(result, end) for _, result in shown] for end in ("low", "high"))
+    axes.vlines(places, lows, highs, colors=colours, linewidth=2)
+    axes.scatter(places, [result.effect for _, result in shown], s=size, c=colours, zorder=3)
     axes.grid(False, axis="x")
     plain_axis(axes)
-    longest = max(len(shorten(one.label, MAX_TICK)) for one in shown)
+    longest = max(len(shorten(one.label, MAX_TICK)) for one, _ in shown)
     stride = -(-len(shown) * (longest + 1) // TICK_SIGNS)
     axes.set_xticks(places[::stride])
-    axes.set_xticklabels([shorten(one.label, MAX_TICK) for one in shown[::stride]])
+    axes.set_xticklabels([shorten(one.label, MAX_TICK) for one, _ in shown[::stride]])
     axes.set_xlim(-0.6, len(shown) - 0.4)

@@ -13,7 +13,9 @@ class Kind(StrEnum):
     WORSE = "worse"
     MIXED = "better and worse"
     """Better in one metric and worse in another."""
-    NONE_SHOWN = "no difference shown"
+    AS_GOOD = "as good"
+    """Within a stated margin of the base, shown by two one-sided tests."""
+    NONE_SHOWN = "no difference seen"
     NOT_RANKED = "not ranked"
 
 
@@ -28,17 +30,20 @@ class Metric:
     """In sentences: "worse in identity"."""
     lower_is_better: bool
     cluster: str
-    """What the bootstrap draws: image or prompt."""
+    """What is measured several times: a held-out image or a prompt."""
     meaning: str
     """One sentence on what it measures."""
     judged: bool = True
     """Whether a verdict is given; False for a second figure of what another metric judges."""
+    is_loss: bool = False
+    """Whether it is another quantity as soon as images, latents or checkpoint differ."""
 
 
 METRICS = (
     Metric(
         *("held_out_loss", "Held-out loss", "held-out loss", True, "image"),
         "Loss on images that were not trained on, at fixed timesteps and under fixed noise.",
+        is_loss=True,
     ),
     Metric(
         *("identity_clip", "Identity (CLIP)", "identity", False, "prompt"),
@@ -75,53 +80,78 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 
 @dataclass(frozen=True)
 class MetricResult:
-    """One value in one metric. Intervals are corrected for all values of the study (Holm)."""
+    """One value in one metric. The interval is corrected for all values and metrics."""
 
     value: str
-    run: str
-    """Name of the run in sweep.json."""
     metric: str
     """Name of one of METRICS."""
     verdict: Kind
     mean: float = math.nan
-    """Mean over the clusters of the run."""
+    """Mean of the value over its seeds and clusters."""
     base_mean: float = math.nan
-    """The same of the base, mean over its seeds."""
-    difference: float = math.nan
-    """Value - base, paired by (prompt, image seed) or by (image, timestep)."""
+    """The same of the base."""
+    effect: float = math.nan
+    """Value - base, paired by seed and by (prompt, image seed) or (image, timestep)."""
     low: float = math.nan
-    """Lower end of the corrected 95 % interval of the difference."""
+    """Lower end of the interval of the effect; it excludes 0 where a difference is shown."""
     high: float = math.nan
     """Its upper end."""
     p: float = math.nan
-    """Of no difference, by the clustered bootstrap."""
-    p_holm: float = math.nan
-    """The same corrected for the number of values."""
-    floor: float = math.nan
-    """Standard deviation between the base's seeds."""
-    threshold: float = math.nan
-    """What the difference must exceed on account of the floor."""
-    mdd: float = math.nan
-    """Smallest true difference that the study shows with probability 0.8."""
-    clusters: int = 0
-    """Prompts or images that the difference was measured on."""
+    """Of no difference, for this value and metric by themselves; not corrected."""
+    level: float = math.nan
+    """Error rate that the metric's family was tested at."""
+    detectable: float = math.nan
+    """Smallest true effect that the study shows with probability 0.8."""
+    seeds_needed: int = 0
+    """Seeds that would show a difference of 1 % of the base's mean; 0: not known or too many."""
     seeds: int = 0
-    """Base runs that the floor was measured on."""
+    """Seeds that the effect was measured under, in value and base."""
+    clusters: int = 0
+    """Prompts or images that it was measured on."""
+    by_seed: tuple[float, ...] = ()
+    """The effect under each seed; empty where value and base share none."""
     reason: str = ""
     """Why no verdict was possible; empty when one was."""
+    remark: str = ""
+    """What else is to be known: seeds left out, identical runs, the price of one seed."""
 
     @property
     def relative(self) -> float:
-        """The difference as a share of the base's mean."""
-        return self.difference / self.base_mean if self.base_mean else math.nan
+        """The effect as a share of the base's mean."""
+        return self.share(self.effect)
+
+    def share(self, figure: float) -> float:
+        """A figure as a share of the base's mean."""
+        return figure / abs(self.base_mean) if self.base_mean else math.nan
+
+
+@dataclass(frozen=True)
+class Trend:
+    """Whether a metric rises or falls with the values, base among them."""
+
+    metric: str
+    slope: float
+    """Change of the metric a step of the scale."""
+    low: float
+    """Lower end of the interval of the slope, corrected as those of the values are."""
+    high: float
+    by_factor: bool
+    """Whether a step of the scale doubles the value; else it adds 1 to it."""
+    shown: bool
+    """Whether the trend is one under the error rate of the report."""
+    seeds: int
 
 
 def overall(results: tuple[MetricResult, ...]) -> Kind:
-    """One word for all metrics of a value."""
-    found = {result.verdict for result in results if BY_NAME[result.metric].judged}
-    if {Kind.BETTER, Kind.WORSE} <= found:
+    """One word for all metrics of a value.
+
+    "As good" is said of the first metric alone; any difference in another one goes before it.
+    """
+    judged = [result for result in results if BY_NAME[result.metric].judged]
+    found = [result.verdict for result in judged if result.verdict is not Kind.NOT_RANKED]
+    if {Kind.BETTER, Kind.WORSE} <= set(found):
         return Kind.MIXED
-    for kind in (Kind.BETTER, Kind.WORSE, Kind.NONE_SHOWN):
+    for kind in (Kind.BETTER, Kind.WORSE):
         if kind in found:
             return kind
-    return Kind.NOT_RANKED
+    return found[0] if found else Kind.NOT_RANKED

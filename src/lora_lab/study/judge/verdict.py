@@ -1,29 +1,32 @@
 """May one value be called better? The decision, metric by metric and value by value.
 
-Each metric of a value is compared with its mean over the base's seeds, paired by (prompt, image
-seed) or (held-out image, timestep). A value is called better or worse only if the interval of the
-difference, bootstrapped over prompts and corrected for the number of values, excludes 0 and the
-difference exceeds what another seed of the base does; otherwise no difference was shown.
+A value is compared with the base seed by seed: the same seed, the same noise. It is better or worse
+if the interval of the difference excludes 0 under the one error rate of the report, as good if two
+one-sided tests show that within a margin, and otherwise no difference was seen.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from lora_lab.statistics.curves import last_finite, pooled_sd, sample_sd
-from lora_lab.statistics.paired import floor_factor, mean_of
-from lora_lab.study.judge.comparable import Comparability, compare, parameters_of
-from lora_lab.study.judge.judge_metric import (
-    ROUNDING,
-    BaseScores,
-    Candidate,
-    base_scores,
-    judge_metric,
-)
+from lora_lab.statistics.curves import pooled_sd, sample_sd
+from lora_lab.statistics.family import look_counts
+from lora_lab.statistics.paired import mean_of
+from lora_lab.study.judge.comparable import compare, parameters_of
+from lora_lab.study.judge.judge_values import Judgement, Looks, judge_values
 from lora_lab.study.judge.measure import HELD_OUT, Measures, measure
-from lora_lab.study.judge.metric_results import METRICS, Kind, Metric, MetricResult, overall
+from lora_lab.study.judge.metric_results import (
+    BY_NAME,
+    METRICS,
+    Kind,
+    Metric,
+    MetricResult,
+    Trend,
+    overall,
+)
 from lora_lab.study.judge.pair import PairedLoss, pair_loss, seed_sd_of_smoothed_loss
+from lora_lab.study.judge.paired_runs import ROUNDING, ValueRuns, pair_runs
 from lora_lab.study.read.load import Run, Sweep
 
 __all__ = ["FACTOR", "Floor", "Judged", "Kind", "Metric", "MetricResult", "Study", "judge"]
@@ -31,8 +34,9 @@ __all__ = ["FACTOR", "Floor", "Judged", "Kind", "Metric", "MetricResult", "Study
 FACTOR = 2.0
 """Half the width of the band of the base's seeds in figures, in standard deviations."""
 NOT_MEASURED = "neither held-out loss nor image metrics were measured"
-FEW_SEEDS = 5
-"""With fewer base seeds than this the floor itself is uncertain, and the report says so."""
+NO_LOOKS = Looks((), ())
+MARGIN = 0.02
+"""`study.margin` of runs that were trained before there was one."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,6 @@ class Floor:
     reason: str = ""
     """Why there is no floor; empty when there is one."""
 
-    @property
-    def threshold(self) -> float:
-        """What a difference in held-out loss must exceed."""
-        return math.nan if self.reason else floor_factor(self.seeds) * self.sd
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -67,16 +66,18 @@ class Judged:
     """Why the run isn't ranked; empty when it is."""
     paired: PairedLoss | None = None
     """Training loss against the base of the same seed."""
-    difference: float = math.nan
-    """Held-out loss - the mean of the base's seeds (of a base run: - the first one's)."""
-    relative: float = math.nan
-    """The same as a share of the base's loss."""
     results: tuple[MetricResult, ...] = ()
-    """One a metric that was measured, in the order of METRICS."""
+    """One a metric that the value was measured in, over all its seeds, in the order of METRICS."""
 
     def result(self, metric: str) -> MetricResult | None:
         """The result in one metric; None when it wasn't measured."""
         return next((result for result in self.results if result.metric == metric), None)
+
+    @property
+    def first_result(self) -> MetricResult | None:
+        """The result in the first metric that was judged."""
+        judged = [one for one in self.results if BY_NAME[one.metric].judged]
+        return next((one for one in judged if one.verdict is not Kind.NOT_RANKED), None)
 
 
 @dataclass(frozen=True)
@@ -91,86 +92,105 @@ class Study:
     judged: tuple[Judged, ...]
     metrics: tuple[Metric, ...] = ()
     """Those that any run was measured in."""
+    value_runs: tuple[ValueRuns, ...] = ()
+    """The runs of each value that was judged."""
+    trends: tuple[Trend, ...] = ()
+    """One a metric, where the values are numbers."""
+    looks: Looks = NO_LOOKS
+    """Which seeds were looked at together."""
+    margin: float = MARGIN
+    """Share of the base's mean within which a value is as good."""
 
     @property
     def values(self) -> tuple[Judged, ...]:
-        """The runs of the values, without the base's."""
-        return tuple(one for one in self.judged if not one.run.is_base)
+        """One run of each value, without the base's: the first one that was trained to its end."""
+        found: dict[str, Judged] = {}
+        for one in self.judged:
+            if not one.run.is_base:
+                earlier = found.get(one.run.value)
+                if earlier is None or (one.run.complete and not earlier.run.complete):
+                    found[one.run.value] = one
+        return tuple(found.values())
+
+    @property
+    def shown(self) -> tuple[Judged, ...]:
+        """The base's runs and one of each value, in the order of sweep.json."""
+        values = self.values
+        return tuple(one for one in self.judged if one.run.is_base or one in values)
 
 
 def judge(sweep: Sweep) -> Study:
     """Measures and judges every run of a sweep."""
     parameters = parameters_of(sweep.parameter)
     reference = next((run for run in sweep.base_runs if run.complete), None)
-    seeds = _usable_base_runs(sweep, reference)
-    floor = noise_floor(seeds)
-    table = _judge_metrics(sweep, reference, seeds, parameters, floor)
-    judged = []
-    for run in sweep.runs:
-        if run.is_base or reference is None:
-            one = _show(run, reference)
-        else:
-            one = _judge(run, reference, parameters, sweep, table.get(run.name, ()))
-        judged.append(replace(one, results=table.get(run.name, ())))
-    base = next((one for one in judged if one.run is reference), None)
-    measured = {result.metric for one in judged for result in one.results}
-    metrics = tuple(metric for metric in METRICS if metric.name in measured)
-    return Study(sweep, parameters, base, floor, tuple(judged), metrics)
-
-
-def _judge_metrics(
-    sweep: Sweep,
-    reference: Run | None,
-    seeds: tuple[Run, ...],
-    parameters: tuple[str, ...],
-    floor: Floor,
-) -> dict[str, tuple[MetricResult, ...]]:
-    """Name of a run -> its results, one a metric."""
-    found: dict[str, list[MetricResult]] = {run.name: [] for run in sweep.runs}
-    for metric in METRICS:
-        late = floor.sd if metric.name == "held_out_loss" and not floor.reason else 0.0
-        base = base_scores([run.scores.get(metric.name, {}) for run in seeds], late)
-        judged = judge_metric(
-            metric, base, _candidates(sweep, reference, parameters, metric) if reference else ()
-        )
-        for run in sweep.runs:
-            if run.name in judged:
-                found[run.name].append(judged[run.name])
-            elif run.scores.get(metric.name):
-                found[run.name].append(_unranked(run, metric, base))
-    return {name: tuple(results) for name, results in found.items()}
-
-
-def _candidates(
-    sweep: Sweep, reference: Run, parameters: tuple[str, ...], metric: Metric
-) -> list[Candidate]:
-    """The runs of values that may be ranked in a metric."""
-    candidates = []
-    for run in sweep.runs:
-        if run.is_base or not run.complete or same_value(run.value, sweep.base_value):
-            continue
-        comparability = compare(run, reference, parameters)
-        comparable = not comparability.obstacles
-        if metric.name == "held_out_loss":
-            comparable = comparability.ranked
-        if comparable:
-            candidates.append(Candidate(run.name, run.value, run.scores.get(metric.name, {})))
-    return candidates
-
-
-def _unranked(run: Run, metric: Metric, base: BaseScores) -> MetricResult:
-    """A run that is shown in a metric and not judged: the base's, or one that can't be ranked."""
-    return MetricResult(
-        value=run.value,
-        run=run.name,
-        metric=metric.name,
-        verdict=Kind.BASE if run.is_base else Kind.NOT_RANKED,
-        mean=mean_of(run.scores[metric.name]),
-        base_mean=mean_of(base.mean),
-        floor=base.sd,
-        threshold=base.threshold,
-        seeds=len(base.seeds),
+    base = _usable_base_runs(sweep, reference)
+    values = _value_runs(sweep, base, parameters)
+    looks, margin = _looks(sweep, reference), _margin(reference)
+    judgement = Judgement({})
+    if reference is not None:
+        judgeable = [value for value in values if not value.reason]
+        judgement = judge_values(judgeable, base, sweep.base_value, looks, margin)
+    by_value = {value.value: value for value in values}
+    judged = tuple(
+        _show(run, reference)
+        if run.is_base or reference is None
+        else _judge(run, base, sweep, by_value.get(run.value), judgement)
+        for run in sweep.runs
     )
+    found = {name for run in sweep.runs for name, scores in run.scores.items() if scores}
+    return Study(
+        sweep=sweep,
+        parameters=parameters,
+        base=next((one for one in judged if one.run is reference), None),
+        floor=noise_floor(base),
+        judged=judged,
+        metrics=tuple(metric for metric in METRICS if metric.name in found),
+        value_runs=values,
+        trends=judgement.trends,
+        looks=looks,
+        margin=margin,
+    )
+
+
+def _value_runs(
+    sweep: Sweep, base: tuple[Run, ...], parameters: tuple[str, ...]
+) -> tuple[ValueRuns, ...]:
+    """The runs of every value but the base's own that stand against the base."""
+    if not base:
+        return ()
+    return tuple(
+        pair_runs(value, runs, base, parameters, _why_incomplete)
+        for value, runs in sweep.value_runs.items()
+        if not same_value(value, sweep.base_value)
+    )
+
+
+def _looks(sweep: Sweep, reference: Run | None) -> Looks:
+    """One look at all seeds, or those of `study.max_seeds`."""
+    seeds = sweep.seeds
+    settings = reference.config if reference is not None else {}
+    most = _whole_number(settings.get("study.max_seeds", ""))
+    planned = settings.get("study.seeds", "")
+    first = _whole_number(planned) or (len(planned.split(",")) if planned else 0)
+    if not most or not first or most <= first:
+        return Looks((seeds,), (max(2, len(seeds)),))
+    # One seed has no pairs to look at.
+    counts = tuple(count for count in look_counts(first, most) if count >= 2)
+    seen = [count for count in counts if count <= len(seeds)] or [counts[0]]
+    return Looks(tuple(seeds[:count] for count in seen), counts)
+
+
+def _whole_number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0
+
+
+def _margin(reference: Run | None) -> float:
+    """`study.margin` of the sweep."""
+    settings = reference.config if reference is not None else {}
+    try:
+        return float(settings.get("study.margin", MARGIN))
+    except ValueError:
+        return MARGIN
 
 
 def noise_floor(seeds: tuple[Run, ...]) -> Floor:
@@ -231,44 +251,48 @@ def _show(run: Run, reference: Run | None) -> Judged:
     obstacles = compare(run, reference, ()).obstacles if run.complete else ()
     paired = None if run is reference or obstacles else pair_loss(run, reference)
     return Judged(
-        run, label, own, kind, reason or "; ".join(obstacles), paired, *_differ(own, reference)
+        run, label, own, kind, reason or "; ".join(obstacles), paired, _shown_results(run)
+    )
+
+
+def _shown_results(run: Run) -> tuple[MetricResult, ...]:
+    """A run that is shown in its metrics and not judged."""
+    kind = Kind.BASE if run.is_base else Kind.NOT_RANKED
+    return tuple(
+        MetricResult(run.value, metric.name, kind, mean_of(run.scores[metric.name]))
+        for metric in METRICS
+        if run.scores.get(metric.name)
     )
 
 
 def _judge(
-    run: Run,
-    reference: Run,
-    parameters: tuple[str, ...],
-    sweep: Sweep,
-    results: tuple[MetricResult, ...],
+    run: Run, base: tuple[Run, ...], sweep: Sweep, value: ValueRuns | None, judgement: Judgement
 ) -> Judged:
-    """A value's run against the base."""
-    own = measure(run)
-    comparability = compare(run, reference, parameters)
+    """A run of a value, with what was found of the value under all its seeds."""
+    seeds = [one.seed for one in sweep.runs if one.value == run.value and not one.is_base]
+    first = next(one for one in sweep.runs if one.value == run.value and not one.is_base)
+    label = run.value if len(seeds) == 1 or run is first else f"{run.value}, seed {run.seed}"
+    own, partner = measure(run), _partner(run, base)
+    paired = pair_loss(run, partner) if _paired(run, partner, sweep) else None
+    if value is None:
+        return Judged(run, label, own, Kind.BASE, _why_incomplete(run), paired, _shown_results(run))
+    results = judgement.results.get(run.value, ())
     kind, reason = overall(results), ""
-    if same_value(run.value, sweep.base_value):
-        kind = Kind.BASE
+    if not run.complete:
+        reason = _why_incomplete(run)
     elif kind is Kind.NOT_RANKED:
-        reason = _why_not_ranked(run, comparability, results)
-    partner = _partner(run, sweep, reference)
-    paired = pair_loss(run, partner) if comparability.ranked else None
-    held_out = next((one for one in results if one.metric == "held_out_loss"), None)
-    difference = held_out.difference if held_out else math.nan
-    relative = held_out.relative if held_out else math.nan
-    return Judged(run, run.value, own, kind, reason, paired, difference, relative)
+        reason = value.reason or _why_not_ranked(results)
+    return Judged(run, label, own, kind, reason, paired, results or _shown_results(run))
 
 
-def _partner(run: Run, sweep: Sweep, reference: Run) -> Run:
+def _paired(run: Run, partner: Run, sweep: Sweep) -> bool:
+    """Whether a run's training loss may be held against the base's."""
+    return compare(run, partner, parameters_of(sweep.parameter)).ranked
+
+
+def _partner(run: Run, base: tuple[Run, ...]) -> Run:
     """The base run of the same seed, whose training saw the same noise; else the first."""
-    same = [base for base in sweep.base_runs if base.complete and base.seed == run.seed]
-    return same[0] if same else reference
-
-
-def _differ(own: Measures, partner: Run) -> tuple[float, float]:
-    """Held-out loss - the partner's, and the same as a share of the partner's."""
-    theirs = last_finite(partner.metrics.column(HELD_OUT))
-    difference = own.held_out - theirs
-    return difference, difference / theirs if theirs else math.nan
+    return next((one for one in base if one.seed == run.seed), base[0])
 
 
 def _why_incomplete(run: Run) -> str:
@@ -280,15 +304,7 @@ def _why_incomplete(run: Run) -> str:
     }[run.status]
 
 
-def _why_not_ranked(
-    run: Run, comparability: Comparability, results: tuple[MetricResult, ...]
-) -> str:
+def _why_not_ranked(results: tuple[MetricResult, ...]) -> str:
     """The first reason why nothing can be said of a value."""
-    if not run.complete:
-        return _why_incomplete(run)
-    if comparability.obstacles:
-        return "; ".join(comparability.obstacles)
     reasons = [result.reason for result in results if result.reason]
-    if comparability.loss_changed and not reasons:
-        return comparability.loss_changed
     return reasons[0] if reasons else NOT_MEASURED

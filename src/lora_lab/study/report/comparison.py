@@ -1,4 +1,4 @@
-"""comparison.csv: one row a value, every figure of the report."""
+"""comparison.csv: one row a run, every figure; verdicts.csv: one row a value and metric."""
 
 import csv
 import io
@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 from lora_lab.files import write_text
-from lora_lab.study.judge.metric_results import METRICS
+from lora_lab.study.judge.metric_results import BY_NAME, METRICS
 from lora_lab.study.judge.verdict import Judged, Study
 
 FIGURES = (
-    *("verdict", "mean", "base_mean", "difference", "low", "high", "p", "p_holm"),
-    *("floor", "threshold", "mdd", "clusters", "seeds", "reason"),
+    *("verdict", "mean", "base_mean", "effect", "low", "high", "p", "level"),
+    *("detectable", "clusters", "seeds", "reason", "remark"),
 )
 """Fields of a MetricResult that stand in the table."""
 CHOSEN = ("identity_clip", "identity_dino", "identity_face", "prompt", "diversity")
@@ -20,12 +20,13 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_comparison(study: Study, path: Path) -> None:
-    """Writes the table for programs.
+    """Writes the table for programs, and verdicts.csv beside it.
 
     Raises:
         LabError: the file can't be written.
     """
     write_text(path, comparison_text(study))
+    write_text(path.with_name("verdicts.csv"), verdicts_text(study))
 
 
 def comparison_text(study: Study) -> str:
@@ -39,6 +40,35 @@ def comparison_text(study: Study) -> str:
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    return buffer.getvalue()
+
+
+VERDICTS = (
+    *("parameter", "value", "metric", "verdict", "effect", "low", "high", "base_mean"),
+    *("detectable", "seeds", "clusters", "reason"),
+)
+"""Columns of verdicts.csv."""
+
+
+def verdicts_text(study: Study) -> str:
+    """Every verdict as CSV; empty cells where nothing could be told."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, VERDICTS, lineterminator="\n")
+    writer.writeheader()
+    for one in study.values:
+        for result in one.results:
+            if not BY_NAME[result.metric].judged:
+                continue
+            reasons = [one.reason or result.reason, result.remark]
+            row: dict[str, str | float | None] = {
+                name: getattr(result, name) for name in VERDICTS[1:-1]
+            }
+            row |= {
+                "parameter": study.sweep.parameter,
+                "verdict": result.verdict.value,
+                "reason": "; ".join(filter(None, reasons)),
+            }
+            writer.writerow({name: _cell(row[name]) for name in VERDICTS})
     return buffer.getvalue()
 
 
@@ -56,11 +86,8 @@ def _row(one: Judged, study: Study, timesteps: list[int]) -> dict[str, str | flo
         "verdict": one.kind.value,
         "reason": one.reason,
         "held_out_loss": figures.held_out,
-        "held_out_difference": one.difference,
-        "held_out_relative": one.relative,
         "floor_sd": study.floor.sd,
         "floor_seeds": study.floor.seeds,
-        "smallest_difference": study.floor.threshold,
         **{f"held_out_loss_t{t}": by_timestep.get(t, math.nan) for t in timesteps},
         "held_out_best": figures.held_out_best,
         "held_out_best_step": figures.held_out_best_step,

@@ -3,14 +3,16 @@
 import math
 from dataclasses import dataclass
 
+from lora_lab.statistics.family import ALPHA
+from lora_lab.study.judge.judge_values import WANTED
 from lora_lab.study.judge.metric_results import BY_NAME, METRICS, Kind, MetricResult
-from lora_lab.study.judge.verdict import FEW_SEEDS, Judged, Study
-from lora_lab.study.report.spelling import listed, magnitude, percent, size
+from lora_lab.study.judge.verdict import Judged, Study
+from lora_lab.study.report.spelling import listed, magnitude, percent, signed, size
 
-RANKED = (Kind.BETTER, Kind.WORSE, Kind.MIXED, Kind.NONE_SHOWN)
+RANKED = (Kind.BETTER, Kind.WORSE, Kind.MIXED, Kind.AS_GOOD, Kind.NONE_SHOWN)
 
 MANY_VALUES = 8
-"""With more values than this, some cross the floor by chance alone: the report says so."""
+"""Of so many values the chosen checkpoint is named."""
 FEW_LABELS = 5
 """Up to so many values are named one by one."""
 MOST_TOLD = 3
@@ -29,15 +31,15 @@ class Headline:
 
 def headline(study: Study) -> Headline:
     """Says what was shown and what was not."""
-    details = (_floor(study), _chance(study), _cost(study), _choice(study))
+    details = (_evidence(study), *_trends(study), _more(study), _cost(study), _choice(study))
     return Headline(_sentence(study), tuple(detail for detail in details if detail))
 
 
 def of_kind(study: Study, *kinds: Kind) -> list[Judged]:
-    """The values of some kinds; the largest differences in held-out loss first."""
+    """The values of some kinds; the largest differences in the first metric first."""
     found = [one for one in study.values if one.kind in kinds]
     if Kind.NONE_SHOWN not in kinds:
-        found.sort(key=lambda one: -abs(one.difference) if math.isfinite(one.difference) else 0.0)
+        found.sort(key=lambda one: -abs(one.first_result.effect) if one.first_result else 0.0)
     return found
 
 
@@ -57,7 +59,7 @@ def _sentence(study: Study) -> str:
         reasons = list(dict.fromkeys(one.reason for one in values if one.reason))
         why = reasons[0] if len(reasons) == 1 else "no value could be ranked"
         return f"No verdict on {name}: {why}."
-    parts = [*_differences(study), _no_difference(study), _not_ranked(study)]
+    parts = [*_differences(study), _as_good(study), _no_difference(study), _not_ranked(study)]
     return f"{name}: {'; '.join(part for part in parts if part)}."
 
 
@@ -101,16 +103,29 @@ def _extent(found: list[Judged]) -> str:
     return f" ({'up to ' if len(found) > 1 else ''}{percent(results[0].relative)})"
 
 
+def _as_good(study: Study) -> str:
+    """The values that are as good as the base in the first metric, within the margin."""
+    found = of_kind(study, Kind.AS_GOOD)
+    if not found:
+        return ""
+    result = found[0].first_result
+    word = BY_NAME[result.metric].word if result else ""
+    return (
+        f"{_subject(found)} as good as the base ({study.sweep.base_value}) in {word}, "
+        f"within {magnitude(study.margin)}{_smaller(study, found)}"
+    )
+
+
 def _no_difference(study: Study) -> str:
     found = of_kind(study, Kind.NONE_SHOWN)
     if not found:
         return ""
     if len(found) == len([one for one in study.values if one.kind is not Kind.BASE]):
         text = (
-            f"no difference shown between {_labels(found)} and the base ({study.sweep.base_value})"
+            f"no difference seen between {_labels(found)} and the base ({study.sweep.base_value})"
         )
     else:
-        text = f"no difference shown for {_labels(found)}"
+        text = f"no difference seen for {_labels(found)}"
     return text + _smaller(study, found) + _could_see(found)
 
 
@@ -130,9 +145,9 @@ def _could_see(found: list[Judged]) -> str:
     """What the study would have seen, in the metric that sees least among identity and loss."""
     told = []
     for metric in METRICS:
-        results = [r for one in found if (r := one.result(metric.name)) and math.isfinite(r.mdd)]
+        results = [r for one in found if (r := one.result(metric.name)) and r.detectable > 0]
         if metric.judged and results and all(r.base_mean for r in results):
-            largest = max(r.mdd / abs(r.base_mean) for r in results)
+            largest = max(r.share(r.detectable) for r in results)
             told.append(f"{magnitude(largest)} in {metric.word}")
     if not told:
         return ""
@@ -149,48 +164,77 @@ def _not_ranked(study: Study) -> str:
     return f"{_labels(found)} could not be ranked"
 
 
-def _floor(study: Study) -> str:
-    floor = study.floor
+def _evidence(study: Study) -> str:
+    """What the verdicts rest on: seeds, pairs, and the one error rate."""
     if study.base is None:
         return ""
-    if floor.reason:
-        advice = "train the base with two seeds at least (study.seeds=2)"
-        if floor.seeds >= 2:
+    results = [one for value in study.values if (one := value.first_result)]
+    if not results:
+        if not study.floor.reason:
+            return ""
+        advice = "train base and values under several seeds (study.seeds=3)"
+        if study.floor.seeds >= 2:
             advice = "look at the learning rate at work below, and train for longer"
-        return (
-            "Without a noise floor nothing can be called better or worse, "
-            f"and there is none: {floor.reason}. What to do: {advice}."
+        return f"Nothing can be called better or worse: {study.floor.reason}. {_big(advice)}."
+    rate = (
+        f"Over all values and metrics together {ALPHA * 100:.0f} in 100 such studies show a "
+        "difference where there is none."
+    )
+    counts = sorted({one.seeds for one in results})
+    told = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    how = f"Each value was trained under {told} seeds and compared with the base's same seeds."
+    if counts == [1]:
+        how = (
+            "Each value was trained under one seed, so a difference is held against what another "
+            "seed does to the base; pairs under the same seeds see far more (study.seeds=3)."
         )
-    share = floor.sd / study.base.measures.held_out
-    text = (
-        f"Noise floor: {floor.seeds} base runs that differ in nothing but the seed lie "
-        f"{magnitude(share)} apart in held-out loss (standard deviation). With {floor.seeds} seeds "
-        f"a difference counts from {floor.threshold / floor.sd:.1f} times that on, "
-        f"{magnitude(floor.threshold / study.base.measures.held_out)}: another seed alone goes "
-        "beyond it once in twenty times."
-    )
-    if floor.seeds < FEW_SEEDS:
-        text += f" More seeds see smaller differences (study.seeds={FEW_SEEDS})."
-    return text
+    return f"{how} {rate}"
 
 
-def _chance(study: Study) -> str:
-    ranked = [one for one in study.values if one.kind in RANKED]
-    if len(ranked) <= MANY_VALUES or study.floor.reason:
+def _trends(study: Study) -> list[str]:
+    """Metrics that rise or fall with the values."""
+    found = []
+    for trend in study.trends:
+        if not trend.shown:
+            continue
+        step = "each doubling" if trend.by_factor else "each step of 1"
+        results = [r for one in study.values if (r := one.result(trend.metric))]
+        base = results[0].base_mean if results else 0.0
+        size = percent(trend.slope / abs(base)) if base else signed(trend.slope)
+        way = "rises" if trend.slope > 0 else "falls"
+        name = BY_NAME[trend.metric].title
+        found.append(f"{name} {way} with {study.sweep.parameter}: {size} with {step}.")
+    return found
+
+
+def _more(study: Study) -> str:
+    """The seeds that would show a difference of a size worth knowing."""
+    needed = [
+        (one.seeds_needed, one)
+        for value in study.values
+        if (one := value.first_result) is not None and one.seeds_needed > one.seeds
+    ]
+    if not needed:
         return ""
+    seeds, result = max(needed, key=lambda pair: pair[0])
     return (
-        f"{len(ranked)} values were compared with one base: intervals are corrected for that, the "
-        "noise floor is not, and among so many some cross it by chance alone."
+        f"{seeds} seeds instead of {result.seeds} would show a difference of {WANTED * 100:.0f} % "
+        f"in {BY_NAME[result.metric].word} (study.seeds={seeds})."
     )
+
+
+def _big(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _cost(study: Study) -> str:
     """The smallest file among the values that were not shown to be worse."""
-    if study.base is None or study.floor.reason:
+    if study.base is None:
         return ""
     fit = [
         one
-        for one in (*of_kind(study, Kind.BETTER), *of_kind(study, Kind.NONE_SHOWN))
+        for kind in (Kind.BETTER, Kind.AS_GOOD, Kind.NONE_SHOWN)
+        for one in of_kind(study, kind)
         if math.isfinite(one.measures.lora_bytes)
     ]
     theirs = study.base.measures.lora_bytes

@@ -106,11 +106,14 @@ def _facts(study: Study) -> list[dict[str, str]]:
     floor = "unknown"
     if study.base is not None and not study.floor.reason:
         floor = f"± {magnitude(study.floor.sd / study.base.measures.held_out)}"
+    seeds = [result.seeds for one in study.values if (result := one.first_result)]
+    each = "–" if not seeds else str(seeds[0]) if len(set(seeds)) == 1 else "as many as it took"
     facts = [
         ("Values", str(len(study.values))),
         ("Base", study.sweep.base_value or "–"),
         ("Base seeds", str(sum(one.run.is_base and one.run.complete for one in study.judged))),
-        ("Noise floor", floor),
+        ("Seeds of each value", each),
+        ("Another seed of the base", floor),
         ("Runs complete", f"{len(complete)} of {len(study.judged)}"),
         ("Time of all runs", duration(_total_seconds(complete))),
     ]

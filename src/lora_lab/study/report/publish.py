@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 TABLE = ("value", "step", "prompt", "seed", "base", "image")
 SUFFIX = ".images"
 """Ends the name of TensorBoard's file with the images, which is written anew each time."""
-ARTIFACT_FILES = ("index.html", "report.md", "comparison.csv")
+ARTIFACT_FILES = ("index.html", "report.md", "comparison.csv", "verdicts.csv")
 
 
 def publish_to_wandb(sweep_dir: Path, settings: WandbConfig) -> None:
@@ -133,7 +133,7 @@ def _figures(one: Judged) -> dict[str, Any]:
     """What the verdict says of a run, flat."""
     figures: dict[str, Any] = {"verdict": one.kind.value}
     for result in one.results:
-        for name in ("difference", "low", "high", "threshold"):
+        for name in ("effect", "low", "high", "detectable"):
             if math.isfinite(value := getattr(result, name)):
                 figures[f"{result.metric}/{name}"] = value
         figures[f"{result.metric}/verdict"] = result.verdict.value

@@ -10,14 +10,23 @@ from lora_lab.study.report.spelling import duration, percent, plain, signed, siz
 
 STRIP = 95.0
 """Half the width of a strip in its own units."""
-FLOOR_SHARE = 0.3
-"""The floor takes at least this share of half a strip, so that it is to be seen."""
-MAX_FLOOR_SHARE = 0.6
+MARGIN_SHARE = 0.3
+"""The margin takes at least this share of half a strip, so that it is to be seen."""
+MAX_MARGIN_SHARE = 0.6
 """And at most this share, so that its ends are."""
 SMALL_BASE = 1e-6
 """Below this mean of the base a difference is not told as a share of it."""
-VERDICT_ORDER = (Kind.BASE, Kind.BETTER, Kind.MIXED, Kind.NONE_SHOWN, Kind.WORSE, Kind.NOT_RANKED)
-SIGNS = {Kind.BETTER: "✓", Kind.MIXED: "±", Kind.WORSE: "✕", Kind.NONE_SHOWN: "≈"}
+VERDICT_ORDER = (
+    *(Kind.BASE, Kind.BETTER, Kind.AS_GOOD, Kind.MIXED, Kind.NONE_SHOWN, Kind.WORSE),
+    Kind.NOT_RANKED,
+)
+SIGNS = {
+    Kind.BETTER: "✓",
+    Kind.MIXED: "±",
+    Kind.WORSE: "✕",
+    Kind.AS_GOOD: "=",
+    Kind.NONE_SHOWN: "≈",
+}
 
 
 @dataclass(frozen=True)
@@ -31,13 +40,13 @@ class Column:
 
 @dataclass(frozen=True)
 class Strip:
-    """Difference, interval and noise floor as a small picture, in units of -100..100."""
+    """Difference, interval and margin as a small picture, in units of -100..100."""
 
     position: float
     low: float
     high: float
-    floor: float
-    """Half the width of the floor; 0 when it isn't known."""
+    margin: float
+    """Half the width of the margin within which a value is as good; 0 when it isn't known."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ class Cell:
     detail: str = ""
     """The interval, below the figure."""
     spoken: str = ""
-    """Interval, floor and reach in words."""
+    """Interval and reach in words."""
     strip: Strip | None = None
 
 
@@ -140,9 +149,9 @@ def make_table(study: Study) -> tuple[list[Column], list[Row]]:
         *(column for column, _, _ in used),
     ]
     rows = []
-    for one in study.judged:
+    for one in study.shown:
         metrics = zip(study.metrics, reaches, strict=True)
-        cells = [_metric_cell(one, metric, reach) for metric, reach in metrics]
+        cells = [_metric_cell(one, metric, reach, study.margin) for metric, reach in metrics]
         rows.append(_row(one, study, (*cells, *_plain_cells(one, used))))
     return columns, rows
 
@@ -188,31 +197,30 @@ def _row(one: Judged, study: Study, cells: tuple[Cell, ...]) -> Row:
 
 
 def _class(kind: Kind) -> str:
-    return kind.value.replace("no difference shown", "none").replace(" ", "-")
+    return kind.value.replace("no difference seen", "none").replace(" ", "-")
 
 
-def _metric_cell(one: Judged, metric: Metric, reach: float) -> Cell:
+def _metric_cell(one: Judged, metric: Metric, reach: float, margin: float) -> Cell:
     result = one.result(metric.name)
     if result is None:
         return Cell("–", "", numeric=False)
-    if not math.isfinite(result.difference):
+    if not math.isfinite(result.effect):
         return Cell(plain(result.mean), "", numeric=False, detail="mean", spoken=result.reason)
     say = _say(result)
     interval = ""
     if math.isfinite(result.low):
         interval = f"{say(result.low)} to {say(result.high)}"
-    spoken = [f"95 % interval {interval}"] if interval else []
-    spoken += [f"noise floor ±{say(result.threshold)[1:]}"] if result.threshold > 0 else []
-    spoken += [f"could have shown ±{say(result.mdd)[1:]}"] if result.mdd > 0 else []
+    spoken = [f"interval {interval}"] if interval else []
+    spoken += [f"would have seen ±{say(result.detectable)[1:]}"] if result.detectable > 0 else []
     sign = SIGNS.get(result.verdict, "") if metric.judged else ""
     return Cell(
-        text=" ".join(filter(None, [sign, say(result.difference)])),
-        key=_key(result.difference),
+        text=" ".join(filter(None, [sign, say(result.effect)])),
+        key=_key(result.effect),
         numeric=False,
         kind=_class(result.verdict) if metric.judged else "",
         detail=interval,
         spoken="; ".join(spoken),
-        strip=_strip(result, reach),
+        strip=_strip(result, reach, margin),
     )
 
 
@@ -225,28 +233,28 @@ def _say(result: MetricResult) -> Say:
 
 def _reach(study: Study, metric: Metric) -> float:
     """The difference that a strip's end stands for, the same in all rows."""
-    found = [result for one in study.judged if (result := one.result(metric.name))]
-    floor = max((r.threshold for r in found if math.isfinite(r.threshold)), default=0.0)
+    found = [result for one in study.values if (result := one.result(metric.name))]
+    margin = max((study.margin * abs(r.base_mean) for r in found if r.base_mean), default=0.0)
     ends = [
         abs(end)
         for result in found
-        for end in (result.difference, result.low, result.high)
+        for end in (result.effect, result.low, result.high)
         if math.isfinite(end)
     ]
-    largest = max([floor / MAX_FLOOR_SHARE, *ends], default=0.0)
-    return min(largest, floor / FLOOR_SHARE * 3) if floor else largest
+    largest = max([margin / MAX_MARGIN_SHARE, *ends], default=0.0)
+    return min(largest, margin / MARGIN_SHARE * 3) if margin else largest
 
 
-def _strip(result: MetricResult, reach: float) -> Strip | None:
+def _strip(result: MetricResult, reach: float, margin: float) -> Strip | None:
     if not reach > 0:
         return None
 
     def place(difference: float) -> float:
         return round(max(-1.0, min(1.0, difference / reach)) * STRIP, 1)
 
-    low, high = (end if math.isfinite(end) else result.difference for end in _ends(result))
-    floor = place(result.threshold) if math.isfinite(result.threshold) else 0.0
-    return Strip(place(result.difference), place(low), place(high), floor)
+    low, high = (end if math.isfinite(end) else result.effect for end in _ends(result))
+    width = place(margin * abs(result.base_mean)) if math.isfinite(result.base_mean) else 0.0
+    return Strip(place(result.effect), place(low), place(high), width)
 
 
 def _ends(result: MetricResult) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lora_lab.study.judge.comparable import changes_training_loss
 from lora_lab.study.judge.measure import HELD_OUT, Measures
-from lora_lab.study.judge.verdict import FEW_SEEDS, Judged, Kind, Study
+from lora_lab.study.judge.verdict import Judged, Kind, Study
 from lora_lab.study.report.spelling import duration, plain, signed, size
 
 MAX_IN_ALT = 12
@@ -123,19 +123,15 @@ def limits(study: Study) -> list[str]:
         "person are predicted, not of likeness, taste or variety: look at the grids.",
         "Whether the same holds for other images, another base checkpoint or another machine.",
     ]
-    floor = study.floor
-    if not floor.reason and floor.seeds < FEW_SEEDS:
-        found.append(
-            f"Small differences: the noise floor was measured on {floor.seeds} seeds, and so few "
-            "ask for a difference far beyond it."
-        )
     ranked = [one for one in study.values if one.kind not in (Kind.BASE, Kind.NOT_RANKED)]
     if ranked:
         found.append(
-            "That values are equal. “No difference shown” means that a difference, if there is "
+            "That values are equal. “No difference seen” means that a difference, if there is "
             "one, is smaller than this study could see."
         )
-        found.append("How a value does under other seeds: each was trained with one seed.")
+        results = [result for one in ranked if (result := one.first_result)]
+        if any(result.seeds == 1 for result in results):
+            found.append("How a value does under other seeds where it was trained under one.")
     if changes_training_loss(study.parameters):
         found.append(
             f"Anything from training losses side by side: {study.sweep.parameter} changes what "
