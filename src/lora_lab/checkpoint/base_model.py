@@ -7,7 +7,6 @@ Shapes: B batch, C hidden size of the text encoder.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.checkpoint.hub import fetch_folder
 from lora_lab.checkpoint.weights import read_checkpoint
 from lora_lab.errors import LabError
+from lora_lab.files import read_json
 
 
 @dataclass
@@ -124,7 +124,7 @@ def read_config(path: Path) -> dict[str, Any]:
         LabError: The file is missing or not JSON.
     """
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_json(path)
     except FileNotFoundError:
         raise LabError(
             f"{path} is missing: model.checkpoint must be a complete diffusers folder "

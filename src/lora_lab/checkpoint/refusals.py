@@ -1,6 +1,5 @@
 """What a file or folder is that can't serve as a base checkpoint, told by its keys and shapes."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from lora_lab.checkpoint.families.family import Family
 from lora_lab.checkpoint.families.sd15 import TEXT, UNET, VAE
 from lora_lab.errors import LabError
+from lora_lab.files import read_json
 
 CONV_IN = f"{UNET}input_blocks.0.0.weight"
 CONTEXT = f"{UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
@@ -136,7 +136,7 @@ def _pipeline(folder: Path) -> str | None:
 def _json(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is none, which its own reader will tell."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -16,6 +16,7 @@ from lora_lab.checkpoint.families.family import Family
 from lora_lab.checkpoint.old_names import modern_names
 from lora_lab.checkpoint.refusals import refuse_other_file, refuse_other_folder
 from lora_lab.errors import LabError
+from lora_lab.files import require_regular
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 
@@ -94,15 +95,14 @@ def read_weights(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
     Raises:
         LabError: Missing, damaged, or a pickle although `allow_pickle` is false.
     """
-    if path.suffix in _PICKLES:
-        if not allow_pickle:
-            raise LabError(
-                f"{path} is a pickle, which can run code: convert it to safetensors, "
-                "or set model.allow_pickle=true if you trust its source"
-            )
-        return _read_pickle(path)
+    if path.suffix in _PICKLES and not allow_pickle:
+        raise LabError(
+            f"{path} is a pickle, which can run code: convert it to safetensors, "
+            "or set model.allow_pickle=true if you trust its source"
+        )
     try:
-        return load_file(path)
+        require_regular(path)
+        return _read_pickle(path) if path.suffix in _PICKLES else load_file(path)
     except FileNotFoundError:
         raise LabError(f"{path} is missing: set model.checkpoint to a file that exists") from None
     except (SafetensorError, OSError, ValueError) as error:
@@ -156,6 +156,7 @@ def read_header(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]
         LabError: The file is missing or damaged.
     """
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
             return shapes, dict(file.metadata() or {})

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 
 from lora_lab.config import SampleConfig, SamplingConfig
 from lora_lab.config.sampling import GridConfig
 from lora_lab.errors import LabError
+from lora_lab.files import read_yaml
 from lora_lab.run_folder.locks import GRIDS_LOCK, wait_for
 from lora_lab.run_folder.saved_loras import Rows, file_rows, find_rows, first_seeds
 from lora_lab.sampling.from_file import draw_from_file
@@ -113,8 +113,7 @@ def run_threads(folder: Path) -> int:
     rows: Rows = find_rows(folder.expanduser())
     for run in rows.runs:
         try:
-            text = (run.folder / "config.yaml").read_text(encoding="utf-8")
-            return int(yaml.safe_load(text)["trainer"]["threads"])
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+            return int(read_yaml(run.folder / "config.yaml")["trainer"]["threads"])
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     return DEFAULT_THREADS

@@ -1,6 +1,5 @@
 """sweep.json: the parameter, its values, the base value, and the folder and status of each run."""
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from lora_lab.cli.sweep_plan import Plan
 from lora_lab.errors import LabError
-from lora_lab.files import write_json
+from lora_lab.files import read_json, write_json
 from lora_lab.run_folder.record import COMPLETE, FAILED, read_facts
 
 FILE_NAME = "sweep.json"
@@ -112,7 +111,7 @@ def read_parameter(sweep_dir: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        record: Any = json.loads(path.read_text(encoding="utf-8"))
+        record: Any = read_json(path)
         return str(record["parameter"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LabError(f"{path} cannot be read; remove it or choose another folder") from error

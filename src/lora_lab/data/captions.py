@@ -13,10 +13,13 @@ import torch
 
 from lora_lab.config import DataConfig
 from lora_lab.errors import LabError
+from lora_lab.files import read_text
 from lora_lab.randomness import derive_seed, generator, shuffled
 
 log = logging.getLogger(__name__)
 
+MAX_BYTES = 2**20
+"""A caption has some hundred; CLIP reads the first 77 tokens."""
 CAPTION_EXTENSIONS = (".txt", ".caption", ".cap")
 """What caption files are called here and there; data.caption_extension says which are read."""
 FOLDER_NAME = re.compile(r"(\d+)_(.+)")
@@ -88,7 +91,11 @@ def read_caption(
 
 def _caption_lines(path: Path, class_text: str) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, MAX_BYTES, encoding="utf-8-sig")
+    except OSError as error:
+        raise LabError(
+            f"{path}: the caption can't be read ({error.strerror}); check the file"
+        ) from error
     except UnicodeDecodeError as error:
         raise LabError(
             f"{path}: a caption must be UTF-8, byte {error.start} is not; save the file as UTF-8"

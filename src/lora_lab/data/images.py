@@ -14,6 +14,10 @@ from torch import Tensor
 from lora_lab.data.buckets import Placement
 from lora_lab.errors import LabError
 from lora_lab.files import sha256_file
+from lora_lab.images.opening import open_picture
+
+BAND = 256
+"""Rows or columns of an image that are held as numbers of 64 bits at a time."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,11 @@ def open_image(path: Path) -> ImageFile:
     """
     _learn_heic(path)
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             image.load()
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the sides
+            turned = image.getexif().get(0x0112) in (5, 6, 7, 8)  # these swap the sides
             width, height = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, TypeError) as error:
         raise LabError(
             f"{path}: the image can't be read ({error}); replace the file or remove it"
         ) from error
@@ -121,14 +125,14 @@ def load_pixels(
 def upright(path: Path) -> Image.Image:
     """The first frame of an image file as 8-bit RGB, turned as EXIF says, transparency on white."""
     _learn_heic(path)
-    with Image.open(path) as opened:
+    with open_picture(path) as opened:
         image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits of grey: convert() would cut them off at 255
             image = _eight_bits(image)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def shrunk_by_area(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -141,9 +145,10 @@ def shrunk_by_area(image: Image.Image, size: tuple[int, int]) -> Image.Image:
         image: 8-bit RGB.
         size: Width and height, neither larger than the image's.
     """
-    pixels = np.asarray(image, dtype=np.float64)  # (H, W, 3)
-    for axis, length in ((0, size[1]), (1, size[0])):
-        pixels = _means_along(pixels, axis, length)
+    whole = np.asarray(image)  # (H, W, 3)
+    lefts = range(0, whole.shape[1], BAND)  # the whole of a large image is many times its file
+    columns = [_means_along(whole[:, x : x + BAND].astype(np.float64), 0, size[1]) for x in lefts]
+    pixels = _means_along(np.concatenate(columns, axis=1), 1, size[0])
     return Image.fromarray(np.rint(pixels).astype(np.uint8))
 
 
@@ -164,8 +169,9 @@ def _means_along(pixels: np.ndarray, axis: int, length: int) -> np.ndarray:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    grey = np.asarray(image, dtype=np.float64) / 257.0
-    return Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+    grey = np.asarray(image)
+    bands = [np.rint(grey[top : top + BAND] / 257.0) for top in range(0, len(grey), BAND)]
+    return Image.fromarray(np.concatenate([np.clip(b, 0, 255).astype(np.uint8) for b in bands]))
 
 
 def placed(

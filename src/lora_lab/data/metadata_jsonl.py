@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lora_lab.errors import LabError
+from lora_lab.files import read_text
 
 NAME = "metadata.jsonl"
 
@@ -27,7 +28,7 @@ def read_metadata(folder: Path) -> dict[Path, str]:
     if not path.is_file():
         return {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_text(path, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise LabError(f"{path} can't be read ({error}); save it as UTF-8") from error
     captions: dict[Path, str] = {}

@@ -15,7 +15,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from lora_lab.errors import LabError
-from lora_lab.files import atomic_path
+from lora_lab.files import atomic_path, open_regular
+from lora_lab.images.opening import open_picture
 
 CHUNK = "lora_lab"
 _END = b"\x00\x00\x00\x00IEND\xaeB\x60\x82"
@@ -144,10 +145,10 @@ def write_image(path: Path, image: Image.Image, recipe: ImageRecipe) -> None:
 def read_recipe(path: Path) -> ImageRecipe | None:
     """The recipe of an image that we wrote; None if it is missing, damaged or another's."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(-len(_END), os.SEEK_END)
             whole = file.read() == _END
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             text = image.info.get(CHUNK)
         if not whole or not isinstance(text, str):
             return None
@@ -163,10 +164,10 @@ def read_parameters(path: Path) -> dict[str, str]:
         LabError: The file cannot be read or has no such chunk.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             image.load()
             text = image.info.get("parameters")
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise LabError(f"{path} cannot be read as an image ({error})") from None
     if not isinstance(text, str):
         raise LabError(f"{path} has no `parameters` chunk: it is not made by a web UI")

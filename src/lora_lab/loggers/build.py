@@ -14,9 +14,10 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image
 
 from lora_lab.config import TrainConfig
+from lora_lab.files import read_text
+from lora_lab.images.opening import open_picture
 from lora_lab.loggers.wandb_run import Job, Picture, WandbRun, start
 from lora_lab.run_folder.record import read_facts
 from lora_lab.run_folder.saved_loras import find_saves
@@ -175,7 +176,7 @@ def add_images(writer: Any, pictures: Mapping[str, Picture], step: int) -> None:
     import numpy as np
 
     for key, picture in pictures.items():
-        with Image.open(picture.path) as image:
+        with open_picture(picture.path) as image:
             pixels = np.asarray(image.convert("RGB"))  # (H, W, 3)
         writer.add_image(key, pixels, step, dataformats="HWC")
 
@@ -243,7 +244,7 @@ def _read_rows(path: Path) -> dict[int, dict[str, float]]:
     """Step -> figures, of the whole lines of a metrics.csv."""
     if not path.is_file():
         return {}
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     found: dict[int, dict[str, float]] = {}
     for row in csv.DictReader(text[: text.rfind("\n") + 1].splitlines()):
         figures = {name: float(cell) for name, cell in row.items() if name and cell}
@@ -256,7 +257,7 @@ def _read_journal(run_dir: Path) -> dict[int, dict[str, Picture]]:
     path = run_dir / JOURNAL
     found: dict[int, dict[str, Picture]] = {}
     if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_text(path).splitlines():
             entry = json.loads(line)
             file = run_dir / entry["path"]
             if file.is_file():

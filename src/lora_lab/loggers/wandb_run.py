@@ -4,7 +4,6 @@ No key is read from the config or written: wandb takes it from its own login. Of
 that a later `wandb sync` needs lies inside the run folder.
 """
 
-import json
 import os
 import re
 import secrets
@@ -16,7 +15,7 @@ from typing import Any
 
 from lora_lab.config import WandbConfig
 from lora_lab.errors import LabError
-from lora_lab.files import write_json, write_text
+from lora_lab.files import read_json, write_json, write_text
 
 DATA_DIR = "WANDB_DATA_DIR"
 """Where wandb keeps files that an artifact or a table refers to until they are uploaded."""
@@ -218,7 +217,7 @@ def artifact_name(text: str) -> str:
 
 def _ids(folder: Path) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        ids = json.loads((folder / "wandb" / "ids.json").read_text(encoding="utf-8"))
+        ids = read_json(folder / "wandb" / "ids.json")
         return ids if isinstance(ids, dict) else {}
     return {}
 

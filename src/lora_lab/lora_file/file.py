@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.errors import LabError
-from lora_lab.files import atomic_path
+from lora_lab.files import atomic_path, require_regular
 from lora_lab.lora_file.layouts import layer_changes
 
 
@@ -84,6 +84,7 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             layout.
     """
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

@@ -21,6 +21,7 @@ from lora_lab.config import MetricsConfig, SamplingConfig, TrainConfig
 from lora_lab.data.folders import find_examples
 from lora_lab.data.images import upright
 from lora_lab.errors import LabError
+from lora_lab.images.opening import open_picture
 from lora_lab.lora_file import lora_hash, read_lora
 from lora_lab.metrics.encoders import CLIPEncoder, load_clip, load_dino
 from lora_lab.metrics.face import load_face
@@ -289,7 +290,7 @@ class ImageScorer:
 def _read(path: Path, outcome: Outcome) -> Image.Image:
     if outcome.path is None:
         raise LabError(f"image {path.name} was not drawn: {outcome.problem}")
-    with Image.open(path) as image:
+    with open_picture(path) as image:
         return image.convert("RGB")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_lab.errors import LabError
+from lora_lab.files import read_text
 
 _WILDCARD = re.compile(r"__([\w-]+(?:/[\w-]+)*)__")
 _CHOICE = re.compile(r"\{([^{}]*\|[^{}]*)\}")
@@ -45,7 +46,7 @@ class Wildcards:
             names = ", ".join(self.names()) or "none"
             raise LabError(f"{path} for the wildcard __{name}__ is missing; there are: {names}")
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            lines = read_text(path, encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise LabError(f"{path} for the wildcard __{name}__ can't be read ({reason})") from None

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lora_lab.errors import LabError
+from lora_lab.files import require_regular
 
 CHUNK = 75
 """Tokens in a chunk, without the start and the end token."""
@@ -59,6 +60,7 @@ def read_embedding(path: Path, width: int) -> Embedding:
     if path.suffix != ".safetensors":
         raise LabError(f"{path} must be a .safetensors file: convert it, pickles can run code")
     try:
+        require_regular(path)
         with safe_open(str(path), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:

@@ -1,11 +1,10 @@
 """choice.json in a run folder: which of its LoRAs to use, at which weight, and what that gives."""
 
-import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lora_lab.files import write_json
+from lora_lab.files import read_json, write_json
 
 CHOICE_FILE = "choice.json"
 
@@ -39,7 +38,7 @@ def write_choice(path: Path, choice: Choice) -> None:
 def read_choice(path: Path) -> Choice | None:
     """Reads a choice; None when none was made or the file is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         figures = {
             name: {str(key): float(value) for key, value in content[name].items()}
             for name in ("chosen", "final")

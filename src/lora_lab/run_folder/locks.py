@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from lora_lab.errors import LabError
-from lora_lab.files import make_folder, write_error
+from lora_lab.files import make_folder, read_json, write_error
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def _sign(path: Path) -> None:
 def holder(path: Path) -> str:
     """Who holds a lock, in words: ``process 4711 on gpu-1 since 2026-01-31 12:00``."""
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["since"]))
         return f"process {int(facts['pid'])} on {facts['host']} since {since}"
     except (OSError, ValueError, KeyError, TypeError):

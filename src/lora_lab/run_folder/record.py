@@ -1,7 +1,6 @@
 """run.json and config.yaml: what was asked for, what went in, how it ended."""
 
 import dataclasses
-import json
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import yaml
 
 from lora_lab.config import TrainConfig
+from lora_lab.files import read_json, read_yaml
 
 RUNNING, COMPLETE, FAILED = "running", "complete", "failed"
 RECORD, CONFIG, OVERRIDES = "run.json", "config.yaml", "overrides.yaml"
@@ -18,7 +18,7 @@ RECORD, CONFIG, OVERRIDES = "run.json", "config.yaml", "overrides.yaml"
 def read_facts(run_dir: Path) -> dict[str, Any] | None:
     """What run.json says; None when there is none that can be read."""
     try:
-        facts = json.loads((run_dir / RECORD).read_text(encoding="utf-8"))
+        facts = read_json(run_dir / RECORD)
     except (OSError, ValueError):
         return None
     return facts if isinstance(facts, dict) else None
@@ -27,8 +27,8 @@ def read_facts(run_dir: Path) -> dict[str, Any] | None:
 def read_settings(run_dir: Path) -> dict[str, Any]:
     """The settings in config.yaml; empty when it can't be read."""
     try:
-        values = yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        values = read_yaml(run_dir / CONFIG)
+    except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 

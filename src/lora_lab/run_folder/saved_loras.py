@@ -1,16 +1,15 @@
 """Which LoRA files a run or sweep folder holds, and how the rows of a grid are labelled."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError, safe_open
 
 from lora_lab.errors import LabError
+from lora_lab.files import read_json, read_yaml, require_regular
 from lora_lab.run_folder.record import COMPLETE, read_facts
 
 _STEP_NAME = re.compile(r"-step(\d{8})\.safetensors")
@@ -99,7 +98,7 @@ def file_rows(lora: Path, output: Path) -> Rows:
 def _sweep_rows(folder: Path) -> Rows:
     path = folder / "sweep.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         runs = [_sweep_run(folder, entry) for entry in record["runs"]]
         return Rows(str(record["parameter"]), tuple(in_order(runs)))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -178,6 +177,7 @@ def _total_steps(files: list[Path]) -> int | None:
     """Steps of the whole run, from the metadata of the first file that can be read."""
     for path in files:
         try:
+            require_regular(path)
             with safe_open(path, framework="pt") as file:
                 return int((file.metadata() or {})["ss_max_train_steps"])
         except (SafetensorError, OSError, KeyError, ValueError):
@@ -187,9 +187,9 @@ def _total_steps(files: list[Path]) -> int | None:
 
 def _save_every(folder: Path) -> float | None:
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = read_yaml(folder / "config.yaml")
         return float(config["save_every"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

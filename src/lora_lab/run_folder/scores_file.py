@@ -1,12 +1,11 @@
 """image_scores.json in a run folder: what each metric image of its final LoRA scored."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lora_lab.files import write_json
+from lora_lab.files import read_json, write_json
 from lora_lab.statistics.paired import Scores
 
 SCORES_FILE = "image_scores.json"
@@ -45,7 +44,7 @@ def read_scores(path: Path) -> tuple[dict[str, Scores], str]:
         Metric -> (prompt, seed) -> score, and what is wrong with the file; empty when nothing is.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         rows = [(str(m), str(c), str(u), float(s)) for m, c, u, s in content["scores"]]
     except FileNotFoundError:
         return {}, ""
@@ -61,7 +60,7 @@ def read_scores(path: Path) -> tuple[dict[str, Scores], str]:
 def read_recipe(path: Path) -> dict[str, Any] | None:
     """What the scores of a run were measured with; None when there are none to be read."""
     try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+        recipe = read_json(path)["recipe"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return recipe if isinstance(recipe, dict) else None

@@ -4,19 +4,17 @@ The base and the LoRA are looked for where the settings say, then in the folders
 They are recognised by the fingerprints of their weights: another file of the same name is refused.
 """
 
-import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import yaml
-from PIL import Image
 
 from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
-from lora_lab.files import make_folder
+from lora_lab.files import make_folder, read_yaml
+from lora_lab.images.opening import open_picture
 from lora_lab.images.png_info import ImageRecipe, read_recipe, write_image
 from lora_lab.sampling.devices import load_checkpoint
 from lora_lab.sampling.lora_files import LoRAFile, read_lora_file
@@ -75,7 +73,7 @@ def _reason(before: ImageRecipe, now: ImageRecipe) -> str:
 
 def pixels(path: Path) -> bytes:
     """The pixels of an image."""
-    with Image.open(io.BytesIO(path.read_bytes())) as image:
+    with open_picture(path) as image:
         return image.convert("RGB").tobytes()
 
 
@@ -119,9 +117,9 @@ def _named_checkpoints(png: Path) -> list[str]:
     names: list[str] = []
     for folder in _above(png):
         try:
-            values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            values = read_yaml(folder / "config.yaml")
             names += [*values["sampling"]["checkpoints"], values["model"]["checkpoint"]]
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue
     return [str(name) for name in names]
 

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
+from lora_lab.files import require_regular
 from lora_lab.randomness import derive_seed
 from lora_lab.sampling.names import PromptNames
 
@@ -55,10 +56,11 @@ def with_subject(
 def trained_subject(lora: Path) -> str | None:
     """`<trigger> <class>` of the largest data folder that a LoRA file names; None if unknown."""
     try:
+        require_regular(lora)
         with safe_open(lora, framework="pt") as file:
             folders = json.loads((file.metadata() or {})["ss_dataset_dirs"])
         name = max(folders, key=lambda folder: folders[folder]["img_count"])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError):
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, RecursionError):
         return None
     return re.sub(r"^\d+_", "", name).strip() or None
 

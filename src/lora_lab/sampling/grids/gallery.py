@@ -1,6 +1,5 @@
 """All grids of a run or sweep folder, or of one LoRA file: images first, then the pictures."""
 
-import json
 import logging
 import re
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from lora_lab.checkpoint.embedded import locate
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
-from lora_lab.files import write_json
+from lora_lab.files import read_json, write_json
 from lora_lab.images.png_info import read_recipe
 from lora_lab.run_folder.record import COMPLETE, read_facts
 from lora_lab.run_folder.saved_loras import Rows
@@ -246,7 +245,7 @@ def read_scores(path: Path, folder: Path) -> dict[Path, str]:
         LabError: It can't be read or holds something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
         items = [(folder / name, value) for name, value in values.items()]
     except (OSError, ValueError, AttributeError) as error:
         raise LabError(f"{path} can't be read as scores ({error}): {{image: number}}") from None

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from PIL import Image, ImageDraw, UnidentifiedImageError
+from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from lora_lab.config.sampling import PictureConfig
 from lora_lab.files import atomic_path
 from lora_lab.images.fonts import Letters
+from lora_lab.images.opening import open_picture
 from lora_lab.sampling.grids.grid import Cell, Column, Grid, Row
 from lora_lab.sampling.grids.layout import (
     GAP,
@@ -130,9 +131,9 @@ def open_image(path: Path | None) -> Image.Image | None:
     if path is None:
         return None
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError):
+    except (OSError, ValueError, SyntaxError):
         return None
 
 
@@ -185,8 +186,8 @@ def write_grid(path: Path, grid: Grid, config: PictureConfig) -> bool:
 def grid_key(path: Path) -> str | None:
     """The key of the grid that a file shows; None if it is missing or not ours."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             key = image.info.get(KEY)
-    except (OSError, UnidentifiedImageError, SyntaxError):
+    except (OSError, ValueError, SyntaxError):
         return None
     return key if isinstance(key, str) else None

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_lab.files import read_bytes
+
 MAX_RECORD = 2**28
 """No record of a trainer is larger, in bytes: a longer one is a damaged length."""
 
@@ -41,6 +43,10 @@ class EventFile:
     """What is wrong with it; empty when it is whole."""
 
 
+MAX_BYTES = 2**30
+"""A log of scalars has some megabytes, one with images some hundred."""
+
+
 def is_event_file(path: Path) -> bool:
     """Whether a file is named as TensorBoard names its files."""
     return "tfevents" in path.name and not path.name.startswith(".")
@@ -55,7 +61,7 @@ def read_events(path: Path) -> EventFile:
     from tensorboard.compat.proto.event_pb2 import Event  # takes half a second to load
 
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, MAX_BYTES)
     except OSError as error:
         return EventFile(path, 0.0, {}, f"could not be read ({error.strerror or error})")
     rows: dict[str, list[tuple[int, float, float]]] = {}

@@ -1,6 +1,5 @@
 """From a folder of kohya's logs to comparisons, as if they were sweeps of ours."""
 
-import hashlib
 import math
 import re
 from collections import Counter
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lora_lab.errors import ConfigError
+from lora_lab.errors import ConfigError, LabError
+from lora_lab.files import sha256_file
 from lora_lab.study.kohya_logs.events import EventFile, read_events
 from lora_lab.study.kohya_logs.find import Place, find_runs, find_settings
 from lora_lab.study.kohya_logs.growth import Growth, measure_growth
@@ -91,8 +91,8 @@ def load_logs(folder: Path) -> Logs:
 def _read(path: Path, cache: dict[str, EventFile]) -> EventFile:
     """Reads an event file once: folders of studies hold copies of the base's."""
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        digest = sha256_file(path)
+    except LabError:
         return read_events(path)
     if digest not in cache:
         cache[digest] = read_events(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lora_lab.files import read_text
 from lora_lab.study.read.metrics_table import MetricsTable
 
 TRAIN_LOSS = "val/train_loss"
@@ -36,7 +37,7 @@ def read_image_losses(path: Path) -> ImageLosses:
         path: the file; without it, or without its columns, nothing is known of single images.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, errors="replace")
     except OSError:
         return ImageLosses()
     lines = text[: text.rfind("\n") + 1].splitlines()

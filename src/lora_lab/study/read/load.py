@@ -4,24 +4,18 @@ A sweep without a readable sweep.json is refused. Anything else that is missing,
 foreign is named in the run's notes, and the rest of the sweep is read.
 """
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lora_lab.errors import ConfigError, LabError
+from lora_lab.files import read_json, read_yaml
 from lora_lab.run_folder.choice_file import CHOICE_FILE, Choice, read_choice
 from lora_lab.run_folder.scores_file import SCORES_FILE, read_scores
 from lora_lab.statistics.paired import Scores
 from lora_lab.study.read.held_out_file import ImageLosses, read_image_losses, with_training_images
 from lora_lab.study.read.metrics_table import MetricsTable, empty_table, read_metrics
-
-MAX_CONFIG_BYTES = 2**20  # a resolved config has a few kilobytes
-# Both are safe loaders; the one in C is ten times as fast, which counts with hundreds of runs.
-_YAML_LOADER = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 @dataclass(frozen=True)
@@ -157,10 +151,10 @@ def as_text(value: Any) -> str:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except OSError as error:
         raise LabError(f"{path} could not be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise LabError(f"{path} is not whole JSON ({error}); run the sweep again") from error
 
 
@@ -240,13 +234,13 @@ def _status(facts: dict[str, Any] | None, listed: str) -> str:
 def _read_config(path: Path) -> tuple[dict[str, str], str]:
     """The flat config, or an empty one with the reason."""
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            return {}, f"{path.name} is larger than {MAX_CONFIG_BYTES} bytes: it was not read"
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_YAML_LOADER)
-    except OSError:
+        tree = read_yaml(path)
+    except FileNotFoundError:
         return {}, f"{path.name} is missing"
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
-        return {}, f"{path.name} is not YAML"
+    except OSError as error:
+        return {}, f"{path.name} could not be read ({error.strerror or error})"
+    except ValueError:
+        return {}, f"{path.name} is not YAML that can be read"
     if not isinstance(tree, dict):
         return {}, f"{path.name} holds no mapping"
     return _flat(tree), ""

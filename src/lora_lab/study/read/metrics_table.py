@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_lab.files import read_text
+
 MAX_NOTES = 3  # further notes of the same file are counted, not listed
 
 
@@ -54,7 +56,7 @@ def read_metrics(path: Path) -> MetricsTable:
         The curves with notes; an empty table when the file is missing or unreadable.
     """
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_text(path, errors="replace")
     except FileNotFoundError:
         return empty_table(f"{path.name} is missing")
     except OSError as error:

@@ -7,12 +7,17 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from lora_lab.files import read_bytes
+from lora_lab.images.opening import open_picture
+
 MAX_PAGE_BYTES = 15_000_000
 """Bytes of the whole page, so that it can be sent and opened anywhere."""
 TEXT_SHARE = 1_500_000
 """Bytes kept free for all that is no picture: a row of the table takes about 2,000."""
 MAX_SIDE = 16_000
 """Pixels; WebP ends at 16,383."""
+MAX_BYTES = 2**28
+"""Of a picture's file."""
 MAX_PIXELS = 250_000_000
 QUALITIES = (90, 75, 60)
 SCALES = (1.0, 0.7, 0.5, 0.35, 0.25)
@@ -48,12 +53,12 @@ def embed_file(path: Path, budget: int, width: int = MAX_SIDE) -> Embedded:
         ValueError: the file is not a picture that can be read, or has too many pixels.
     """
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise ValueError(f"{opened.width} × {opened.height} pixels are too many")
             kind = opened.format
             picture = opened.convert("RGB")
-        original = path.read_bytes()
+        original = read_bytes(path, MAX_BYTES)
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"it can't be read as a picture ({error})") from error
     if kind == "PNG" and _text_size(original) <= budget and picture.width <= width:

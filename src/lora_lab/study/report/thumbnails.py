@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from lora_lab.images.opening import open_picture
 from lora_lab.study.report.pictures import MAX_PIXELS
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def make_thumbnails(paths: Sequence[Path], budget: int) -> dict[Path, Thumbnail 
 def encode(path: Path, side: int) -> Thumbnail | None:
     """One thumbnail whose longer side has at most ``side`` pixels; None for no picture."""
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             width, height = opened.size
             if width * height > MAX_PIXELS:
                 return None

@@ -13,7 +13,7 @@ import torch
 from lora_lab.clock import Clock
 from lora_lab.data.batch import Batch
 from lora_lab.data.probes import HELD_OUT, TIMESTEPS, Probe
-from lora_lab.files import write_error, write_text
+from lora_lab.files import read_text, write_error, write_text
 from lora_lab.optimizers import averaged_weights
 from lora_lab.training.callbacks.step_callback import StepCallback
 from lora_lab.training.module import LoRAModule
@@ -41,7 +41,7 @@ class HeldOutLoss(StepCallback):
         """Begin the file, or keep the rows up to the step that the run is resumed from."""
         lines = [",".join(COLUMNS)]
         if trainer.global_step > 0 and self.path.is_file():
-            whole = self.path.read_text(encoding="utf-8").rpartition("\n")[0]
+            whole = read_text(self.path).rpartition("\n")[0]
             for line in whole.splitlines()[1:]:
                 step = line.split(",", 1)[0]
                 if step.isdigit() and int(step) <= trainer.global_step:

@@ -12,7 +12,7 @@ import torch
 
 from lora_lab.data.batch import Batch
 from lora_lab.data.probes import TIMESTEPS
-from lora_lab.files import write_error, write_text
+from lora_lab.files import read_text, write_error, write_text
 from lora_lab.training.callbacks.step_callback import StepCallback
 from lora_lab.training.module import LoRAModule
 
@@ -83,7 +83,7 @@ def keep_rows(path: Path, last_step: int) -> None:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     if last_step > 0 and path.is_file():
-        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]  # a kill can cut a row off
+        whole = read_text(path).rpartition("\n")[0]  # a kill can cut a row off
         for row in csv.DictReader(whole.splitlines()):
             if row["step"].isdigit() and int(row["step"]) <= last_step:
                 writer.writerow({name: row.get(name) or "" for name in COLUMNS})
