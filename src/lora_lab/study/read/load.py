@@ -240,7 +240,7 @@ def _read_config(path: Path) -> tuple[dict[str, str], str]:
     except OSError as error:
         return {}, f"{path.name} could not be read ({error.strerror or error})"
     except ValueError:
-        return {}, f"{path.name} is not YAML that can be read"
+        return {}, f"{path.name} is not YAML"
     if not isinstance(tree, dict):
         return {}, f"{path.name} holds no mapping"
     return _flat(tree), ""
