@@ -1,12 +1,13 @@
-"""Writes docs/settings.md from the settings' dataclasses and YAML values, and checks every link.
+"""Writes docs/settings.md and the tables of other pages, and checks every link.
 
-python docs/build.py           writes docs/settings.md
+python docs/build.py           writes them
 python docs/build.py --check   writes nothing; tells what is stale or broken
 """
 
 import argparse
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from lora_lab.cli.help import field_docs
 from lora_lab.config import SampleConfig, TrainConfig
 from lora_lab.config.convert import field_types, is_group, leaf_types, type_words
+from lora_lab.config.optimizer import TABLE as OPTIMIZERS
 from lora_lab.config.store import register_schemas
 from lora_lab.kohya.names import KOHYA_NAMES, NONE
 
@@ -118,6 +120,31 @@ def settings() -> str:
     return "\n".join([*parts, "## sample.py", *sample]) + "\n"
 
 
+def optimizers() -> str:
+    """The table of docs/optimizers.md."""
+    lines = ["| `optimizer=` | package | rate | use it when |", "| --- | --- | --- | --- |"]
+    for name, entry in OPTIMIZERS.items():
+        package = f"{entry.install}, GPU" if entry.needs_gpu else entry.install
+        lines.append(f"| `{name}` | {package} | {entry.rate} | {entry.when} |")
+    return "\n".join([*lines, "| `custom` | any | as its class has it | see below |"])
+
+
+TABLES: dict[str, tuple[str, Callable[[], str]]] = {"optimizers": ("optimizers.md", optimizers)}
+"""Tables that are written into pages between ``<!-- table: name -->`` and ``<!-- end -->``."""
+
+
+def written() -> dict[Path, str]:
+    """Every page that this file writes, or writes a table of, and its text."""
+    texts = {SETTINGS: settings()}
+    for name, (page, table) in TABLES.items():
+        path = ROOT / "docs" / page
+        text = texts.get(path) or path.read_text(encoding="utf-8")
+        before, _, rest = text.partition(f"<!-- table: {name} -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        texts[path] = f"{before}<!-- table: {name} -->\n{table()}\n{end}{after}"
+    return texts
+
+
 def pages() -> list[Path]:
     """Every page of documentation."""
     return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -152,15 +179,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args().check
-    text, problems = settings(), []
-    if check and (not SETTINGS.exists() or SETTINGS.read_text(encoding="utf-8") != text):
-        problems.append("docs/settings.md is stale: run make docs")
-    if not check:
-        SETTINGS.write_text(text, encoding="utf-8")
+    problems = []
+    for path, text in written().items():
+        if not check:
+            path.write_text(text, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            problems.append(f"{path.relative_to(ROOT)} is stale: run make docs")
     problems += [f"broken link: {link}" for link in broken_links()]
     print(
         "\n".join(problems)
-        or f"{SETTINGS.relative_to(ROOT)} is up to date, all links lead somewhere"
+        or "docs/settings.md and the tables are up to date, all links lead somewhere"
     )
     return 1 if problems else 0
 

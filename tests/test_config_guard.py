@@ -9,7 +9,7 @@ from hydra._internal.utils import create_config_search_path
 
 from command_line import CONF, call
 from lora_lab.cli.config_guard import GuardedLoader, Permissions, foreign_reference
-from lora_lab.config.optimizer import PACKAGES
+from lora_lab.config.optimizer import PACKAGES, TABLE
 
 GLOBAL = "# @package _global_\n"
 CALLBACK = "{_target_: shutil.copyfile, src: /etc/hostname, dst: stolen}"
@@ -181,10 +181,8 @@ def test_hydra_has_its_own_loader_again_after_a_command(elsewhere):
 
 
 def test_every_optimizer_of_ours_is_of_a_package_that_may_be_named():
-    from lora_lab.optimizers.classes import SOURCES
-
-    for source in SOURCES.values():
-        assert source.path.startswith(tuple(f"{package}." for package in PACKAGES))
+    for entry in TABLE.values():
+        assert entry.path.startswith(tuple(f"{package}." for package in PACKAGES))
 
 
 def test_help_names_what_only_the_command_line_can_allow():

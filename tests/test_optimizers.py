@@ -11,9 +11,10 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lora_lab.config import OptimizerConfig
+from lora_lab.config.optimizer import TABLE
 from lora_lab.errors import ConfigError
 from lora_lab.network import flatten
-from lora_lab.optimizers import averaged_weights, build_optimizer, source_of, step_rates
+from lora_lab.optimizers import averaged_weights, build_optimizer, entry_of, step_rates
 from settings import train_config
 from train_setup import OPTIMIZER
 
@@ -90,11 +91,8 @@ def libraries(name: str) -> Callable[[list[Parameter]], Any]:
     }[name]
 
 
-NAMES = (
-    *("dadapt_adam", "dadapt_adan", "dadapt_lion", "dadapt_sgd", "dadapt_adagrad", "prodigy"),
-    *("schedule_free_adamw", "adamw", "adafactor", "lion", "sgd"),
-)
-ADAPTIVE = NAMES[:6]
+NAMES = [name for name, entry in TABLE.items() if not entry.needs_gpu]
+ADAPTIVE = [name for name in NAMES if TABLE[name].finds_d]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,7 +105,7 @@ def test_takes_the_steps_of_the_librarys_class(name):
     if name == "schedule_free_adamw":
         library.train()
     config = composed(name)
-    flat = source_of(config).flat
+    flat = entry_of(config).flat
     parts = {"unet": mine[:2], "text_encoder": mine[2:]}
     ours = build_optimizer({k: [flatten(v)] if flat else v for k, v in parts.items()}, config)
     theirs = take_steps(library, plain, 60)

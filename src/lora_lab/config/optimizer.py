@@ -1,37 +1,171 @@
 """The optimizer: its settings and their ranges."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lora_lab.config.rules import Rule, above, at_least, one_of, or_null, shown
 
-TAKES = {
-    "dadapt_adam": "betas eps weight_decay decouple use_bias_correction growth_rate d0",
-    "dadapt_adan": "betas eps weight_decay growth_rate d0",
-    "dadapt_lion": "betas weight_decay d0",
-    "dadapt_sgd": "momentum weight_decay growth_rate d0",
-    "dadapt_adagrad": "momentum eps weight_decay growth_rate d0",
-    "prodigy": "betas eps weight_decay decouple use_bias_correction growth_rate d0 d_coef "
-    "safeguard_warmup",
-    "schedule_free_adamw": "betas eps weight_decay",
-    "adamw": "betas eps weight_decay",
-    "adamw_8bit": "betas eps weight_decay",
-    "adafactor": "weight_decay",
-    "lion": "betas weight_decay",
-    "sgd": "momentum weight_decay",
+
+@dataclass(frozen=True)
+class Optimizer:
+    """All that is particular to one optimizer; settings, training and kohya read it here."""
+
+    path: str
+    """Module and class."""
+    install: str
+    """What to install when it is missing."""
+    takes: str
+    """The settings below that it has, between blanks; the others must be null."""
+    kohya: str
+    """kohya's ``optimizer_type``."""
+    defaults: Mapping[str, object]
+    """What its library takes for each setting that isn't given, as kohya leaves them out."""
+    rate: str
+    """Where its learning rate comes from, for docs/optimizers.md."""
+    when: str
+    """When to use it, for docs/optimizers.md."""
+    flat: bool = True
+    """Whether one tensor that holds a whole part takes the same steps as the part's own tensors:
+    true for what works elementwise, up to sums over all tensors."""
+    betas: int = 2
+    """How many numbers ``betas`` are."""
+    one_rate: bool = False
+    """Whether all parameter groups share one rate, and none has a ``layer_scale``."""
+    layer_scale: bool = False
+    """Whether a group's own rate is a ``layer_scale``."""
+    lr_above_0: bool = False
+    """Whether its library refuses a learning rate of 0."""
+    constant_schedule: bool = False
+    """Whether it takes the schedule's place."""
+    no_warmup: bool = False
+    """Whether it divides by the first step's rate."""
+    needs_gpu: bool = False
+
+    @property
+    def finds_d(self) -> bool:
+        """Whether it finds its rate d by itself."""
+        return "d0" in self.takes.split()
+
+
+_ADAM = {"betas": [0.9, 0.999], "eps": 1e-8}
+_FINDS_D: dict[str, object] = {"weight_decay": 0, "growth_rate": None, "d0": 1e-6}
+_FAMILY = "you want to compare the family"
+TABLE: dict[str, Optimizer] = {
+    "dadapt_adam": Optimizer(
+        *("dadaptation.DAdaptAdam", "dadaptation"),
+        "betas eps weight_decay decouple use_bias_correction growth_rate d0",
+        "DAdaptAdam",
+        {**_FINDS_D, **_ADAM, "decouple": False, "use_bias_correction": False},
+        *("finds d", "the guide's, and the base here"),
+        layer_scale=True,
+        lr_above_0=True,
+    ),
+    "dadapt_adan": Optimizer(
+        *("dadaptation.DAdaptAdan", "dadaptation"),
+        "betas eps weight_decay growth_rate d0",
+        "DAdaptAdan",
+        {**_FINDS_D, "betas": [0.98, 0.92, 0.99], "eps": 1e-8, "weight_decay": 0.02},
+        *("finds d", _FAMILY),
+        betas=3,
+        one_rate=True,
+        lr_above_0=True,
+    ),
+    "dadapt_lion": Optimizer(
+        *("dadaptation.DAdaptLion", "dadaptation"),
+        "betas weight_decay d0",
+        "DAdaptLion",
+        {"betas": [0.9, 0.99], "weight_decay": 0, "d0": 1e-6},
+        *("finds d", _FAMILY),
+        one_rate=True,
+    ),
+    "dadapt_sgd": Optimizer(
+        *("dadaptation.DAdaptSGD", "dadaptation"),
+        "momentum weight_decay growth_rate d0",
+        "DAdaptSGD",
+        {**_FINDS_D, "momentum": 0.0},
+        *("finds d", _FAMILY),
+        one_rate=True,
+        lr_above_0=True,
+        no_warmup=True,
+    ),
+    "dadapt_adagrad": Optimizer(
+        *("dadaptation.DAdaptAdaGrad", "dadaptation"),
+        "momentum eps weight_decay growth_rate d0",
+        "DAdaptAdaGrad",
+        {**_FINDS_D, "momentum": 0.0, "eps": 1e-6},
+        *("finds d", _FAMILY),
+        one_rate=True,
+        lr_above_0=True,
+    ),
+    "prodigy": Optimizer(
+        *("prodigyopt.Prodigy", "prodigyopt"),
+        "betas eps weight_decay decouple use_bias_correction growth_rate d0 d_coef "
+        "safeguard_warmup",
+        "Prodigy",
+        {
+            **_FINDS_D,
+            **_ADAM,
+            "decouple": True,
+            "use_bias_correction": False,
+            "d_coef": 1.0,
+            "safeguard_warmup": False,
+        },
+        *("finds d", "as DAdaptAdam, with a d that settles sooner"),
+        one_rate=True,
+        lr_above_0=True,
+    ),
+    "schedule_free_adamw": Optimizer(
+        *("schedulefree.AdamWScheduleFree", "schedulefree"),
+        "betas eps weight_decay",
+        "AdamWScheduleFree",
+        {**_ADAM, "weight_decay": 0},
+        *("yours, `schedule=constant`", "you don't know how long to train"),
+        constant_schedule=True,
+    ),
+    "adamw": Optimizer(
+        *("torch.optim.AdamW", "torch"),
+        "betas eps weight_decay",
+        "AdamW",
+        {**_ADAM, "weight_decay": 0.01},
+        *("yours", "you know your rate; the fastest"),
+    ),
+    "adamw_8bit": Optimizer(
+        *("bitsandbytes.optim.AdamW8bit", "bitsandbytes"),
+        "betas eps weight_decay",
+        "AdamW8bit",
+        {**_ADAM, "weight_decay": 0.01},
+        *("yours", "the optimizer's state doesn't fit"),
+        flat=False,  # blocks of 256 values share a scale: a flat tensor has other blocks
+        needs_gpu=True,
+    ),
+    "adafactor": Optimizer(
+        *("transformers.optimization.Adafactor", "transformers"),
+        "weight_decay",
+        "AdaFactor",
+        {"weight_decay": 0},
+        *("yours, or its own with `optimizer.args.relative_step=true`", "memory is short"),
+        flat=False,  # rows and columns of each matrix are what it keeps
+    ),
+    "lion": Optimizer(
+        *("lion_pytorch.Lion", "lion-pytorch"),
+        "betas weight_decay",
+        "Lion",
+        {"betas": [0.9, 0.99], "weight_decay": 0},
+        *("yours, 3 to 10 times below AdamW's", "half of AdamW's state"),
+        lr_above_0=True,
+    ),
+    "sgd": Optimizer(
+        *("torch.optim.SGD", "torch"),
+        "momentum weight_decay",
+        "torch.optim.SGD",
+        {"momentum": 0.0, "weight_decay": 0},
+        *("yours", "a plain reference"),
+    ),
 }
-"""Optimizer -> the settings below that it has; the others must be null."""
-OPTIMIZERS = (*TAKES, "custom")
-ADAPTIVE = tuple(name for name, keys in TAKES.items() if "d0" in keys.split())
-"""Optimizers that find their rate d by themselves."""
-NEEDS_LR_ABOVE_0 = ("dadapt_adam", "dadapt_adan", "dadapt_sgd", "dadapt_adagrad", "prodigy", "lion")
-"""Whose libraries refuse a learning rate of 0."""
-ONE_RATE = tuple(name for name in ADAPTIVE if name != "dadapt_adam")
-"""Optimizers that have one rate for all groups, and no layer_scale."""
-PACKAGES = (
-    *("torch.optim", "dadaptation", "prodigyopt", "schedulefree", "bitsandbytes.optim"),
-    *("transformers.optimization", "lion_pytorch"),
-)
+"""optimizer.name -> the optimizer. A new one is an entry here and a file in conf/optimizer/."""
+OPTIMIZERS = (*TABLE, "custom")
+PACKAGES = tuple(dict.fromkeys(entry.path.rpartition(".")[0] for entry in TABLE.values()))
 """Where optimizer=custom may take its class from, unless the command line allows more."""
 OPTIONAL = (
     *("betas", "eps", "weight_decay", "decouple", "use_bias_correction", "growth_rate", "d0"),
@@ -113,14 +247,14 @@ def problems(optimizer: OptimizerConfig) -> list[str]:
             f"optimizer._target_ must be null with optimizer={name}, got "
             f"{shown(optimizer._target_)}; choose optimizer=custom for a class of your own"
         )
-    if optimizer.lr == 0 and name in NEEDS_LR_ABOVE_0:
+    if optimizer.lr == 0 and TABLE[name].lr_above_0:
         found.append(f"optimizer.lr must be > 0 with optimizer={name}, got 0.0")
     return found
 
 
 def _foreign(optimizer: OptimizerConfig) -> list[str]:
     """Settings that this optimizer doesn't have, and those that it needs."""
-    takes = TAKES[optimizer.name].split()
+    takes = TABLE[optimizer.name].takes.split()
     found = []
     for key in OPTIONAL:
         value = getattr(optimizer, key)
@@ -135,7 +269,7 @@ def _foreign(optimizer: OptimizerConfig) -> list[str]:
 
 
 def _number_of_betas(optimizer: OptimizerConfig) -> list[str]:
-    count = 3 if optimizer.name == "dadapt_adan" else 2
+    count = TABLE[optimizer.name].betas
     if optimizer.betas is None or len(optimizer.betas) not in {2, 3} - {count}:
         return []
     return [

@@ -10,7 +10,7 @@ from lora_lab.config.metrics import MetricsConfig
 from lora_lab.config.model import ModelConfig
 from lora_lab.config.network import NetworkConfig
 from lora_lab.config.objective import ObjectiveConfig
-from lora_lab.config.optimizer import ADAPTIVE, OptimizerConfig
+from lora_lab.config.optimizer import TABLE, OptimizerConfig
 from lora_lab.config.rules import Rule, at_least, between
 from lora_lab.config.sampling import SamplingConfig
 from lora_lab.config.schedule import ScheduleConfig
@@ -19,8 +19,6 @@ from lora_lab.config.trainer import TrainerConfig
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9 ._-]{0,99}")
 _MAX_TRAIN_SEED = 2**31 - 1
-NO_WARMUP = ("dadapt_sgd",)
-"""Optimizers that can't begin at a rate of 0."""
 
 
 @dataclass
@@ -91,14 +89,15 @@ def problems(config: TrainConfig) -> list[str]:
             "optimizer.lr must be 1 with optimizer.args.relative_step=true, which finds its own "
             f"rate, got {optimizer.lr}"
         )
-    if relative_step or optimizer.name == "schedule_free_adamw":
-        why = "relative_step=true" if relative_step else "optimizer=schedule_free_adamw"
+    entry = TABLE.get(optimizer.name)
+    if relative_step or (entry and entry.constant_schedule):
+        why = "relative_step=true" if relative_step else f"optimizer={optimizer.name}"
         if schedule.name != "constant":
             found.append(
                 f"schedule.name must be constant with {why}, which takes the schedule's place, got "
                 f"{schedule.name!r}; set schedule=constant"
             )
-    if optimizer.name in NO_WARMUP and (schedule.warmup_steps or schedule.warmup_share):
+    if entry and entry.no_warmup and (schedule.warmup_steps or schedule.warmup_share):
         found.append(
             f"schedule.warmup_steps and warmup_share must be 0 with optimizer={optimizer.name}, "
             "which divides by the first step's rate; lower optimizer.growth_rate instead"
@@ -111,7 +110,7 @@ def problems(config: TrainConfig) -> list[str]:
             "them; leave it out, or use bf16-mixed"
         )
     in_bf16 = trainer.precision == "bf16-true" and trainer.lora_precision == "bf16"
-    if optimizer.name in ADAPTIVE and in_bf16:
+    if entry and entry.finds_d and in_bf16:
         found.append(
             f"trainer.lora_precision must be 32 with optimizer={optimizer.name}: d can't grow by "
             f"small factors in bf16, got {trainer.lora_precision!r}"

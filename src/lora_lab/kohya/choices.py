@@ -1,5 +1,7 @@
 """Tables of what kohya's trainer calls a choice, takes for a default, or has without effect."""
 
+from lora_lab.config.optimizer import TABLE as OPTIMIZERS
+
 DEFAULTS: dict[str, object] = {
     "clip_skip": 1,
     "prior_loss_weight": 1.0,
@@ -77,56 +79,9 @@ SAMPLERS = {
 }
 """sample_sampler -> sampling.sampler."""
 
-_D_ADAPT: dict[str, object] = {"weight_decay": 0, "growth_rate": None, "d0": 1e-6}
-OPTIMIZER_DEFAULTS: dict[str, dict[str, object]] = {
-    "dadapt_adam": {
-        **_D_ADAPT,
-        "betas": [0.9, 0.999],
-        "eps": 1e-8,
-        "decouple": False,
-        "use_bias_correction": False,
-    },
-    "dadapt_adan": {
-        **_D_ADAPT,
-        "betas": [0.98, 0.92, 0.99],
-        "eps": 1e-8,
-        "weight_decay": 0.02,
-    },
-    "dadapt_lion": {"betas": [0.9, 0.99], "weight_decay": 0, "d0": 1e-6},
-    "dadapt_sgd": {**_D_ADAPT, "momentum": 0.0},
-    "dadapt_adagrad": {**_D_ADAPT, "momentum": 0.0, "eps": 1e-6},
-    "prodigy": {
-        **_D_ADAPT,
-        "betas": [0.9, 0.999],
-        "eps": 1e-8,
-        "decouple": True,
-        "use_bias_correction": False,
-        "d_coef": 1.0,
-        "safeguard_warmup": False,
-    },
-    "schedule_free_adamw": {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0},
-    "adamw": {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01},
-    "adamw_8bit": {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01},
-    "adafactor": {"weight_decay": 0},
-    "lion": {"betas": [0.9, 0.99], "weight_decay": 0},
-    "sgd": {"momentum": 0.0, "weight_decay": 0},
-}
+OPTIMIZER_DEFAULTS = {name: dict(entry.defaults) for name, entry in OPTIMIZERS.items()}
 """What an optimizer's library takes for an argument that isn't given."""
-
-OPTIMIZER_TYPES = {
-    "dadapt_adam": "DAdaptAdam",
-    "dadapt_adan": "DAdaptAdan",
-    "dadapt_lion": "DAdaptLion",
-    "dadapt_sgd": "DAdaptSGD",
-    "dadapt_adagrad": "DAdaptAdaGrad",
-    "prodigy": "Prodigy",
-    "schedule_free_adamw": "AdamWScheduleFree",
-    "adamw": "AdamW",
-    "adamw_8bit": "AdamW8bit",
-    "adafactor": "AdaFactor",
-    "lion": "Lion",
-    "sgd": "torch.optim.SGD",
-}
+OPTIMIZER_TYPES = {name: entry.kohya for name, entry in OPTIMIZERS.items()}
 """Our name of an optimizer -> kohya's."""
 
 WITHOUT_EFFECT: dict[str, str] = {

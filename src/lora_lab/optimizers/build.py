@@ -17,9 +17,8 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lora_lab.config import OptimizerConfig
-from lora_lab.config.optimizer import ONE_RATE
 from lora_lab.errors import ConfigError
-from lora_lab.optimizers.classes import arguments, check_optimizer, find_class
+from lora_lab.optimizers.classes import arguments, check_optimizer, entry_of, find_class
 
 
 @dataclass(frozen=True)
@@ -146,21 +145,24 @@ def _set_rates(groups: list[dict[str, Any]], config: OptimizerConfig) -> None:
     Raises:
         ConfigError: The optimizer has one rate for all groups.
     """
-    factor = config.text_encoder_lr
+    factor, entry = config.text_encoder_lr, entry_of(config)
+    one_rate = entry.one_rate or config.args.get("relative_step")
     for group in groups:
         mine = factor if group["name"] == "text_encoder" else 1.0
-        if config.name == "dadapt_adam":
+        if entry.layer_scale:
             group["layer_scale"] = mine
-        elif mine != 1.0 and (config.name in ONE_RATE or config.args.get("relative_step")):
+        elif mine != 1.0 and one_rate:
             raise ConfigError(
                 f"optimizer.text_encoder_lr must be 1 with optimizer={config.name}, got "
                 f"{factor:g}: it has one rate for all parts, use dadapt_adam"
             )
-        elif not config.args.get("relative_step") and config.name not in ONE_RATE:
+        elif not one_rate:
             group["lr"] = config.lr * mine
 
 
 def _refuse_cpu(groups: dict[str, list[Parameter]], config: OptimizerConfig) -> None:
     tensors = [tensor for parameters in groups.values() for tensor in parameters]
-    if config.name == "adamw_8bit" and any(tensor.device.type == "cpu" for tensor in tensors):
-        raise ConfigError("optimizer=adamw_8bit needs a GPU, got the CPU: choose optimizer=adamw")
+    if entry_of(config).needs_gpu and any(tensor.device.type == "cpu" for tensor in tensors):
+        raise ConfigError(
+            f"optimizer={config.name} needs a GPU, got the CPU: choose optimizer=adamw"
+        )

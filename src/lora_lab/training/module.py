@@ -30,7 +30,7 @@ from lora_lab.objective import (
     squared_error,
     target,
 )
-from lora_lab.optimizers import build_optimizer, leave_out_steps, source_of
+from lora_lab.optimizers import build_optimizer, entry_of, leave_out_steps
 from lora_lab.optimizers.schedules import build_schedule, check_schedule
 from lora_lab.text.caption_encoder import CaptionEncoder
 from lora_lab.training.noising import batch_noise, training_alphas
@@ -170,7 +170,7 @@ class LoRAModule(pl.LightningModule):
         if self.config.trainer.lora_precision == "bf16":
             for tensor in (tensor for tensors in parts.values() for tensor in tensors):
                 tensor.data = tensor.data.bfloat16()
-        flat = source_of(self.config.optimizer).flat
+        flat = entry_of(self.config.optimizer).flat
         self.trained = {
             name: [flatten(tensors)] if flat else tensors
             for name, tensors in parts.items()
