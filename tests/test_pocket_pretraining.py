@@ -6,15 +6,27 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from lora_lab.checkpoint.base_model import load_base
 from lora_lab.checkpoint.embedded import locate
+from lora_lab.files import write_json
 
 pytest.importorskip(
     "lora_lab.pocket.draw", reason="drawing needs the extra: pip install -e '.[pocket]'"
 )
 
-from lora_lab.pocket import clip, dataset, pretrain, unet, vae
+from lora_lab.pocket import (
+    clip,
+    dataset,
+    evaluate,
+    measure,
+    pretrain,
+    reader,
+    subject,
+    unet,
+    vae,
+)
 from lora_lab.pocket.__main__ import pretrain as run
 from lora_lab.pocket.export import CLIP_NAME, NAMES
 
@@ -26,7 +38,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sets of a few portraits, stages of two steps; tokenizer and person need no change."""
     monkeypatch.setattr(dataset, "SHARD", 20)
     monkeypatch.setattr(pretrain, "HELD_OUT", 4)
-    drawings = {name: replace(d, count=20) for name, d in pretrain.DRAWINGS.items()}
+    drawings = {name: replace(d, count=1) for name, d in pretrain.DRAWINGS.items()}
     monkeypatch.setattr(pretrain, "DRAWINGS", drawings)
     for module in (clip, vae, unet):
         monkeypatch.setattr(module, "BATCH", 4)
@@ -85,3 +97,29 @@ def test_the_recipe_s_models_stay_below_52_mb(tmp_path: Path) -> None:
     count = 3 * (weights["unet"] + weights["vae"] + text) + weights["clip"]
     files = 4 * 85_000 + 3 * 10_000  # tokenizers, and headers and configs
     assert 2 * count + files < 52_000_000
+
+
+@pytest.mark.slow
+def test_every_figure_is_measured_on_the_written_models(
+    tmp_path: Path, few_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "SHARD", 140)
+    monkeypatch.setattr(pretrain, "HELD_OUT", 70)
+    monkeypatch.setattr(reader, "FIT", replace(reader.FIT, steps=2))
+    monkeypatch.setattr(measure, "PROMPTS", 10)
+    monkeypatch.setattr(measure, "SUBJECT_PROMPTS", 10)
+    monkeypatch.setattr(evaluate, "DRAWING", replace(evaluate.DRAWING, steps=2))
+    settings = subject.settings
+    monkeypatch.setattr(subject, "settings", lambda asked: settings([*asked, "epochs=1"]))
+    stages, models = _stages(tmp_path / "work"), locate("embedded:pocket").parent
+    stages.draw()
+    figures = measure.measure(stages, models, locate("embedded:person"))
+    write_json(tmp_path / "quality.json", figures)
+    for name in ("vae_psnr_db", "vae_ssim", "clip_retrieval_of_64", "prompt_following", "kid"):
+        assert set(figures[name]) == set(NAMES)
+    assert set(figures["reader_accuracy"]) == set(pretrain.DRAWINGS)
+    assert 27 < figures["vae_psnr_db"]["plain"] < 40 and 0.9 < figures["vae_ssim"]["plain"] < 1
+    assert figures["kid"]["plain"]["generated"] > figures["kid"]["plain"]["drawn"]
+    assert set(figures["subject"]) == {"with_lora", "bare"}
+    for name in (*NAMES.values(), "subject"):
+        assert Image.open(tmp_path / "work" / f"samples-{name}.png").size == (640, 64)
