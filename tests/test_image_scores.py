@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import save_file
 
+from lora_lab.config import MergeConfig
+from lora_lab.data.inputs import SharedInputs
 from lora_lab.errors import LabError
 from lora_lab.lora_file import read_lora
+from lora_lab.lora_file.merge import load_model
 from lora_lab.metrics.checkpoint_choice import best_of, choose
 from lora_lab.metrics.image_scores import ImageScorer, load_encoders, score_sweep
 from lora_lab.run_folder.choice_file import CHOICE_FILE, read_choice, write_choice
@@ -120,3 +123,21 @@ def test_the_best_checkpoint_has_the_highest_mean_rank_and_the_first_of_equals_w
 def test_a_damaged_choice_is_none(tmp_path):
     (tmp_path / "choice.json").write_text('{"step": "x"')
     assert read_choice(tmp_path / "choice.json") is None
+
+
+def test_scores_and_grids_are_drawn_by_the_base_that_was_trained_on(made):
+    """Its merged LoRAs and what its UNet predicts included."""
+    folder, plain = made
+    lora = folder / "base" / "lora" / "lora.safetensors"
+    model = replace(
+        plain.model, prediction_type="v_prediction", merge=[MergeConfig(str(lora), 0.5)]
+    )
+    config = replace(plain, model=model)
+    trained = SharedInputs().base(model)
+    encoders, _ = load_encoders(config.metrics, folder / "embeddings")
+    scorer = ImageScorer(folder, config, encoders, "zqx person")
+    sampling = replace(config.sampling, prediction_type=model.prediction_type, merge=model.merge)
+    for base in (scorer.base, load_model(model.checkpoint, sampling)):
+        assert base.fingerprint == trained.fingerprint
+        assert base.noise_scheduler.config["prediction_type"] == "v_prediction"
+    assert trained.fingerprint != SharedInputs().base(plain.model).fingerprint

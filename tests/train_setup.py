@@ -123,6 +123,7 @@ SAMPLING = SamplingConfig(
     picture=PictureConfig(2400, 6000, None, ["png"]),
     allow_pickle=False,
     prediction_type=None,
+    merge=[],
 )
 
 METRICS = MetricsConfig(

@@ -36,14 +36,15 @@ class ModelConfig:
     """LoRAs merged into the checkpoint before training, as [{file: path, weight: number}]."""
 
 
+MERGE_RULE = Rule(
+    "merge",
+    "a list of {file: path that is not empty, weight: finite number}",
+    lambda value: all(item.file.strip() and math.isfinite(item.weight) for item in value),
+)
 RULES = (
     text("name"),
     text("checkpoint"),
     at_least("clip_skip", 1),
     or_null(one_of("prediction_type", PREDICTION_TYPES)),
-    Rule(
-        "merge",
-        "a list of {file: path that is not empty, weight: finite number}",
-        lambda value: all(item.file.strip() and math.isfinite(item.weight) for item in value),
-    ),
+    MERGE_RULE,
 )

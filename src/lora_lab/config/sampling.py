@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lora_lab.config.model import PREDICTION_TYPES
+from lora_lab.config.model import MERGE_RULE, PREDICTION_TYPES, MergeConfig
 from lora_lab.config.rules import Rule, at_least, between, one_of, or_null, text
 
 SAMPLERS = (
@@ -130,6 +130,8 @@ class SamplingConfig:
     """Also read pickle checkpoints (.ckpt, .pt, .bin), with weights_only=True; true or false."""
     prediction_type: str | None
     """What their UNets predict: epsilon or v_prediction; null: what each checkpoint says."""
+    merge: list[MergeConfig]
+    """LoRAs merged into the checkpoints that draw, as [{file: path, weight: number}]."""
 
 
 def _each(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -166,6 +168,7 @@ _PICTURE_RULES = (
 )
 RULES = (
     or_null(one_of("prediction_type", PREDICTION_TYPES)),
+    MERGE_RULE,
     Rule("checkpoints", "a list of texts that are not empty", all),
     text("prompts.simple"),
     text("prompts.complex"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lora_lab.checkpoint.base_model import BaseModel, load_base
+from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.clock import Clock
 from lora_lab.config import ModelConfig, TrainConfig
 from lora_lab.data.examples import Examples
@@ -11,7 +11,7 @@ from lora_lab.data.folders import find_examples
 from lora_lab.data.latent_cache import LatentCache
 from lora_lab.data.prepare import Item, latents_fingerprint, prepare
 from lora_lab.data.truncation import tell_truncated
-from lora_lab.lora_file.merge import with_merged
+from lora_lab.lora_file.merge import load_model
 
 
 @dataclass
@@ -27,12 +27,7 @@ class SharedInputs:
         """The base model that a config names, with the LoRAs merged that it names."""
         key = repr(replace(config, clip_skip=1))  # clip skip doesn't touch a weight
         if key not in self.bases:
-            base = load_base(
-                config.checkpoint,
-                allow_pickle=config.allow_pickle,
-                prediction_type=config.prediction_type,
-            )
-            self.bases[key] = with_merged(base, config.merge)
+            self.bases[key] = load_model(config.checkpoint, config)
         return self.bases[key]
 
     def fingerprints(self, config: TrainConfig) -> dict[str, str]:

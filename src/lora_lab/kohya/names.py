@@ -137,6 +137,7 @@ KOHYA_NAMES: dict[str, str] = {
     "sampling.clip_skip": "clip_skip",
     "sampling.allow_pickle": NONE,
     "sampling.prediction_type": "v_parameterization",
+    "sampling.merge": "base_weights",
     "sampling.lora_dir": NONE,
     "sampling.wildcards_dir": NONE,
     "sampling.embeddings": NONE,

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lora_lab.checkpoint.base_model import BaseModel, fingerprint
-from lora_lab.config import MergeConfig
+from lora_lab.checkpoint.base_model import BaseModel, fingerprint, load_base
+from lora_lab.config import MergeConfig, ModelConfig, SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.lora_file import kohya_key, read_lora
 from lora_lab.lora_file.layouts import LayerChange, layer_changes
@@ -76,6 +76,24 @@ class LoRAMerger:
                 f"LoRA file of another architecture: {name} {error}; "
                 "choose a LoRA trained on this kind of checkpoint"
             ) from None
+
+
+def load_model(checkpoint: str, settings: ModelConfig | SamplingConfig) -> BaseModel:
+    """The base model that trains or draws: the one way to load it, with all that settings say.
+
+    Args:
+        checkpoint: A folder, a file, `embedded:<name>`, or the name of a repository on a hub.
+        settings: allow_pickle, prediction_type and merge are read.
+
+    Raises:
+        LabError: The checkpoint or a LoRA to merge can't be read or doesn't fit.
+    """
+    base = load_base(
+        checkpoint,
+        allow_pickle=settings.allow_pickle,
+        prediction_type=settings.prediction_type,
+    )
+    return with_merged(base, settings.merge)
 
 
 def with_merged(base: BaseModel, merge: Sequence[MergeConfig]) -> BaseModel:

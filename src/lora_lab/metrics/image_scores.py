@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lora_lab.checkpoint.base_model import BaseModel, load_base
+from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import MetricsConfig, SamplingConfig, TrainConfig
 from lora_lab.data.folders import find_examples
 from lora_lab.data.images import upright
 from lora_lab.errors import LabError
 from lora_lab.images.opening import open_picture
 from lora_lab.lora_file import lora_hash, read_lora
+from lora_lab.lora_file.merge import load_model
 from lora_lab.metrics.encoders import CLIPEncoder, load_clip, load_dino
 from lora_lab.metrics.face import load_face
 from lora_lab.metrics.scores import departure, diversity, identity, prompt_agreement, vendi
@@ -152,9 +153,7 @@ class ImageScorer:
         )
         self.subject = subject
         self.encoders = encoders
-        self.base: BaseModel = load_base(
-            config.model.checkpoint, allow_pickle=config.model.allow_pickle
-        )
+        self.base: BaseModel = load_model(config.model.checkpoint, config.model)
         self.studio = Studio(self.base, self.sampling)
         pictures = [upright(e.image.path) for e in find_examples(config.data).train]
         self.references = {name: s.embed(pictures) for name, s in encoders.stores.items()}

@@ -1,21 +1,8 @@
-"""Which checkpoint draws images, and where."""
+"""Where images are drawn."""
 
 import torch
 
-from lora_lab.checkpoint.base_model import BaseModel, load_base
-from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
-
-
-def load_checkpoint(checkpoint: str, config: SamplingConfig) -> BaseModel:
-    """A checkpoint that draws.
-
-    Raises:
-        LabError: It can't be read.
-    """
-    return load_base(
-        checkpoint, allow_pickle=config.allow_pickle, prediction_type=config.prediction_type
-    )
 
 
 def choose_device(name: str) -> torch.device:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lora_lab.config import SamplingConfig
+from lora_lab.lora_file.merge import load_model
 from lora_lab.run_folder.saved_loras import file_rows
-from lora_lab.sampling.devices import load_checkpoint
 from lora_lab.sampling.generate import ImageRequest, check_settings
 from lora_lab.sampling.names import PromptNames
 from lora_lab.sampling.shots import draw_settings
@@ -39,7 +39,7 @@ def draw_from_file(
     paths, problems = list[Path](), list[str]()
     names: list[str] = []
     for checkpoint in config.checkpoints:
-        base = load_checkpoint(checkpoint, config)
+        base = load_model(checkpoint, config)
         settings = draw_settings(config)
         check_settings(base, settings)
         names = distinct([*names, safe_name(base.name)])

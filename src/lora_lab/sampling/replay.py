@@ -16,7 +16,7 @@ from lora_lab.errors import LabError
 from lora_lab.files import make_folder, read_yaml
 from lora_lab.images.opening import open_picture
 from lora_lab.images.png_info import ImageRecipe, read_recipe, write_image
-from lora_lab.sampling.devices import load_checkpoint
+from lora_lab.lora_file.merge import load_model
 from lora_lab.sampling.lora_files import LoRAFile, read_lora_file
 from lora_lab.sampling.studio import Studio
 
@@ -93,7 +93,7 @@ def _find_base(png: Path, recipe: ImageRecipe, config: SamplingConfig) -> BaseMo
         if _stem(checkpoint) != recipe.model:
             continue
         try:
-            base = load_checkpoint(checkpoint, config)
+            base = load_model(checkpoint, config)
         except LabError as error:
             tried.append(f"{checkpoint}: {error}")
             continue

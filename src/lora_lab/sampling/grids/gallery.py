@@ -12,9 +12,9 @@ from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.files import read_json, write_json
 from lora_lab.images.png_info import read_recipe
+from lora_lab.lora_file.merge import load_model
 from lora_lab.run_folder.record import COMPLETE, read_facts
 from lora_lab.run_folder.saved_loras import Rows
-from lora_lab.sampling.devices import load_checkpoint
 from lora_lab.sampling.generate import check_settings
 from lora_lab.sampling.grids.axes import Identity, Point, prompt_choices
 from lora_lab.sampling.grids.compose import Table, compose, draw_on
@@ -94,7 +94,7 @@ class Curator:
             if not asked:
                 continue
             try:
-                base = load_checkpoint(checkpoint, self.config)
+                base = load_model(checkpoint, self.config)
                 check_settings(base, draw_settings(self.config))
                 studio = Studio(base, self.config)
             except LabError as error:
