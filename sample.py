@@ -7,19 +7,69 @@ python sample.py --help
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from lora_lab.cli.entry import run_command
 
+if TYPE_CHECKING:
+    from lora_lab.config import SampleConfig
 
-def sample(config: DictConfig) -> None:
-    """Draws; PyTorch is imported here, so that --help and wrong settings answer fast."""
-    from lora_lab.cli.sample_command import sample_command
+
+def main(cfg: DictConfig) -> None:
+    """Draws what the config asks for and prints where it is.
+
+    Raises:
+        LabError: nothing could be drawn, or not all of it; says what.
+    """
     from lora_lab.config import to_sample_config
+    from lora_lab.sampling.grids.gallery import refuse_missing
 
-    sample_command(to_sample_config(config))
+    drawn, problems = sample(to_sample_config(cfg))
+    for path in drawn:
+        sys.stdout.write(f"{path}\n")
+    sys.stdout.flush()
+    refuse_missing(problems)
+
+
+def sample(settings: "SampleConfig") -> tuple[list[Path], list[str]]:
+    """Draws an image again, the grids of runs, images of a LoRA file, or a grid of one.
+
+    PyTorch is imported here, so that --help and wrong settings answer fast.
+
+    Args:
+        settings: checked settings.
+
+    Returns:
+        The images or grids, and a line for each image that is missing.
+
+    Raises:
+        LabError: nothing could be drawn.
+    """
+    from lora_lab.config.sample import sampling_of
+    from lora_lab.sampling.devices import set_threads
+    from lora_lab.sampling.from_file import draw_from_file
+    from lora_lab.sampling.grids.gallery import draw_file_grids, draw_grids
+    from lora_lab.sampling.replay import replay
+
+    names = (settings.run, settings.lora, settings.png, settings.scores, settings.output)
+    run, lora, png, scores, output = (Path(name).expanduser() if name else None for name in names)
+    assert output is not None
+    if png is not None:
+        return [replay(png, output, settings.sampling, lora, settings.threads)], []
+    set_threads(settings.threads, run)
+    sampling = sampling_of(settings)
+    if run is not None:
+        gallery = draw_grids(run, sampling, scores)
+        return gallery.grids, gallery.problems
+    assert lora is not None
+    if settings.rows is not None:
+        gallery = draw_file_grids(lora, output, sampling)
+        return gallery.grids, gallery.problems
+    seeds = range(sampling.seed, sampling.seed + settings.count)
+    return draw_from_file(lora, output, settings.prompt, seeds, sampling)
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(sample, "sample", Path(__file__).parent / "conf", sys.argv[1:]))
+    sys.exit(run_command(main, "sample", Path(__file__).parent / "conf", sys.argv[1:]))

@@ -1,7 +1,6 @@
 """Grids of run and sweep folders, restarts, and cells that say what went wrong."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +9,15 @@ from PIL import Image
 
 from lora_files import random_lora
 from lora_lab.checkpoint.base_model import load_base
-from lora_lab.cli.sample_command import draw_grids, refuse, run_threads, sample_command
 from lora_lab.config import GridConfig, SampleConfig
 from lora_lab.config.sampling import AXES
 from lora_lab.errors import LabError
 from lora_lab.images.png_info import read_parameters, read_recipe
 from lora_lab.lora_file import write_lora
 from lora_lab.run_folder.saved_loras import find_rows, run_share
+from lora_lab.sampling.devices import run_threads
+from lora_lab.sampling.grids.gallery import draw_grids, refuse_missing
+from sample import sample
 from settings import tiny_sampling
 
 STEPS = (4, 8)
@@ -115,7 +116,7 @@ def test_a_damaged_lora_and_one_of_nan_do_not_stop_the_others(tmp_path, base, sa
     gallery = draw_grids(folder, sampling)
     assert len(gallery.grids) == 3
     with pytest.raises(LabError, match=r"not all was drawn: .*not a complete safetensors file"):
-        refuse(gallery.problems)
+        refuse_missing(gallery.problems)
     assert "is not a complete safetensors file" in caplog.text and "NaN" in caplog.text
     assert len(images(folder / "a=2")) == 4 and len(images(folder / "a=8")) == 2
     assert len(images(folder / "base")) == 6
@@ -164,22 +165,19 @@ def sample_config(sampling, **changes):
     return SampleConfig(**{**values, **rest, **changes})
 
 
-def printed(capsys):
-    return [Path(line) for line in capsys.readouterr().out.splitlines()]
-
-
-def test_images_are_drawn_from_a_single_file(tmp_path, base, sampling, capsys):
+def test_images_are_drawn_from_a_single_file(tmp_path, base, sampling):
     write_lora(tmp_path / "mine.safetensors", random_lora(base), {})
     lora, output = str(tmp_path / "mine.safetensors"), str(tmp_path / "out")
     prompt = "a (cat:1.2) \u2603"
-    sample_command(sample_config(sampling, lora=lora, prompt=prompt, count=2, output=output))
-    paths = printed(capsys)
+    config = sample_config(sampling, lora=lora, prompt=prompt, count=2, output=output)
+    paths, problems = sample(config)
+    assert not problems
     assert [path.name for path in paths] == ["mine-1234.png", "mine-1235.png"]
     first, second = (np.asarray(Image.open(path)) for path in paths)
     assert first.shape == (32, 32, 3) and (first != second).any()
 
 
-def test_a_lora_file_is_drawn_over_weights_and_seeds(tmp_path, base, sampling, capsys):
+def test_a_lora_file_is_drawn_over_weights_and_seeds(tmp_path, base, sampling):
     write_lora(tmp_path / "mine.safetensors", random_lora(base), {})
     sampling.axes.lora_weight, sampling.axes.seed = [0.0, 0.5, 1.0], [1, 2]
     config = sample_config(
@@ -191,8 +189,7 @@ def test_a_lora_file_is_drawn_over_weights_and_seeds(tmp_path, base, sampling, c
         pages="guidance",
     )
     sampling.axes.guidance = [1.0, 3.0]
-    sample_command(config)
-    assert [path.name for path in printed(capsys)] == [
+    assert [path.name for path in sample(config)[0]] == [
         f"grid_{base.name}_seed-lora_weight-guidance.png",
         f"grid_{base.name}_seed-lora_weight-guidance-p2.png",
     ]
@@ -246,18 +243,18 @@ def test_a_checkpoint_can_have_a_complex_prompt_of_its_own(tmp_path, base, sampl
     assert read_parameters(path)["Prompt"].startswith("a dog")
 
 
-def test_scores_stand_under_their_images(tmp_path, base, sampling, capsys):
+def test_scores_stand_under_their_images(tmp_path, base, sampling):
     folder = make_run(tmp_path / "run", base)
     draw_grids(folder, sampling)
     before = (folder / "grids" / f"grid_{base.name}_simple.png").read_bytes()
     path = tmp_path / "scores.json"
     image = folder / "images" / base.name / "simple" / "00000008.png"
     path.write_text(json.dumps({str(image.relative_to(folder)): 0.8123}))
-    sample_command(sample_config(sampling, run=str(folder), scores=str(path)))
+    sample(sample_config(sampling, run=str(folder), scores=str(path)))
     assert (folder / "grids" / f"grid_{base.name}_simple.png").read_bytes() != before
     path.write_text('{"a.png": []}')
     with pytest.raises(LabError, match=r"a\.png must have a number or a text"):
-        sample_command(sample_config(sampling, run=str(folder), scores=str(path)))
+        sample(sample_config(sampling, run=str(folder), scores=str(path)))
 
 
 def test_a_run_is_drawn_with_the_threads_that_it_was_trained_with(tmp_path, base):

@@ -47,7 +47,7 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bo
 def _draw(folder: Path, base: TrainConfig) -> list[Path]:
     import torch
 
-    from lora_lab.cli.sample_command import draw_grids, refuse
+    from lora_lab.sampling.grids.gallery import draw_grids, refuse_missing
 
     if base.trainer.threads:
         # A launcher may have trained in other processes: the same images need the same threads.
@@ -56,7 +56,7 @@ def _draw(folder: Path, base: TrainConfig) -> list[Path]:
     if not sampling.checkpoints:
         sampling = replace(sampling, checkpoints=[base.model.checkpoint])
     gallery = draw_grids(folder, sampling)
-    refuse(gallery.problems)
+    refuse_missing(gallery.problems)
     return gallery.grids
 
 

@@ -1,9 +1,9 @@
 """One call of sample.py: its settings and their ranges."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lora_lab.config.rules import at_least, between, one_of, or_null, text
-from lora_lab.config.sampling import AXES, SamplingConfig
+from lora_lab.config.sampling import AXES, GridConfig, SamplingConfig
 
 
 @dataclass
@@ -66,3 +66,14 @@ def problems(config: SampleConfig) -> list[str]:
     if config.rows is None and (config.columns is not None or config.pages is not None):
         found.append("rows must be set where columns or pages are, such as rows=lora_weight")
     return found
+
+
+def sampling_of(config: SampleConfig) -> SamplingConfig:
+    """How images are drawn, with the grid that rows and columns ask for in place of the others."""
+    if config.rows is None:
+        return config.sampling
+    columns = config.columns or ("lora_weight" if config.rows == "seed" else "seed")
+    sides = [config.rows, columns, *([config.pages] if config.pages else [])]
+    prompts = [config.prompt or ("random" if "prompt" in sides else "simple")]
+    grid = GridConfig("-".join(sides), config.rows, columns, config.pages, prompts)
+    return replace(config.sampling, grids=[grid])

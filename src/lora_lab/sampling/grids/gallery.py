@@ -3,7 +3,7 @@
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,8 +13,9 @@ from lora_lab.errors import LabError
 from lora_lab.files import read_json, write_json
 from lora_lab.images.png_info import read_recipe
 from lora_lab.lora_file.merge import load_model
+from lora_lab.run_folder.locks import GRIDS_LOCK, wait_for
 from lora_lab.run_folder.record import COMPLETE, read_facts
-from lora_lab.run_folder.saved_loras import Rows
+from lora_lab.run_folder.saved_loras import Rows, file_rows, find_rows, first_seeds
 from lora_lab.sampling.generate import check_settings
 from lora_lab.sampling.grids.axes import Identity, Point, prompt_choices
 from lora_lab.sampling.grids.compose import Table, compose, draw_on
@@ -25,6 +26,7 @@ from lora_lab.sampling.studio import Outcome, Shot, Studio
 from lora_lab.sampling.subject import distinct, safe_name, with_subject
 
 log = logging.getLogger(__name__)
+PROBLEMS_SHOWN = 5
 TOGETHER = "checkpoints"
 """In the file name of a grid that shows several checkpoints."""
 
@@ -182,33 +184,62 @@ class Curator:
         return Gallery(grids, images, list(dict.fromkeys(self.problems)))
 
 
-def draw_gallery(
-    folder: Path, rows: Rows, config: SamplingConfig, scores: Mapping[Path, str] | None = None
-) -> Gallery:
-    """Draw the images of every saved LoRA and the grids that show them.
+def draw_grids(folder: Path, config: SamplingConfig, scores: Path | None = None) -> Gallery:
+    """Draw the images of every saved LoRA of a run or sweep folder, and the grids that show them.
 
     Images that are there with the same recipe stay, and so do grids. What can't be drawn is said in
     its cell.
 
     Args:
         folder: Of a sweep, whose grids go into its report/, or of a run, into its grids/.
-        rows: The runs in it.
         config: Prompts, seeds, sampler, checkpoints and grids.
-        scores: Image -> what stands under it.
+        scores: A file that says what stands under the images.
 
     Raises:
-        LabError: Nothing can be drawn at all: no checkpoint is named, one is missing, the subject
-            is unknown, or the folder can't be written.
+        LabError: Nothing can be drawn at all: the folder holds no runs or can't be written, no
+            checkpoint is named, one is missing, or the subject is unknown.
     """
-    curator = Curator(rows, config, scores)
+    texts = None if scores is None else read_scores(scores, folder)
+    rows = first_seeds(find_rows(folder), config.train_seeds)
+    with wait_for(folder / GRIDS_LOCK, f"the grids of {folder}"):
+        curator = Curator(rows, config, texts)
+        curator.draw()
+        grids: list[Path] = []
+        for run in rows.runs:
+            alone = Rows("", (replace(run, note="", is_base=False),))
+            grids += curator.write(alone, run.folder / "grids")
+        if rows.parameter:
+            grids = curator.write(rows, folder / "report")
+        return curator.gallery(grids)
+
+
+def draw_file_grids(lora: Path, output: Path, config: SamplingConfig) -> Gallery:
+    """Draw grids of a single LoRA file.
+
+    Args:
+        lora: The file, ours or not.
+        output: Folder for images and grids.
+        config: Prompts, seeds, sampler, checkpoints and grids.
+
+    Raises:
+        LabError: As in `draw_grids`.
+    """
+    rows = file_rows(lora, output)
+    curator = Curator(rows, config)
     curator.draw()
-    grids: list[Path] = []
-    for run in rows.runs:
-        alone = Rows("", (replace(run, note="", is_base=False),))
-        grids += curator.write(alone, run.folder / "grids")
-    if rows.parameter:
-        grids = curator.write(rows, folder / "report")
-    return curator.gallery(grids)
+    return curator.gallery(curator.write(rows, rows.runs[0].folder))
+
+
+def refuse_missing(problems: Sequence[str]) -> None:
+    """End with what could not be drawn.
+
+    Raises:
+        LabError: There is a problem.
+    """
+    if not problems:
+        return
+    more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
+    raise LabError("not all was drawn: " + "; ".join(problems[:PROBLEMS_SHOWN]) + more)
 
 
 def _name(path: Path) -> str:
