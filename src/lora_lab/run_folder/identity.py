@@ -101,10 +101,10 @@ def versions(config: TrainConfig) -> dict[str, str]:
 
     Those are what the sources import at their top, and what the settings ask for.
     """
-    from lora_lab.optimizers.classes import source_of
+    from lora_lab.optimizers.classes import entry_of
 
     modules = set().union(*_graph().values())
-    modules.add(source_of(config.optimizer).path.partition(".")[0])
+    modules.add(entry_of(config.optimizer).path.partition(".")[0])
     if config.network.dora or config.network.name in ("loha", "lokr"):
         modules.add("lycoris")
     if config.trainer.attention == "xformers":
