@@ -9,6 +9,7 @@ from lora_lab.study.simulate import (
     Cell,
     allowed,
     draw,
+    false_rounds,
     false_studies,
     main,
     pocket_power,
@@ -57,6 +58,16 @@ def test_a_simulated_study_has_the_variance_parts_that_it_was_asked_for():
     assert np.corrcoef(shared.T)[0, 1] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize("parts", ["seeds", "balanced"])
+def test_looks_round_by_round_hold_the_error_rate_together(parts):
+    assert false_rounds(300, parts) <= allowed(300)
+
+
+def test_looks_that_each_spend_all_of_the_error_rate_would_not(monkeypatch):
+    monkeypatch.setattr("lora_lab.study.simulate.look_levels", lambda looks: [0.05] * len(looks))
+    assert false_rounds(300, "clusters", values=1) > 0.05
+
+
 def test_more_seeds_see_more_of_what_was_measured_on_pocket():
     few, more = pocket_power(300, (3, 8), {CHOSEN: TESTS[CHOSEN]})
     assert more["1.0"] > few["1.0"]
@@ -65,6 +76,7 @@ def test_more_seeds_see_more_of_what_was_measured_on_pocket():
 def test_the_simulation_writes_its_tables_and_a_figure(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("lora_lab.study.simulate.SEEDS", (1, 3))
     monkeypatch.setattr("lora_lab.study.simulate.null_cells", lambda: HARD[:12])
+    monkeypatch.setattr("lora_lab.study.simulate.MOST_ROUNDS", 20)
     monkeypatch.setattr(
         "lora_lab.study.simulate.pocket_power",
         lambda studies: pocket_power(studies, (3,)),

@@ -24,7 +24,7 @@ from scipy import special, stats
 
 from lora_lab.files import atomic_path, make_folder, write_text
 from lora_lab.statistics.crossed import Array, Effects, crossed_effects
-from lora_lab.statistics.family import ALPHA, PRIMARY_SHARE, decide
+from lora_lab.statistics.family import ALPHA, PRIMARY_SHARE, decide, look_counts, look_levels
 from lora_lab.study.figures.style import LIGHT, WIDE, drawing, panels, tidy
 
 PARTS = {
@@ -46,6 +46,12 @@ BASE_RUNS = 3
 """Seeds of the base where each value has one."""
 CELLS_BY_CHANCE = 0.005
 """Among a thousand cells at 5 % some exceed three standard errors by chance."""
+ROUNDS = (3, 8)
+"""`study.seeds` and `study.max_seeds` of the studies with several looks."""
+MOST_ROUNDS = 1000
+"""Studies with several looks are judged one by one."""
+HOPELESS = 0.3
+"""A value whose effect is below this share of its interval gets no more seeds."""
 MARKS = "v^<>sDPo"
 SHOWN_EFFECT = "1.0"
 
@@ -89,12 +95,17 @@ def draw(cell: Cell, studies: int, rng: np.random.Generator) -> Effects:
     """Studies without any difference, (N, M, V)."""
     if cell.seeds == 1:
         return _draw_one_seed(cell, studies, rng)
+    return crossed_effects(_tables(cell, studies, rng))
+
+
+def _tables(cell: Cell, studies: int, rng: np.random.Generator) -> Array:
+    """Value - base under each seed in each cluster, (N, M, V, K, C)."""
     shapes = ((cell.seeds, 1), (1, cell.clusters), (cell.seeds, cell.clusters))
     # Single precision: a grid of a thousand cells draws 10^9 numbers.
     total = np.zeros((studies, cell.metrics, cell.values, cell.seeds, cell.clusters), np.float32)
     for sd, shape in zip(PARTS[cell.parts], shapes, strict=True):
         total += np.float32(sd) * _differences(cell, studies, shape, rng)
-    return crossed_effects(np.asarray(total * cell.spreads.astype(np.float32)[:, None, None]))
+    return np.asarray(total * cell.spreads.astype(np.float32)[:, None, None])
 
 
 def _draw_one_seed(cell: Cell, studies: int, rng: np.random.Generator) -> Effects:
@@ -279,6 +290,35 @@ def false_studies(
     return rows
 
 
+def false_rounds(studies: int, parts: str, values: int = 4) -> float:
+    """Share of studies without differences that show one over the looks of `study.max_seeds`.
+
+    Values that are shown, or far from it, get no more seeds: what remains at a later look was
+    chosen by what the earlier ones saw.
+
+    Args:
+        studies: how many.
+        parts: what dominates, a key of PARTS.
+        values: in each study.
+    """
+    looks = look_counts(*ROUNDS)
+    rng = np.random.default_rng([2028, list(PARTS).index(parts)])
+    cell = Cell(looks[-1], 8, values, parts)
+    tables = _tables(cell, studies, rng)[:, 0].astype(float)  # (N, V, K, C)
+    false = 0
+    for table in tables:
+        open_values, shown = np.arange(values), False
+        for seeds, level in zip(looks, look_levels(looks), strict=True):
+            found = decide(effects := crossed_effects(table[open_values, :seeds]), level)
+            shown |= bool(found.shown.any())
+            near = np.abs(effects.effect) > HOPELESS * found.half_width
+            open_values = open_values[near & ~found.shown]
+            if not len(open_values):
+                break
+        false += shown
+    return false / studies
+
+
 def pocket_power(
     studies: int, seeds: Sequence[int] = SEEDS[1:], tests: dict[str, Test] = TESTS
 ) -> list[dict[str, object]]:
@@ -396,6 +436,9 @@ def main(arguments: list[str] | None = None) -> int:
     highest = max(float(str(row[chosen])) for row in rows)
     above = sum(float(str(row[chosen])) > allowed(options.studies) for row in rows)
     sys.stdout.write(summary(rows, power))
+    for parts in PARTS:
+        share = false_rounds(min(options.studies, MOST_ROUNDS), parts)
+        sys.stdout.write(f"3, 5 and 8 seeds, {parts}: {100 * share:.1f} % false studies\n")
     sys.stdout.write(
         f"\n{chosen}: {len(rows)} cells of {options.studies} studies, worst {100 * highest:.1f} %, "
         f"{above} above {100 * allowed(options.studies):.1f} % (5 % and 3 standard errors)\n{out}\n"
