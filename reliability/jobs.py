@@ -56,7 +56,7 @@ def _training(materials: Materials) -> list[str]:
 
 
 def _sweep(materials: Materials, folder: Path, *more: str) -> list[str]:
-    values = ["-m", "network.dim=2,4", "epochs=1", "save_every=0.5", "study.base_runs=2"]
+    values = ["-m", "network.dim=2,4", "epochs=1", "save_every=0.5", "study.seeds=2"]
     changed = {argument.split("=")[0] for argument in values}
     kept = [a for a in _training(materials) if a.split("=")[0] not in changed]
     return [*values, *kept, f"hydra.sweep.dir={folder / 'sweep'}", *more]

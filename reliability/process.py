@@ -24,10 +24,13 @@ POLL = 0.002
 
 def load_libraries() -> None:
     """Imports what the jobs need, so that a forked one need not."""
+    import lora_lab.data.data_module
     import lora_lab.metrics.image_scores
+    import lora_lab.network
     import lora_lab.sampling.grids.gallery
     import lora_lab.study.report.build
-    import lora_lab.training.run  # noqa: F401
+    import lora_lab.training.callbacks.build
+    import lora_lab.training.trainer  # noqa: F401
 
 
 def _main(command: str, arguments: list[str]) -> int:

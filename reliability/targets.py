@@ -12,6 +12,8 @@ from safetensors.torch import save
 
 from reliability.fuzz import Target
 
+CONF = Path(__file__).resolve().parents[1] / "conf"
+
 
 def targets(seeds: Mapping[str, tuple[bytes, ...]], folder: Path) -> list[Target]:
     """Every reader with its seeds.
@@ -127,7 +129,7 @@ def _override(data: bytes, folder: Path) -> None:
     arguments = [_text(data)]
     quote_texts(arguments, TrainConfig)
     quote_texts(["-m", *arguments], TrainConfig)
-    explain(Path("conf"), TrainConfig, arguments)
+    explain([CONF], TrainConfig, arguments)
 
 
 def _importer(name: str) -> Callable[[bytes, Path], None]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -34,9 +35,11 @@ texts = st.one_of(
 values = st.one_of(texts, st.integers(), st.booleans(), st.none(), st.lists(texts, max_size=3))
 
 
-def read(text: str) -> dict:
+def read(text: str) -> dict[Any, Any]:
     """What Hydra makes of a config file: OmegaConf's own reader, everything resolved."""
-    return OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+    tree = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
+    assert isinstance(tree, dict)
+    return tree
 
 
 @settings(max_examples=150, deadline=None)

@@ -138,7 +138,8 @@ def test_a_killed_pretraining_ends_with_the_same_bytes(tmp_path: Path, muon: boo
 
 def test_muon_moves_kernels_and_adamw_the_rest(tmp_path: Path) -> None:
     adamw = Fit(steps=1, lr=0.01, warmup=0)
-    kernels, rest = [], []
+    kernels: list[str] = []
+    rest: list[str] = []
     for name, a in _train(tmp_path / "a.pt", adamw).named_parameters():
         b = _train(tmp_path / "b.pt", replace(adamw, muon=True)).get_parameter(name)
         (rest if torch.equal(a, b) else kernels).append(name)

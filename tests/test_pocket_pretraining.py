@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         (unet.train_unet, unet.FIT),
     ):
         few = replace(fit, steps=2, checkpoint_every=1)
-        monkeypatch.setattr(function, "__defaults__", (few, *function.__defaults__[1:]))
+        monkeypatch.setattr(function, "__defaults__", (few, *(function.__defaults__ or ())[1:]))
     monkeypatch.setattr(pretrain, "STYLE_FIT", replace(unet.STYLE_FIT, steps=2))
 
 
@@ -113,7 +114,7 @@ def test_every_figure_is_measured_on_the_written_models(
     monkeypatch.setattr(subject, "settings", lambda asked: settings([*asked, "epochs=1"]))
     stages, models = _stages(tmp_path / "work"), locate("embedded:pocket").parent
     stages.draw()
-    figures = measure.measure(stages, models, locate("embedded:person"))
+    figures: dict[str, Any] = measure.measure(stages, models, locate("embedded:person"))
     write_json(tmp_path / "quality.json", figures)
     for name in ("vae_psnr_db", "vae_ssim", "clip_retrieval_of_64", "prompt_following", "kid"):
         assert set(figures[name]) == set(NAMES)
