@@ -30,12 +30,14 @@ FACTS = TrainingFacts(
     reg_image_counts={"1_person": (2, 10)},
     tag_frequency={"1_zqx person": {"zqx person": 33, "smile": 4}},
     bucket_counts={(768, 768): 33},
+    bucket_limits=(256, 2048),
+    mean_aspect_error=0.0625,
+    optimizer="dadaptation.dadapt_adam.DAdaptAdam(betas=(0.9, 0.99),growth_rate=1.02)",
     network={
         "ss_network_module": "networks.lora",
         "ss_network_dim": 192,
         "ss_network_alpha": 1.0,
         "ss_network_dropout": None,
-        "ss_network_args": {"train_unet": True},
     },
     prediction_type="epsilon",
     checkpoint_name="realistic.safetensors",
@@ -175,6 +177,46 @@ def test_metadata_of_the_guides_base_read_as_sd_scripts_writes_them(metadata):
         "1_zqx person": {"n_repeats": 1, "img_count": 33}
     }
     assert json.loads(metadata["ss_tag_frequency"])["1_zqx person"]["smile"] == 4
+
+
+# All that train_network.py of sd-scripts (February 2026) writes for a training with folders.
+KOHYAS_FIELDS = """
+session_id training_started_at output_name learning_rate text_encoder_lr unet_lr num_train_images
+num_validation_images num_reg_images num_batches_per_epoch num_epochs gradient_checkpointing
+gradient_accumulation_steps max_train_steps lr_warmup_steps lr_scheduler network_module network_dim
+network_alpha network_dropout mixed_precision full_fp16 v2 base_model_version clip_skip
+max_token_length cache_latents seed lowram noise_offset multires_noise_iterations
+multires_noise_discount adaptive_noise_scale zero_terminal_snr training_comment
+sd_scripts_commit_hash optimizer max_grad_norm caption_dropout_rate caption_dropout_every_n_epochs
+caption_tag_dropout_rate face_crop_aug_range prior_loss_weight min_snr_gamma scale_weight_norms
+ip_noise_gamma debiased_estimation noise_offset_random_strength ip_noise_gamma_random_strength
+loss_type huber_schedule huber_scale huber_c fp8_base fp8_base_unet validation_seed validation_split
+max_validation_steps validate_every_n_epochs validate_every_n_steps resize_interpolation
+batch_size_per_device total_batch_size resolution color_aug flip_aug random_crop shuffle_caption
+enable_bucket bucket_no_upscale min_bucket_reso max_bucket_reso keep_tokens dataset_dirs
+reg_dataset_dirs tag_frequency bucket_info sd_model_hash new_sd_model_hash sd_model_name
+training_finished_at steps epoch
+"""
+
+
+def test_every_field_of_sd_scripts_is_there(metadata):
+    assert {f"ss_{name}" for name in KOHYAS_FIELDS.split()} - metadata.keys() == set()
+
+
+def test_a_batch_counts_all_that_a_step_sees_and_v_is_told():
+    from dataclasses import replace
+
+    from settings import train_config
+
+    config = train_config(
+        *("model=sd15", "model.checkpoint=x", "data=folder", "data.dir=x", "data.batch_size=3"),
+        *("trainer.accumulate_grad_batches=4", "schedule=constant", "schedule.warmup_steps=5"),
+    )
+    told = build_metadata(config, replace(FACTS, prediction_type="v_prediction"))
+    assert told["ss_total_batch_size"] == "12" and told["ss_base_model_version"] == "sd_v1_v"
+    assert told["ss_lr_scheduler"] == "constant_with_warmup" and told["ss_lr_warmup_steps"] == "5"
+    assert json.loads(told["ss_bucket_info"])["mean_img_ar_error"] == 0.0625
+    assert "growth_rate=1.02" in told["ss_optimizer"]
 
 
 def test_no_path_of_the_users_machine_reaches_the_metadata():

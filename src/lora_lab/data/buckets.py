@@ -38,7 +38,7 @@ def bucket_sizes(resolution: int, smallest: int, largest: int, step: int) -> lis
         largest: Longest side wanted, in pixels; rounded up to the step.
         step: Sides are multiples of this, in pixels.
     """
-    smallest, largest = max(step, _floor(smallest, step)), _round_up(largest, step)
+    smallest, largest = rounded_limits(smallest, largest, step)
     square = resolution // step * step
     sizes = {(square, square)}
     for width in range(smallest, min(largest, resolution**2) + 1, step):
@@ -46,6 +46,11 @@ def bucket_sizes(resolution: int, smallest: int, largest: int, step: int) -> lis
         if height >= smallest:
             sizes |= {(width, height), (height, width)}
     return sorted(sizes)
+
+
+def rounded_limits(smallest: int, largest: int, step: int) -> tuple[int, int]:
+    """Limits of the sides as multiples of the step: down and up, as kohya rounds them."""
+    return max(step, _floor(smallest, step)), _round_up(largest, step)
 
 
 def nearest_bucket(width: int, height: int, sizes: list[tuple[int, int]]) -> tuple[int, int]:

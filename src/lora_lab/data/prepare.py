@@ -22,6 +22,7 @@ from lora_lab.data.buckets import (
     nearest_bucket,
     place,
     place_without_upscale,
+    rounded_limits,
 )
 from lora_lab.data.examples import Example
 from lora_lab.data.images import ColorChange, ImageFile
@@ -126,6 +127,14 @@ def allowed_buckets(config: DataConfig, step: int) -> list[tuple[int, int]]:
         return [(resolution // step * step,) * 2]
     smallest = config.min_bucket_reso or max(step, resolution // 2)
     return bucket_sizes(resolution, smallest, config.max_bucket_reso or 2 * resolution, step)
+
+
+def bucket_limits(config: DataConfig, step: int) -> tuple[int, int] | None:
+    """Shortest and longest side of the buckets, as rounded; None where no limit is read."""
+    if not config.enable_bucket:
+        return None
+    smallest = config.min_bucket_reso or max(step, config.resolution // 2)
+    return rounded_limits(smallest, config.max_bucket_reso or 2 * config.resolution, step)
 
 
 def find_placement(

@@ -3,14 +3,31 @@
 A1111, ComfyUI and Civitai read this metadata; its values are all strings.
 """
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from lora_lab.checkpoint.families.sd15 import SD15
-from lora_lab.config import OptimizerConfig, TrainConfig
+from lora_lab.config import TrainConfig
 
+SETTINGS = "lora_lab.settings"
+"""Our own field: what kohya's fields have no word for, as JSON."""
+PATHS_GIVEN = "lora_lab.paths"
+"""Our own field: the settings that named a file or folder, which stays private."""
+PATHS = (
+    *("model.checkpoint", "model.merge", "network.weights"),
+    *("data.dir", "data.held_out_dir", "data.reg_dir", "data.cache_dir"),
+)
+"""Settings that name a place on the user's machine."""
+OF_THE_MACHINE = (
+    *("model.allow_pickle", "trainer.accelerator", "trainer.devices", "trainer.threads"),
+    *("trainer.attention", "trainer.compile", "trainer.matmul_precision"),
+)
+"""Settings of the machine that trained, which another machine chooses for itself."""
+MIXED_PRECISION = {"32-true": "no", "bf16-mixed": "bf16", "16-mixed": "fp16", "bf16-true": "bf16"}
+"""trainer.precision -> kohya's mixed_precision."""
 PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}
 """As modelspec spells them."""
 
@@ -33,6 +50,12 @@ class TrainingFacts:
     """Folder name -> comma-separated part of the captions -> how many images have it."""
     bucket_counts: dict[tuple[int, int], int]
     """(width, height) in pixels -> images times repeats."""
+    bucket_limits: tuple[int, int] | None
+    """Shortest and longest side of a bucket; None without buckets, or with one for each image."""
+    mean_aspect_error: float
+    """Mean distance of the images' width / height from that of their buckets."""
+    optimizer: str
+    """Class and arguments, such as ``torch.optim.adamw.AdamW(weight_decay=0.01)``."""
     network: dict[str, Any]
     """`ss_network_*` of the network."""
     prediction_type: str
@@ -58,6 +81,10 @@ def build_metadata(config: TrainConfig, facts: TrainingFacts) -> dict[str, str]:
         All values as strings, "None" where there is no value, as sd-scripts writes them.
     """
     values = {**_training(config, facts), **_data(config, facts), **_modelspec(config, facts)}
+    values[SETTINGS] = told_settings(config)
+    given = {"model.merge": config.model.merge, "network.weights": config.network.weights}
+    given |= {key: getattr(config.data, key[5:]) for key in ("data.held_out_dir", "data.reg_dir")}
+    values[PATHS_GIVEN] = [key for key, value in given.items() if value]
     return {key: _text(value) for key, value in values.items()}
 
 
@@ -68,10 +95,13 @@ def _text(value: Any) -> str:
 
 
 def _training(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
-    optimizer = config.optimizer
-    network = config.network
+    """sd-scripts' arguments as it spells them; None for one that is off or isn't there."""
+    optimizer, network, trainer = config.optimizer, config.network, config.trainer
+    warmup = config.schedule.warmup_steps or config.schedule.warmup_share
     return {
-        "ss_base_model_version": config.model.name,
+        "ss_base_model_version": config.model.name
+        + ("_v" if facts.prediction_type == "v_prediction" else ""),
+        "ss_v2": False,
         "ss_sd_model_name": facts.checkpoint_name,
         "ss_sd_model_hash": facts.checkpoint_legacy_hash,
         "ss_new_sd_model_hash": facts.checkpoint_sha256,
@@ -81,33 +111,63 @@ def _training(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
         "ss_text_encoder_lr": (
             optimizer.lr * optimizer.text_encoder_lr if network.train_text_encoder else None
         ),
-        "ss_optimizer": _optimizer_text(optimizer),
-        "ss_lr_scheduler": config.schedule.name,
-        "ss_lr_warmup_steps": config.schedule.warmup_steps,
-        "ss_max_grad_norm": config.trainer.gradient_clip_val,
-        "ss_gradient_accumulation_steps": config.trainer.accumulate_grad_batches,
-        "ss_mixed_precision": {"bf16-mixed": "bf16", "32-true": "no"}.get(config.trainer.precision),
+        "ss_optimizer": facts.optimizer,
+        "ss_lr_scheduler": _schedule_name(config.schedule.name, warmup),
+        "ss_lr_warmup_steps": warmup,
+        "ss_max_grad_norm": trainer.gradient_clip_val,
+        "ss_scale_weight_norms": None,
+        "ss_gradient_checkpointing": trainer.gradient_checkpointing,
+        "ss_gradient_accumulation_steps": trainer.accumulate_grad_batches,
+        "ss_mixed_precision": MIXED_PRECISION[trainer.precision],
+        "ss_full_fp16": False,
+        "ss_fp8_base": False,
+        "ss_fp8_base_unet": False,
+        "ss_lowram": False,
         "ss_clip_skip": config.model.clip_skip,
-        "ss_noise_offset": config.objective.noise_offset or None,
-        "ss_min_snr_gamma": config.objective.min_snr_gamma or None,
+        **_objective(config),
         "ss_seed": config.seed,
         "ss_steps": facts.step,
         "ss_max_train_steps": facts.total_steps,
         "ss_epoch": facts.epoch,
         "ss_num_epochs": config.epochs,
+        "ss_validation_seed": None,
+        "ss_validation_split": 0.0,
+        "ss_validate_every_n_epochs": None,
+        "ss_validate_every_n_steps": None,
+        "ss_max_validation_steps": None,
         "ss_output_name": config.output_name,
         "ss_training_comment": None,
+        "ss_sd_scripts_commit_hash": "(unknown)",
         "ss_training_started_at": facts.started_at,
         "ss_training_finished_at": facts.finished_at,
         "ss_session_id": facts.session_id,
     }
 
 
-def _optimizer_text(optimizer: OptimizerConfig) -> str:
-    names = ("betas", "eps", "weight_decay", "decouple", "use_bias_correction", "growth_rate", "d0")
-    values = {name: getattr(optimizer, name) for name in names}
-    given = [f"{name}={value}" for name, value in values.items() if value is not None]
-    return f"{optimizer.name}({','.join(given)})".replace(" ", "")
+def _schedule_name(ours: str, warmup: float) -> str:
+    """sd-scripts' constant takes no warm-up: the one with it has a name of its own."""
+    return "constant_with_warmup" if ours == "constant" and warmup else ours
+
+
+def _objective(config: TrainConfig) -> dict[str, Any]:
+    objective = config.objective
+    return {
+        "ss_noise_offset": objective.noise_offset or None,
+        "ss_noise_offset_random_strength": objective.noise_offset_random,
+        "ss_adaptive_noise_scale": None,
+        "ss_multires_noise_iterations": objective.multires_noise_iterations or None,
+        "ss_multires_noise_discount": objective.multires_noise_discount,
+        "ss_ip_noise_gamma": objective.ip_noise_gamma or None,
+        "ss_ip_noise_gamma_random_strength": False,
+        "ss_min_snr_gamma": objective.min_snr_gamma or None,
+        "ss_debiased_estimation": objective.debiased_estimation,
+        "ss_zero_terminal_snr": objective.zero_terminal_snr,
+        "ss_loss_type": objective.loss_type,
+        "ss_huber_schedule": objective.huber_schedule,
+        "ss_huber_scale": 1.0,
+        "ss_huber_c": objective.huber_c,
+        "ss_prior_loss_weight": config.data.prior_loss_weight,
+    }
 
 
 def _data(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
@@ -116,29 +176,59 @@ def _data(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
         str(index): {"resolution": list(size), "count": count}
         for index, (size, count) in enumerate(sorted(facts.bucket_counts.items()))
     }
+    information = {"buckets": buckets, "mean_img_ar_error": facts.mean_aspect_error}
+    least, most = facts.bucket_limits or (None, None)
     return {
         "ss_resolution": f"({data.resolution}, {data.resolution})",
-        "ss_enable_bucket": len(facts.bucket_counts) > 1,
-        "ss_bucket_info": {"buckets": buckets, "mean_img_ar_error": 0.0},
+        "ss_resize_interpolation": None if data.resize_filter == "area" else data.resize_filter,
+        "ss_enable_bucket": data.enable_bucket,
+        "ss_bucket_no_upscale": data.bucket_no_upscale,
+        "ss_min_bucket_reso": least,
+        "ss_max_bucket_reso": most,
+        "ss_bucket_info": information if data.enable_bucket else {},
         "ss_num_train_images": sum(r * n for r, n in facts.image_counts.values()),
+        "ss_num_validation_images": 0,
         "ss_num_reg_images": sum(r * n for r, n in facts.reg_image_counts.values()),
         "ss_num_batches_per_epoch": facts.batches_per_epoch,
-        "ss_total_batch_size": data.batch_size * config.trainer.devices,
+        "ss_total_batch_size": (
+            data.batch_size * config.trainer.devices * config.trainer.accumulate_grad_batches
+        ),
         "ss_batch_size_per_device": data.batch_size,
-        "ss_dataset_dirs": {
-            name: {"n_repeats": repeats, "img_count": count}
-            for name, (repeats, count) in facts.image_counts.items()
-        },
-        "ss_reg_dataset_dirs": {
-            name: {"n_repeats": repeats, "img_count": count}
-            for name, (repeats, count) in facts.reg_image_counts.items()
-        },
+        "ss_dataset_dirs": _folders(facts.image_counts),
+        "ss_reg_dataset_dirs": _folders(facts.reg_image_counts),
         "ss_tag_frequency": facts.tag_frequency,
         "ss_shuffle_caption": data.shuffle_caption,
         "ss_keep_tokens": data.keep_tokens,
+        "ss_caption_dropout_rate": data.caption_dropout_rate,
+        "ss_caption_dropout_every_n_epochs": data.caption_dropout_every_n_epochs,
+        "ss_caption_tag_dropout_rate": data.caption_tag_dropout_rate,
+        "ss_max_token_length": None if data.max_token_length == 75 else data.max_token_length,
         "ss_flip_aug": data.flip,
+        "ss_color_aug": data.color_aug,
+        "ss_random_crop": data.random_crop,
+        "ss_face_crop_aug_range": None,
         "ss_cache_latents": True,
     }
+
+
+def _folders(counts: dict[str, tuple[int, int]]) -> dict[str, dict[str, int]]:
+    return {
+        name: {"n_repeats": repeats, "img_count": count}
+        for name, (repeats, count) in counts.items()
+    }
+
+
+def told_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings that made a LoRA, by full key; a path of the user's machine is left out.
+
+    They say what kohya's metadata have no word for, such as cycles of a schedule.
+    """
+    told: dict[str, Any] = {}
+    for section in ("model", "data", "network", "optimizer", "schedule", "objective", "trainer"):
+        for name, value in dataclasses.asdict(getattr(config, section)).items():
+            told[f"{section}.{name}"] = value
+    told |= {key: getattr(config, key) for key in ("epochs", "save_every", "seed", "output_name")}
+    return {key: value for key, value in told.items() if key not in (*PATHS, *OF_THE_MACHINE)}
 
 
 def _modelspec(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:

@@ -20,10 +20,7 @@ def network_metadata(network: LoRANetwork) -> dict[str, Any]:
     plain = config.name == LORA and not config.dora
     linear = [target for target in network.layers if kernel(target.layer) == 1]
     convolutions = [target for target in network.layers if kernel(target.layer) > 1]
-    arguments: dict[str, Any] = {
-        "train_unet": config.train_unet,
-        "train_text_encoder": config.train_text_encoder,
-    }
+    arguments: dict[str, Any] = {}
     if not plain:
         arguments["algo"] = config.name
     if convolutions:
@@ -40,13 +37,15 @@ def network_metadata(network: LoRANetwork) -> dict[str, Any]:
             arguments[key] = value
     if config.dora:
         arguments["wd_on_output"] = False
-    return {
+    told = {
         "ss_network_module": LORA_MODULE if plain else LYCORIS_MODULE,
         "ss_network_dim": _shared([target.dim for target in linear]),
         "ss_network_alpha": _shared([target.alpha for target in linear]),
         "ss_network_dropout": config.dropout or None,
-        "ss_network_args": arguments,
     }
+    if arguments:  # as given on sd-scripts' command line: texts
+        told["ss_network_args"] = {key: str(value) for key, value in arguments.items()}
+    return told
 
 
 def _shared(values: list[Any]) -> Any:

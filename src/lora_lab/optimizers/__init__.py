@@ -1,7 +1,7 @@
 """Optimizers by name or class, and the learning rate that is at work in each of their steps."""
 
 from lora_lab.optimizers.build import Rates, averaged_weights, build_optimizer, step_rates
-from lora_lab.optimizers.classes import check_optimizer, entry_of, find_class
+from lora_lab.optimizers.classes import check_optimizer, described, entry_of, find_class
 from lora_lab.optimizers.skipping import StepLeftOut, leave_out_steps
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "averaged_weights",
     "build_optimizer",
     "check_optimizer",
+    "described",
     "entry_of",
     "find_class",
     "leave_out_steps",

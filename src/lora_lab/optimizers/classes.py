@@ -77,6 +77,19 @@ def arguments(config: OptimizerConfig) -> dict[str, Any]:
     return given | lists
 
 
+def described(config: OptimizerConfig) -> str:
+    """Class and arguments of an optimizer, as sd-scripts writes them into a LoRA file.
+
+    Raises:
+        ConfigError: The class can't be found.
+    """
+    kind = find_class(config)
+    given = {key: value for key, value in arguments(config).items() if key != "lr"}
+    told = ",".join(f"{key}={value}" for key, value in given.items())
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return f"{name}({told})" if told else name
+
+
 def check_optimizer(config: OptimizerConfig) -> None:
     """Holds a config's arguments against the signature of its class; nothing is built.
 

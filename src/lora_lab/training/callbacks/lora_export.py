@@ -16,11 +16,11 @@ from lora_lab.config import TrainConfig
 from lora_lab.data.batch import Batch
 from lora_lab.data.examples import folder_counts, tag_frequency
 from lora_lab.data.loader import PairedLoader
-from lora_lab.data.prepare import Item
+from lora_lab.data.prepare import Item, bucket_limits, bucket_step
 from lora_lab.files import sha256_file
 from lora_lab.lora_file import TrainingFacts, build_metadata, write_lora
 from lora_lab.network import LoRANetwork, network_metadata
-from lora_lab.optimizers import averaged_weights
+from lora_lab.optimizers import averaged_weights, described
 from lora_lab.training.callbacks.step_callback import StepCallback
 from lora_lab.training.callbacks.stop import save_checkpoint
 from lora_lab.training.module import LoRAModule
@@ -49,8 +49,11 @@ class FileFacts:
         every = [item.example for item in self.items]
         examples = [example for example in every if not example.is_reg]
         buckets: Counter[tuple[int, int]] = Counter()
+        errors = []
         for item in self.items:
             buckets[item.bucket] += item.example.repeats
+            (width, height), (wide, high) = item.example.image.size, item.bucket
+            errors.append(abs(wide / high - width / height))
         facts = TrainingFacts(
             step=step,
             total_steps=self.config.epochs * self.loader.steps_per_epoch,
@@ -60,6 +63,9 @@ class FileFacts:
             reg_image_counts=folder_counts([example for example in every if example.is_reg]),
             tag_frequency=tag_frequency(examples),
             bucket_counts=dict(buckets),
+            bucket_limits=bucket_limits(self.config.data, bucket_step(self.config.data, self.base)),
+            mean_aspect_error=sum(errors) / len(errors),
+            optimizer=described(self.config.optimizer),
             network=network_metadata(self.network),
             prediction_type=self.base.noise_scheduler.config["prediction_type"],
             checkpoint_name=self.base.path.name,
