@@ -148,8 +148,12 @@ def test_a_setting_that_the_optimizer_does_not_have_is_refused(key):
             "optimizer.args.fused must be false with trainer.precision=16-mixed",
         ),
         (
-            ["trainer.precision=bf16-true", "trainer.lora_precision=bf16"],
-            "must be 32 with optimize",
+            [
+                "optimizer=prodigy",
+                "trainer.precision=bf16-true",
+                "trainer.lora_precision=bf16",
+            ],
+            "must be 32 with optimizer=prodigy",
         ),
     ],
 )

@@ -258,3 +258,14 @@ def test_adamw_8bit_says_what_is_missing():
 def test_unknown_name_is_refused():
     with pytest.raises(ConfigError, match=r"optimizer\.name must be one of .* got 'adan'"):
         build_optimizer({"unet": tensors()}, replace(OPTIMIZER, name="adan"))
+
+
+@pytest.mark.parametrize("name", [name for name in ADAPTIVE if name.startswith("dadapt")])
+def test_d_grows_in_bf16_as_in_32_bits(name):
+    """So a LoRA in bf16 is allowed with them; with Prodigy it isn't."""
+    found = []
+    for kind in (torch.float32, torch.bfloat16):
+        parameters = [Parameter(tensor.detach().to(kind)) for tensor in tensors()]
+        optimizer = build_optimizer({"unet": parameters}, composed(name))
+        found.append(take_steps(optimizer, parameters, 60)[-1])
+    assert found[0] > 2e-6 and found[1] == pytest.approx(found[0], rel=0.02)

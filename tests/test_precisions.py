@@ -27,8 +27,8 @@ from train_setup import NETWORK, train_config
 
 NEEDS_A_GPU = ("adamw_8bit",)
 WITHOUT_SCHEDULE = ("schedule_free_adamw",)
-FIXED = ("adamw", "sgd", "lion", "adafactor", "schedule_free_adamw", "custom")
-"""Optimizers that find no rate: they learn in bf16, too."""
+NOT_IN_BF16 = ("prodigy",)
+"""Optimizers that need a LoRA in 32 bits."""
 
 OPTIMIZERS = tuple(
     path.stem
@@ -48,8 +48,8 @@ SETTINGS = (OPTIMIZERS, PRECISIONS, tuple(NETWORKS), (1, 2), (0.0, 1.0))
 
 
 def is_allowed(run: tuple) -> bool:
-    """An optimizer that finds its own rate is refused with a LoRA in bf16."""
-    return run[0] in FIXED or run[1] != PRECISIONS[3]
+    """Prodigy is refused with a LoRA in bf16."""
+    return run[0] not in NOT_IN_BF16 or run[1] != PRECISIONS[3]
 
 
 def pairs(run: tuple) -> set[tuple]:

@@ -40,6 +40,8 @@ class Optimizer:
     """Whether it takes the schedule's place."""
     no_warmup: bool = False
     """Whether it divides by the first step's rate."""
+    needs_32_bits: bool = False
+    """Whether its d comes from differences of the weights, which bf16 rounds away."""
     needs_gpu: bool = False
 
     @property
@@ -112,6 +114,7 @@ TABLE: dict[str, Optimizer] = {
             "safeguard_warmup": False,
         },
         *("finds d", "as DAdaptAdam, with a d that settles sooner"),
+        needs_32_bits=True,
         one_rate=True,
         lr_above_0=True,
     ),

@@ -110,9 +110,9 @@ def problems(config: TrainConfig) -> list[str]:
             "them; leave it out, or use bf16-mixed"
         )
     in_bf16 = trainer.precision == "bf16-true" and trainer.lora_precision == "bf16"
-    if entry and entry.finds_d and in_bf16:
+    if entry and entry.needs_32_bits and in_bf16:
         found.append(
-            f"trainer.lora_precision must be 32 with optimizer={optimizer.name}: d can't grow by "
-            f"small factors in bf16, got {trainer.lora_precision!r}"
+            f"trainer.lora_precision must be 32 with optimizer={optimizer.name}, got 'bf16': it "
+            "measures how far the weights moved, which bf16 rounds away, so that d stays at its start"
         )
     return found

@@ -2,19 +2,36 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import safe_open
 
-from lora_lab.config import to_config
+from lora_lab.checkpoint.embedded import PREFIX, locate
+from lora_lab.cli.preflight import without_hydra
+from lora_lab.config import TrainConfig, check, to_config
 from lora_lab.config.literals import literals
+from lora_lab.config.store import register_schemas
 from lora_lab.errors import ConfigError, LabError, one_line
 from lora_lab.files import make_folder, read_yaml, write_text
 from lora_lab.kohya.arguments import read_arguments
-from lora_lab.kohya.experiment import command_of, experiment_name, experiment_text, summary
-from lora_lab.kohya.export import flatten, to_arguments, toml_text
+from lora_lab.kohya.experiment import (
+    command_of,
+    experiment_name,
+    experiment_text,
+    record,
+    summary,
+)
+from lora_lab.kohya.export import Places, flatten, to_arguments, toml_text
 from lora_lab.kohya.translation import translate
+
+CONF = Path(__file__).parents[1] / "conf"
+"""The base config."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +74,46 @@ def _import(options: argparse.Namespace) -> str:
     command = command_of(result, path)
     make_folder(path.parent)
     write_text(path, experiment_text(result, f"{found.kind}, {options.file.name}", command))
-    return f"{summary(result)}\n{path} is written; train with it:\n  {command}"
+    told = path.with_name(f"{path.stem}.import.txt")
+    write_text(told, record(result))
+    head = summary(result, refused(path, result.to_give))
+    return "\n".join(
+        [
+            *([head] if head else []),
+            f"{path} is written; train with it:",
+            f"  {command}",
+            f"{len(result.taken)} settings are taken over, {len(result.ignored)} have no effect: "
+            f"{told}",
+        ]
+    )
+
+
+def refused(path: Path, to_give: Collection[str]) -> list[str]:
+    """What training would refuse of an imported file; nothing where the base config isn't at hand.
+
+    Args:
+        path: `<folder>/experiment/<name>.yaml`.
+        to_give: our keys that come with the command; anything stands in for them.
+    """
+    if not (CONF / "train.yaml").is_file():
+        return []
+    register_schemas()
+    GlobalHydra.instance().clear()
+    given = [f"{key}=1" for key in to_give]
+    searched = f"hydra.searchpath=['file://{path.absolute().parent.parent}']"
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose(
+                "train", [searched, f"+experiment={path.stem}", *given], return_hydra_config=True
+            )
+        check(to_config(without_hydra(composed)))
+    except ConfigError as error:
+        return str(error).splitlines()
+    except (HydraException, OmegaConfBaseException) as error:
+        return [" ".join(str(error).split())]
+    finally:
+        GlobalHydra.instance().clear()
+    return []
 
 
 def _export(options: argparse.Namespace) -> str:
@@ -71,12 +127,37 @@ def _export(options: argparse.Namespace) -> str:
     if not isinstance(tree, dict):
         raise ConfigError(f"{source} holds no settings; name the config.yaml of a run folder")
     config = to_config(OmegaConf.create(literals(tree)))
-    values, unknown = to_arguments(config, flatten(tree))
+    values, unsaid = to_arguments(config, flatten(tree), _places(config, source.parent))
     path = options.out or Path(f"{config.output_name}.toml")
     if path.suffix != ".toml":
         raise ConfigError(f"--out must end with .toml, got {path}")
-    write_text(path, toml_text(values, unknown, options.file.name))
-    return f"{path} is written; kohya has nothing for {len(unknown)} settings, named in it"
+    write_text(path, toml_text(values, unsaid, options.file.name))
+    lines = [f"{path} is written"]
+    if unsaid:
+        lines.append(f"sd-scripts can't be told, and does otherwise ({len(unsaid)}):")
+        lines += [f"  {key}={why}" for key, why in unsaid.items()]
+    return "\n".join(lines)
+
+
+def _places(config: TrainConfig, run: Path) -> Places:
+    """Where the images of a config are, and what the LoRA files of its run tell of the checkpoint.
+
+    The images need not be on this machine.
+
+    Raises:
+        LabError: data.dir names an embedded data set that isn't there.
+    """
+    embedded = config.data.dir.startswith(PREFIX)
+    root = locate(config.data.dir) if embedded else Path(config.data.dir).expanduser()
+    train = root / "train" if (root / "train").is_dir() or not root.is_dir() else root
+    reg = Path(config.data.reg_dir) if config.data.reg_dir is not None else root / "reg"
+    used = config.data.regularization and (config.data.reg_dir is not None or reg.is_dir())
+    predicted = None
+    for file in sorted((run / "lora").glob("*.safetensors"))[:1]:
+        with safe_open(file, framework="numpy") as opened:
+            kind = (opened.metadata() or {}).get("modelspec.prediction_type")
+        predicted = {"v": "v_prediction", "epsilon": "epsilon"}.get(str(kind))
+    return Places(str(train), str(reg) if used else None, predicted)
 
 
 if __name__ == "__main__":

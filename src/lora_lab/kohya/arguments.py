@@ -14,8 +14,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from lora_lab.errors import ConfigError
+from lora_lab.kohya.families import refuse_other_families
 from lora_lab.kohya.gui import from_gui
-from lora_lab.kohya.ss_metadata import from_metadata
+from lora_lab.kohya.ss_metadata import UNTOLD, from_metadata, own_settings
 
 MAX_BYTES = 2**24
 """Settings have a few kilobytes; a larger text file is something else."""
@@ -40,6 +41,12 @@ class Arguments:
     """Name of sd-scripts' command line -> value."""
     ignored: dict[str, str] = field(default_factory=dict)
     """Name in the file -> why it has no meaning for a training."""
+    ours: dict[str, Any] = field(default_factory=dict)
+    """Our key -> value, as a LoRA file of ours tells it."""
+    to_give: dict[str, str] = field(default_factory=dict)
+    """Our key that the file had a path for -> why it has to be given."""
+    untold: tuple[str, ...] = ()
+    """kohya's settings that the file can't tell, and that may have been anything."""
 
 
 def read_arguments(path: Path) -> Arguments:
@@ -78,6 +85,8 @@ def _read_json(path: Path) -> Arguments:
         tree = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not whole JSON ({error}): export it anew") from error
+    if isinstance(tree, dict):
+        refuse_other_families(path, tree)
     if not isinstance(tree, dict) or len(OF_A_GUI & tree.keys()) < 2:
         raise ConfigError(
             f"{path} holds no settings of kohya_ss, which have keys such as network_dim and "
@@ -100,6 +109,7 @@ def _read_toml(path: Path) -> Arguments:
     values: dict[str, Any] = {}
     for key, value in tree.items():
         values.update(value if isinstance(value, dict) else {key: value})
+    refuse_other_families(path, values)
     if len(OF_A_TOML & values.keys()) < 2:
         raise ConfigError(
             f"{path} holds no settings of sd-scripts, which have keys such as network_dim and "
@@ -119,8 +129,17 @@ def _read_lora(path: Path) -> Arguments:
             f"{path} has no ss_* metadata, which tells how a LoRA was trained; name its settings "
             "(.json or .toml) instead"
         )
+    refuse_other_families(path, metadata)
     values, ignored = from_metadata(metadata)
-    return Arguments("metadata of a LoRA file", values, ignored)
+    told = own_settings(metadata)
+    return Arguments(
+        "metadata of a LoRA file",
+        values,
+        ignored,
+        ours=told.settings,
+        to_give=told.to_give,
+        untold=() if told.settings else UNTOLD,
+    )
 
 
 def _with_additional(path: Path, values: dict[str, Any]) -> dict[str, Any]:

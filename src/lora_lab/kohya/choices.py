@@ -81,6 +81,12 @@ SAMPLERS = {
 
 OPTIMIZER_DEFAULTS = {name: dict(entry.defaults) for name, entry in OPTIMIZERS.items()}
 """What an optimizer's library takes for an argument that isn't given."""
+ARGUMENT_DEFAULTS: dict[str, dict[str, object]] = {
+    "adafactor": {"scale_parameter": True, "relative_step": True, "warmup_init": False},
+}
+"""The same for arguments that aren't settings of their own here; relative_step is sd-scripts'."""
+PREPRINT = "dadaptation.experimental.DAdaptAdamPreprint"
+"""What sd-scripts takes for the optimizer types DAdaptation and DAdaptAdamPreprint."""
 OPTIMIZER_TYPES = {name: entry.kohya for name, entry in OPTIMIZERS.items()}
 """Our name of an optimizer -> kohya's."""
 
@@ -95,6 +101,7 @@ WITHOUT_EFFECT: dict[str, str] = {
     "sdpa": "how attention is computed doesn't change what is computed",
     "lowram": "a matter of memory",
     "highvram": "a matter of memory",
+    "no_half_vae": "the VAE encodes in 32 bits here, unless data.vae_precision says otherwise",
     "save_precision": "LoRA files keep 32 bits, which hold every value of 16",
     "save_last_n_steps": "all saves are kept",
     "save_last_n_steps_state": "all saves are kept",
@@ -117,6 +124,12 @@ WITHOUT_EFFECT: dict[str, str] = {
 
 OFF: dict[str, object] = {
     "adaptive_noise_scale": 0,
+    "huber_scale": 1,
+    "ip_noise_gamma_random_strength": False,
+    "fp8_base": False,
+    "fp8_base_unet": False,
+    "alpha_mask": False,
+    "validation_split": 0,
     "block_alphas": "",
     "block_dims": "",
     "block_lr_zero_threshold": "",

@@ -6,6 +6,7 @@ nothing is resolved in; what stands in a comment is one line that prints.
 
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import yaml
 
 from lora_lab.config.literals import literals
 from lora_lab.errors import one_line
+from lora_lab.kohya.labels import labelled
 from lora_lab.kohya.translated import Translation
 from lora_lab.kohya.values import is_value
 
@@ -92,16 +94,50 @@ def command_of(result: Translation, path: Path) -> str:
     return " ".join([told, *(f"{key}=…" for key in result.to_give)])
 
 
-def summary(result: Translation) -> str:
-    """What became of each setting, for the terminal."""
+def summary(result: Translation, refused: Sequence[str] = ()) -> str:
+    """What a person must know before training, the most pressing first; empty if all is well.
+
+    Args:
+        result: the translated settings.
+        refused: what training would say of them.
+    """
     lines = []
     for title, entries in (
-        ("Taken over", result.taken),
-        ("Without effect", result.ignored),
-        ("NOT EXPRESSED", result.impossible),
+        ("Can't be expressed here", _with_labels(result.impossible)),
         ("To be given with the command", result.to_give),
+        ("Training would refuse", {line: "" for line in refused}),
+        ("Done otherwise on purpose, see docs/parity.md", _with_labels(result.differs)),
     ):
         if entries:
             lines.append(f"{title} ({len(entries)}):")
-            lines += [f"  {entry}" for entry in _entries(dict(sorted(entries.items())))]
+            lines += [_entry(name, what) for name, what in entries.items()]
+    if result.untold:
+        lines.append(
+            "A LoRA file can't tell, so that kohya's defaults are taken: "
+            f"{', '.join(result.untold)}"
+        )
     return "\n".join(lines)
+
+
+def record(result: Translation) -> str:
+    """What became of every setting, for a file beside the imported one."""
+    lines = []
+    for title, entries in (
+        ("Can't be expressed here", result.impossible),
+        ("To be given with the command", result.to_give),
+        ("Done otherwise on purpose", result.differs),
+        ("Taken over: kohya's name, ours", result.taken),
+        ("Without effect", result.ignored),
+    ):
+        lines.append(f"{title} ({len(entries)}):")
+        lines += [_entry(name, what) for name, what in sorted(entries.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _with_labels(entries: dict[str, str]) -> dict[str, str]:
+    return {labelled(name): what for name, what in entries.items()}
+
+
+def _entry(name: str, what: str) -> str:
+    told = f"{one_line(name, LONGEST)}: {one_line(what, LONGEST)}"
+    return f"  {told if what else one_line(name, LONGEST)}"

@@ -74,13 +74,17 @@ def _network(fields: dict[str, Any], values: dict[str, Any]) -> dict[str, str]:
         if name not in fields:
             continue
         value = fields.pop(name)
-        reads = (kind != "Standard" and name in CONVOLUTION) or (algorithm and name == "factor")
+        reads = (kind != "Standard" and name in CONVOLUTION) or (
+            algorithm == "lokr" and name == "factor"
+        )
         if reads and value not in ("", None):
             arguments.append(f"{name}={value}")
         elif algorithm and name in ONLY_LYCORIS and value not in (False, "", -1, 1):
             values[name] = value
         else:
             ignored[name] = f"LoRA_type={kind} doesn't read it"
+    if algorithm and fields.pop("dora_wd", False):
+        arguments.append("dora_wd=True")
     values["network_args"] = arguments
     return ignored
 
@@ -112,13 +116,21 @@ def _rates(fields: dict[str, Any], values: dict[str, Any]) -> None:
 
 
 def _length(fields: dict[str, Any], values: dict[str, Any]) -> None:
-    """The GUI counts by `epoch` unless max_train_epochs or max_train_steps is given."""
+    """The GUI counts by `epoch` unless max_train_epochs or max_train_steps is given.
+
+    Without a number of cycles it restarts once an epoch; a number of warm-up steps goes before
+    their percentage.
+    """
     epoch = fields.pop("epoch", None)
-    if fields.get("max_train_epochs") in ("", None):
+    steps = _number(fields.get("max_train_steps"))
+    if not _number(fields.get("max_train_epochs")):  # 0 and "" both mean: no override
         fields.pop("max_train_epochs", None)
-        values["max_train_epochs"] = epoch
-    percent = _number(fields.pop("lr_warmup", 0))
-    values["lr_warmup_steps"] = percent / 100 if percent else 0
+        values["max_train_epochs"] = None if steps else epoch
+    if fields.get("lr_scheduler_num_cycles") in ("", None):
+        fields.pop("lr_scheduler_num_cycles", None)
+        values["lr_scheduler_num_cycles"] = epoch
+    percent, given = (_number(fields.pop(name, 0)) for name in ("lr_warmup", "lr_warmup_steps"))
+    values["lr_warmup_steps"] = int(given) if given else percent / 100 if percent else 0
 
 
 def _number(value: Any) -> float:

@@ -6,9 +6,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from lora_lab.kohya.choices import (
+    ARGUMENT_DEFAULTS,
     OPTIMIZER_DEFAULTS,
     OPTIMIZER_TYPES,
     PRECISIONS,
+    PREPRINT,
     SAMPLERS,
     SCHEDULES,
 )
@@ -37,13 +39,8 @@ def _data(left: dict[str, Any], result: Translation) -> None:
         result.ignored[name] = "not given"
         return
     folder = PurePosixPath(str(given).replace("\\", "/"))
-    if folder.name == "train":
-        result.put("data.dir", str(folder.parent), name)
-    else:
-        result.to_give["data.dir"] = (
-            f"the folder that holds train/, which is what {folder} has to be called here"
-        )
-        result.ignored[name] = "the folder of the images is called train/ here: see data.dir"
+    held = folder.parent if folder.name == "train" else folder
+    result.put("data.dir", str(held), name)
 
 
 def _resolution(left: dict[str, Any], result: Translation) -> None:
@@ -58,8 +55,30 @@ def _resolution(left: dict[str, Any], result: Translation) -> None:
 
 def _regularisation(left: dict[str, Any], result: Translation) -> None:
     given = left.pop("reg_data_dir", None)
-    result.put("data.regularization", not is_empty(given), "reg_data_dir")
-    result.put("data.reg_dir", None if is_empty(given) else str(given), "reg_data_dir")
+    hidden = is_empty(given) and bool(str(given or "").strip())  # "<path>": there was one
+    result.put("data.regularization", hidden or not is_empty(given), "reg_data_dir")
+    if hidden:
+        result.to_give["data.reg_dir"] = (
+            "the folder of the regularisation images, which the file has as "
+            f"{str(given).strip()}; without them set data.regularization=false"
+        )
+    else:
+        result.put("data.reg_dir", None if is_empty(given) else str(given), "reg_data_dir")
+
+
+def _images(left: dict[str, Any], result: Translation) -> None:
+    """How images are made smaller, and which lines of a caption are read."""
+    given = left.pop("resize_interpolation", None)
+    name = "area" if is_empty(given) else str(parse(given)).lower()
+    if name in ("none", "area", "lanczos", "lanczos4"):
+        known = "lanczos" if name.startswith("lanczos") else "area"
+        result.put("data.resize_filter", known, "resize_interpolation")
+    else:
+        result.impossible["resize_interpolation"] = f"{name}: LoRA Lab has area and lanczos"
+    if is_true(left.get("enable_wildcard")):
+        result.impossible["enable_wildcard"] = "captions have no wildcards here"
+    left.pop("enable_wildcard", None)
+    result.put("data.caption_lines", "first", "enable_wildcard")
 
 
 def _rates(left: dict[str, Any], result: Translation) -> None:
@@ -67,6 +86,7 @@ def _rates(left: dict[str, Any], result: Translation) -> None:
     common = number(left.pop("learning_rate", None), 2e-6)
     unet = number(left.pop("unet_lr", None), common)
     text = left.pop("text_encoder_lr", None)
+    text = parse(text.strip().strip("[]")) if isinstance(text, str) else text
     text = text[0] if isinstance(text, list) and text else text
     encoder = number(text, common)
     if unet == 0 and result.settings["network.train_text_encoder"]:
@@ -86,12 +106,21 @@ def _optimizer(left: dict[str, Any], result: Translation) -> None:
     given = str(left.pop("optimizer_type", None) or "AdamW")
     arguments = named_arguments(left.pop("optimizer_args", None))
     name = optimizer_name(given)
+    if _plain(given) in ("dadaptation", "dadaptadampreprint"):
+        _own_class(PREPRINT, arguments, result)
+        return
+    if name is None and "." in given:
+        _own_class(given, arguments, result)
+        return
     if name is None:
         result.impossible["optimizer_type"] = f"LoRA Lab doesn't have {given!r}"
         result.impossible["optimizer_args"] = "its optimizer isn't there"
         return
     if _plain(given) == "sgdnesterov":
-        arguments["nesterov"] = True
+        arguments = {"momentum": 0.9, **arguments, "nesterov": True}
+    arguments = {**ARGUMENT_DEFAULTS.get(name, {}), **arguments}
+    if name == "adafactor" and arguments["warmup_init"]:
+        arguments["relative_step"] = True  # sd-scripts: the one needs the other
     result.groups["optimizer"] = name
     result.taken["optimizer_type"] = "optimizer"
     further = {}
@@ -109,6 +138,38 @@ def _optimizer(left: dict[str, Any], result: Translation) -> None:
             result.put(key, fitting(value, key), source)
     if further:
         result.put("optimizer.args", further, "optimizer_args")
+    if further.get("relative_step"):
+        for key in ("optimizer.lr", "optimizer.text_encoder_lr"):
+            result.put(key, 1.0, "learning_rate")
+        result.ignored["learning_rate"] = "Adafactor with relative_step finds its own rate"
+        left["lr_scheduler"], left["lr_warmup_steps"] = "constant", 0
+    if name == "schedule_free_adamw":
+        result.ignored["lr_scheduler"] = "a schedule-free optimizer has none, in sd-scripts, too"
+        left["lr_scheduler"], left["lr_warmup_steps"] = "constant", 0
+
+
+def _own_class(path: str, arguments: dict[str, Any], result: Translation) -> None:
+    """A class that LoRA Lab has no name for: optimizer=custom, its arguments as they are."""
+    result.groups["optimizer"] = "custom"
+    if path == PREPRINT:
+        result.put("optimizer._target_", path, "optimizer_type")
+    else:
+        result.to_give["optimizer._target_"] = (
+            f"the file names the class {path}: give it if you trust the package, which is imported"
+        )
+        result.ignored["optimizer_type"] = "see optimizer._target_"
+    settings = {f"optimizer.{key}" for table in OPTIMIZER_DEFAULTS.values() for key in table}
+    further = {}
+    for argument, value in arguments.items():
+        key, source = f"optimizer.{argument}", f"optimizer_args: {argument}"
+        if key not in settings:
+            further[argument] = value
+        elif isinstance(value, list):
+            result.put(key, [float(item) for item in value], source)
+        else:
+            result.put(key, fitting(value, key), source)
+    if further:
+        result.put("optimizer.args", further, "optimizer_args")
 
 
 def _plain(optimizer: str) -> str:
@@ -118,7 +179,7 @@ def _plain(optimizer: str) -> str:
 def optimizer_name(given: str) -> str | None:
     """Our name of kohya's optimizer_type; None for one that we don't have."""
     known = {_plain(theirs): ours for ours, theirs in OPTIMIZER_TYPES.items()}
-    others = {"dadaptation": "dadapt_adam", "sgdnesterov": "sgd"}
+    others = {"sgdnesterov": "sgd"}
     return others.get(_plain(given), known.get(_plain(given)))
 
 
@@ -130,6 +191,14 @@ def _schedule(left: dict[str, Any], result: Translation) -> None:
     else:
         result.impossible["lr_scheduler"] = f"LoRA Lab doesn't have {given!r}"
     warmup = number(left.pop("lr_warmup_steps", None), 0)
+    if given == "constant" and warmup:
+        result.ignored["lr_warmup_steps"] = (
+            f"{warmup:g}: sd-scripts refuses a warm-up with constant, the GUI leaves it out; "
+            "constant_with_warmup has one"
+        )
+        warmup = 0
+    if given == "polynomial":
+        result.differs["lr_scheduler"] = "polynomial ends at 0, sd-scripts' at 1e-7"
     is_share = 0 < warmup < 1
     result.put("schedule.warmup_steps", 0 if is_share else int(warmup), "lr_warmup_steps")
     result.put("schedule.warmup_share", warmup if is_share else 0.0, "lr_warmup_steps")
@@ -141,6 +210,38 @@ def _noise(left: dict[str, Any], result: Translation) -> None:
         left.pop("multires_noise_discount", None)
     kind = "v_prediction" if is_true(left.pop("v_parameterization", None)) else None
     result.put("model.prediction_type", kind, "v_parameterization")
+    gamma = number(left.get("min_snr_gamma"), 0)
+    if gamma and is_true(left.get("debiased_estimation_loss")):
+        left["debiased_estimation_loss"] = False
+        result.impossible["debiased_estimation_loss"] = (
+            "both it and min_snr_gamma weight the timesteps: min_snr_gamma is kept"
+        )
+    if gamma and is_true(left.get("zero_terminal_snr")):
+        result.differs["zero_terminal_snr"] = (
+            "min_snr_gamma weights by the SNR of the noise that is added, sd-scripts by that of "
+            "the schedule before it was rescaled"
+        )
+    if number(left.get("noise_offset"), 0) and number(left.get("multires_noise_iterations"), 0):
+        left["multires_noise_iterations"] = 0
+        result.impossible["multires_noise_iterations"] = (
+            "both it and noise_offset add coarse noise: noise_offset is kept"
+        )
+    if number(left.get("multires_noise_iterations"), 0):
+        result.differs["multires_noise_iterations"] = (
+            "each image's noise is scaled by its own deviation, in sd-scripts by its batch's"
+        )
+    if is_true(left.get("weighted_captions")):
+        result.put("data.restore_mean", False, "weighted_captions")
+    if number(left.get("gradient_accumulation_steps"), 1) > 1:
+        result.differs["gradient_accumulation_steps"] = (
+            "each image of a step counts the same; in sd-scripts each batch does, so that images "
+            "of a bucket's incomplete batch count more"
+        )
+    if result.settings.get("network.module_dropout"):
+        result.differs["network_args: module_dropout"] = (
+            "a module that is left out has the gradient 0 and takes its optimizer's step; in "
+            "sd-scripts it takes none"
+        )
 
 
 def _length(left: dict[str, Any], result: Translation) -> None:
@@ -151,14 +252,17 @@ def _length(left: dict[str, Any], result: Translation) -> None:
     else:
         result.put("save_every", 1.0, "save_every_n_epochs")
     steps = number(left.pop("max_train_steps", None), 0)
-    if not steps:
-        return
     if epochs:
-        result.ignored["max_train_steps"] = "max_train_epochs goes before it"
-    else:
-        result.impossible["max_train_steps"] = (
-            f"{steps:g} steps: set epochs, which are counted here"
-        )
+        if steps:
+            result.ignored["max_train_steps"] = "max_train_epochs goes before it"
+        return
+    left.pop("max_train_epochs", None)
+    told = f"{steps:g} steps" if steps else "nothing, which sd-scripts takes for 1600 steps"
+    result.ignored["max_train_steps"] = "runs are counted in epochs here: see epochs"
+    result.to_give["epochs"] = (
+        f"the file tells {told}: divide them by the steps an epoch (data_report=true tells them) "
+        "and round up"
+    )
 
 
 def _precision(left: dict[str, Any], result: Translation) -> None:
@@ -176,7 +280,14 @@ def _precision(left: dict[str, Any], result: Translation) -> None:
         result.put("trainer.precision", PRECISIONS[kind], "mixed_precision")
     else:
         result.impossible["mixed_precision"] = f"LoRA Lab doesn't have {kind!r}"
-    result.put("trainer.lora_precision", "bf16" if full["bf16"] else "32", "full_bf16")
+    rounds = full["bf16"] and result.groups.get("optimizer") == "prodigy"
+    if rounds:
+        result.impossible["full_bf16"] = (
+            "LoRA weights in bf16 with Prodigy, which measures how far they moved: bf16 rounds "
+            "that away; they stay in 32 bits"
+        )
+    bits = "bf16" if full["bf16"] and not rounds else "32"
+    result.put("trainer.lora_precision", bits, "full_bf16")
 
 
 def _loggers(left: dict[str, Any], result: Translation) -> None:
@@ -205,7 +316,11 @@ def _sampling(left: dict[str, Any], result: Translation) -> None:
     else:
         result.ignored["sample_sampler"] = f"LoRA Lab doesn't have {sampler!r}; images only"
     given = left.pop("sample_prompts", None)
-    lines = str(given or "").strip().splitlines()
+    lines = [
+        line.strip()
+        for line in str(given or "").splitlines()
+        if line.strip() and not line.strip().startswith("#")  # a comment, in sd-scripts, too
+    ]
     if is_empty(given) or not lines or lines[0].endswith((".txt", ".toml", ".json")):
         result.ignored["sample_prompts"] = "no prompt in it"
         return
@@ -219,8 +334,16 @@ def _sampling(left: dict[str, Any], result: Translation) -> None:
             result.ignored[source] = f"no setting of the grids, got {value.strip()!r}"
         else:
             result.put(key, fitted, source)
-    if len(lines) > 1:
-        result.ignored["sample_prompts: further lines"] = "the grids have prompts of their own"
+    further = [_OPTION.split(" " + line) for line in lines[1:]]
+    if further:
+        seeds = [
+            parse(dict(zip(parts[1::2], parts[2::2], strict=True)).get("d", str(1000 + index)))
+            for index, parts in enumerate(further)
+        ]
+        result.put(
+            "sampling.prompts.random", [parts[0].strip() for parts in further], "sample_prompts"
+        )
+        result.put("sampling.random_seeds", seeds, "sample_prompts")
 
 
 def _clip_skip_of_images(left: dict[str, Any], result: Translation) -> None:
@@ -237,6 +360,7 @@ HANDLERS = (
     _data,
     _regularisation,
     _resolution,
+    _images,
     take_network,
     _rates,
     _optimizer,

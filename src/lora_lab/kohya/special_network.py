@@ -25,17 +25,37 @@ def take_network(left: dict[str, Any], result: Translation) -> None:
         result.put("network.conv_alpha", float(alpha or 1), "network_args: conv_alpha")
         name = "lora_conv" if name == "lora" else name
     result.groups["network"] = name
+    for key in ("train_unet", "train_text_encoder"):
+        arguments.pop(key, None)  # older files of ours; the rates say it
     for key in ("rank_dropout", "module_dropout"):
         given = arguments.pop(key, None)
         given = left.pop(key, None) if given is None else given
         value = 0.0 if is_empty(given) else float(number(given, 0.0))
         result.put(f"network.{key}", value, f"network_args: {key}")
-    if name == "lokr" and not is_empty(arguments.get("factor")):
-        result.put("network.factor", int(arguments.pop("factor")), "network_args: factor")
+    factor = arguments.pop("factor", None)
+    if name == "lokr" and not is_empty(factor):
+        result.put("network.factor", int(factor), "network_args: factor")
+    _lora_kinds(module, kind, arguments, result)
     for argument, value in arguments.items():
         if not is_empty(value) and value is not False:
             left[argument] = value
     _parts(left, result)
+
+
+def _lora_kinds(module: str, kind: str, arguments: dict[str, Any], result: Translation) -> None:
+    """DoRA and rsLoRA, which LyCORIS reads for a LoRA; sd-scripts' own module knows neither."""
+    lycoris = module == "lycoris.kohya" and ALGORITHMS.get(kind) == "lora"
+    dora = is_true(arguments.pop("dora_wd", None)) and lycoris
+    on_output = is_true(arguments.pop("wd_on_output", True))
+    result.put("network.dora", dora, "network_args: dora_wd")
+    if dora and on_output:
+        result.impossible["network_args: wd_on_output"] = (
+            "norms of the weight's rows: LoRA Lab trains those of its columns, which web UIs read"
+        )
+    rs = is_true(arguments.pop("rs_lora", None))
+    result.put("network.rslora", rs and lycoris, "network_args: rs_lora")
+    if rs and not lycoris:
+        result.ignored["network_args: rs_lora"] = "the file's alpha holds it already"
 
 
 def _parts(left: dict[str, Any], result: Translation) -> None:

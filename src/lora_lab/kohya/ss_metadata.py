@@ -1,14 +1,16 @@
 """From the `ss_*` metadata of a LoRA file to sd-scripts' arguments."""
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
+from lora_lab.kohya.own_fields import PATHS, PATHS_GIVEN, SETTINGS
 from lora_lab.kohya.values import split_arguments
 
 RENAMED = {
     "ss_num_epochs": "max_train_epochs",
     "ss_batch_size_per_device": "train_batch_size",
-    "ss_sd_model_name": "pretrained_model_name_or_path",
+    "ss_debiased_estimation": "debiased_estimation_loss",
 }
 SAME = (
     "network_module",
@@ -38,7 +40,6 @@ SAME = (
     "huber_schedule",
     "huber_scale",
     "huber_c",
-    "debiased_estimation",
     "scale_weight_norms",
     "prior_loss_weight",
     "seed",
@@ -62,8 +63,46 @@ SAME = (
     "network_dropout",
     "v2",
     "cache_latents",
+    "resize_interpolation",
+    "ip_noise_gamma_random_strength",
+    "fp8_base",
+    "fp8_base_unet",
+    "lowram",
 )
 """Metadata that is an argument with `ss_` in front."""
+
+
+UNTOLD = (
+    *("caption_extension", "bucket_reso_steps", "weighted_captions", "masked_loss"),
+    *("lr_scheduler_num_cycles", "lr_scheduler_power", "lr_scheduler_timescale"),
+    *("min_timestep", "max_timestep", "full_bf16", "no_half_vae", "enable_wildcard"),
+)
+"""Settings that sd-scripts writes into no LoRA file."""
+
+
+@dataclass(frozen=True)
+class OwnSettings:
+    """What a LoRA file of ours tells in our own words."""
+
+    settings: dict[str, Any]
+    """Our key -> value; empty for a file of another trainer."""
+    to_give: dict[str, str]
+    """Our key whose path stays private -> why it has to be given."""
+
+
+def own_settings(metadata: dict[str, str]) -> OwnSettings:
+    """Returns our own fields of a LoRA file.
+
+    Args:
+        metadata: all keys of the file.
+    """
+    paths = [key for key in _listed(metadata.get(PATHS_GIVEN, "[]")) if key in PATHS]
+    why = "the file tells that there was one, and no path of another machine"
+    to_give = {str(key): why for key in paths}
+    if metadata.get("ss_sd_model_name", "None") != "None":
+        name = metadata["ss_sd_model_name"]
+        to_give["model.checkpoint"] = f"the file names {name!r} without its folder"
+    return OwnSettings(_mapping(metadata.get(SETTINGS, "{}")), to_give)
 
 
 def from_metadata(metadata: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -82,6 +121,12 @@ def from_metadata(metadata: dict[str, str]) -> tuple[dict[str, Any], dict[str, s
             values["optimizer_type"], values["optimizer_args"] = kind, arguments
         elif key == "ss_network_args":
             values["network_args"] = [f"{k}={v}" for k, v in _mapping(text).items()]
+        elif key == "ss_base_model_version":
+            values["v_parameterization"] = text.endswith("_v")
+        elif key == "ss_sd_model_name":
+            ignored[key] = "a name without its folder: see model.checkpoint"
+        elif key in (SETTINGS, PATHS_GIVEN):
+            continue
         elif key in RENAMED or (key.startswith("ss_") and name in SAME):
             if text != "None":
                 values[name] = text
@@ -91,7 +136,17 @@ def from_metadata(metadata: dict[str, str]) -> tuple[dict[str, Any], dict[str, s
         values["network_train_unet_only"] = True
     if "text_encoder_lr" in values and texts.get("ss_unet_lr") == "None":
         values["network_train_text_encoder_only"] = True
+    if len(_mapping(texts.get("ss_reg_dataset_dirs", "{}"))):
+        values["reg_data_dir"] = "<told by the file without its path>"
     return values, ignored
+
+
+def _listed(text: str) -> list[Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return []
+    return found if isinstance(found, list) else []
 
 
 def _mapping(text: str) -> dict[str, Any]:

@@ -21,6 +21,10 @@ class Translation:
     """kohya's name -> why it changes nothing."""
     impossible: dict[str, str] = field(default_factory=dict)
     """kohya's name -> why its value can't be expressed."""
+    differs: dict[str, str] = field(default_factory=dict)
+    """kohya's name -> what LoRA Lab does otherwise on purpose, with the reason."""
+    untold: list[str] = field(default_factory=list)
+    """kohya's names that the file can't tell, for which kohya's own defaults are taken."""
     to_give: dict[str, str] = field(default_factory=dict)
     """Our key that has to be given with the command -> why."""
 

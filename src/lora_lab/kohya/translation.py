@@ -7,6 +7,7 @@ from lora_lab.errors import one_line
 from lora_lab.kohya.arguments import Arguments
 from lora_lab.kohya.choices import DEFAULTS, OFF, WITHOUT_EFFECT
 from lora_lab.kohya.names import KOHYA_NAMES, PLAIN
+from lora_lab.kohya.own_fields import told_keys
 from lora_lab.kohya.special import HANDLERS
 from lora_lab.kohya.translated import Translation, fitting
 from lora_lab.kohya.values import is_empty, parse
@@ -40,6 +41,7 @@ def translate(arguments: Arguments) -> Translation:
         _plain(key, left, result)
     for name, value in left.items():
         _other(name, value, result)
+    _own(arguments, result)
     said = {*result.taken, *result.ignored, *result.impossible}
     parts = {part for name in said for part in name.split(": ")}
     for name in arguments.values.keys() - parts:
@@ -62,6 +64,25 @@ def _texts(value: Any) -> list[str]:
         items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
         return [text for item in items for text in _texts(item)]
     return [value] if isinstance(value, str) else []
+
+
+def _own(arguments: Arguments, result: Translation) -> None:
+    """What a LoRA file of ours tells in our own words goes before what kohya's words say."""
+    known = told_keys()
+    for key, value in arguments.ours.items():
+        if key in known:
+            result.put(key, value, "lora_lab.settings")
+        else:
+            result.ignored[f"lora_lab.settings: {key}"] = "no setting that a file may tell"
+    for group in ("optimizer", "schedule"):
+        if f"{group}.name" in arguments.ours:
+            result.groups[group] = str(arguments.ours[f"{group}.name"])
+    if arguments.ours:
+        result.impossible.clear()
+        result.to_give.pop("epochs", None)
+    result.to_give |= arguments.to_give
+    for name in arguments.untold:
+        result.untold.append(name)
 
 
 def _plain(key: str, left: dict[str, Any], result: Translation) -> None:

@@ -3,7 +3,6 @@
 A1111, ComfyUI and Civitai read this metadata; its values are all strings.
 """
 
-import dataclasses
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,21 +10,10 @@ from typing import Any
 
 from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.config import TrainConfig
+from lora_lab.kohya.own_fields import PATHS, PATHS_GIVEN, SETTINGS, told_keys
 
-SETTINGS = "lora_lab.settings"
-"""Our own field: what kohya's fields have no word for, as JSON."""
-PATHS_GIVEN = "lora_lab.paths"
-"""Our own field: the settings that named a file or folder, which stays private."""
-PATHS = (
-    *("model.checkpoint", "model.merge", "network.weights"),
-    *("data.dir", "data.held_out_dir", "data.reg_dir", "data.cache_dir"),
-)
-"""Settings that name a place on the user's machine."""
-OF_THE_MACHINE = (
-    *("model.allow_pickle", "trainer.accelerator", "trainer.devices", "trainer.threads"),
-    *("trainer.attention", "trainer.compile", "trainer.matmul_precision"),
-)
-"""Settings of the machine that trained, which another machine chooses for itself."""
+ALWAYS = ("model.checkpoint", "data.dir", "data.cache_dir")
+"""Settings with a path that every run has, or that doesn't change a LoRA."""
 MIXED_PRECISION = {"32-true": "no", "bf16-mixed": "bf16", "16-mixed": "fp16", "bf16-true": "bf16"}
 """trainer.precision -> kohya's mixed_precision."""
 PREDICTION_TYPES = {"epsilon": "epsilon", "v_prediction": "v"}
@@ -82,9 +70,7 @@ def build_metadata(config: TrainConfig, facts: TrainingFacts) -> dict[str, str]:
     """
     values = {**_training(config, facts), **_data(config, facts), **_modelspec(config, facts)}
     values[SETTINGS] = told_settings(config)
-    given = {"model.merge": config.model.merge, "network.weights": config.network.weights}
-    given |= {key: getattr(config.data, key[5:]) for key in ("data.held_out_dir", "data.reg_dir")}
-    values[PATHS_GIVEN] = [key for key, value in given.items() if value]
+    values[PATHS_GIVEN] = [key for key in PATHS if key not in ALWAYS and value_of(config, key)]
     return {key: _text(value) for key, value in values.items()}
 
 
@@ -223,12 +209,15 @@ def told_settings(config: TrainConfig) -> dict[str, Any]:
 
     They say what kohya's metadata have no word for, such as cycles of a schedule.
     """
-    told: dict[str, Any] = {}
-    for section in ("model", "data", "network", "optimizer", "schedule", "objective", "trainer"):
-        for name, value in dataclasses.asdict(getattr(config, section)).items():
-            told[f"{section}.{name}"] = value
-    told |= {key: getattr(config, key) for key in ("epochs", "save_every", "seed", "output_name")}
-    return {key: value for key, value in told.items() if key not in (*PATHS, *OF_THE_MACHINE)}
+    return {key: value_of(config, key) for key in told_keys()}
+
+
+def value_of(config: TrainConfig, key: str) -> Any:
+    """A setting by its full key, as plain values."""
+    value: Any = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
 
 
 def _modelspec(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
