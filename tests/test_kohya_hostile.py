@@ -15,7 +15,7 @@ from lora_lab.config.literals import literal, literals
 from lora_lab.config.optimizer import OPTIMIZERS
 from lora_lab.errors import one_line
 from lora_lab.kohya.__main__ import main
-from lora_lab.kohya.experiment import experiment_name, experiment_text, summary
+from lora_lab.kohya.experiment import experiment_name, experiment_text, record
 from lora_lab.kohya.translated import Translation
 from lora_lab.kohya.translation import LEFT_OUT
 
@@ -143,9 +143,10 @@ def test_no_token_is_told_or_written(tmp_path, capsys, told):
     path.write_text(json.dumps({**GUI, **told}))
     assert main(["import", str(path), "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "left out" in shown
+    told_of = out.with_name("it.import.txt").read_text(encoding="utf-8")
+    assert "left out" in told_of
     for secret in ("secret", "s" * 34, "0123456789" * 4):
-        assert secret not in shown and secret not in out.read_text(encoding="utf-8")
+        assert not [t for t in (shown, told_of, out.read_text(encoding="utf-8")) if secret in t]
 
 
 def test_an_error_in_further_arguments_does_not_show_them(tmp_path, capsys):
@@ -155,10 +156,12 @@ def test_an_error_in_further_arguments_does_not_show_them(tmp_path, capsys):
     assert "secret" not in capsys.readouterr().err
 
 
-def test_the_summary_has_a_line_for_each_setting():
+def test_the_record_has_a_line_for_each_setting():
     found = Translation(ignored={"a\nb\x1b[2J": "c" * 10_000, "huggingface_token": LEFT_OUT})
-    lines = summary(found).splitlines()
-    assert len(lines) == 3 and all(line.isprintable() and len(line) < 500 for line in lines)
+    lines = record(found).splitlines()[-3:]
+    assert lines[0] == "Without effect (2):" and all(
+        line.isprintable() and len(line) < 500 for line in lines
+    )
 
 
 @settings(max_examples=100, deadline=None)
