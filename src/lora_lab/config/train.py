@@ -113,6 +113,6 @@ def problems(config: TrainConfig) -> list[str]:
     if entry and entry.needs_32_bits and in_bf16:
         found.append(
             f"trainer.lora_precision must be 32 with optimizer={optimizer.name}, got 'bf16': it "
-            "measures how far the weights moved, which bf16 rounds away, so that d stays at its start"
+            "measures how far the weights moved, which bf16 rounds away, and d stays at its start"
         )
     return found
