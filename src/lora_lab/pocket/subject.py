@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from lora_lab.checkpoint.base_model import BaseModel
-from lora_lab.cli.task import shared_inputs
 from lora_lab.lora_file.file import read_lora
 from lora_lab.lora_file.merge import LoRAMerger
 from lora_lab.pocket.attributes import Attributes, draw_attributes, phrases, with_changes
@@ -66,8 +65,7 @@ def train_subject(checkpoint: Path, person: Path, folder: Path) -> Path:
     from lora_lab.train import train
 
     config = settings([f"model.checkpoint={checkpoint}", f"data.dir={person}", "overwrite=true"])
-    train(config, folder, shared_inputs())
-    return folder / "lora" / f"{config.output_name}.safetensors"
+    return train(config, folder).lora
 
 
 def measure_subject(
