@@ -1,6 +1,9 @@
 """Settings of kohya's trainer as ours and back."""
 
+import json
+import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,8 @@ from lora_lab.kohya.experiment import experiment_name
 from lora_lab.kohya.names import KOHYA_NAMES
 from lora_lab.kohya.translation import translate
 from lora_lab.kohya.values import parse, split_arguments
-from settings import CONF
+from lora_lab.optimizers import build_optimizer
+from settings import CONF, train_config
 
 TOML = """
 [model]
@@ -219,3 +223,230 @@ def test_values_are_read_and_never_evaluated():
 
 def test_the_table_of_names_has_no_key_that_is_gone():
     assert not set(KOHYA_NAMES) - set(leaf_types(TrainConfig))
+
+
+def gui(tmp_path: Path, *further: str, **changes: Any) -> TrainConfig:
+    """What settings of the GUI with some changes become."""
+    return imported(write_settings(tmp_path / "gui.json", **changes), tmp_path, *further)
+
+
+def test_an_override_of_0_epochs_is_none(tmp_path):
+    assert gui(tmp_path, max_train_epochs=0, epoch=7).epochs == 7
+    assert gui(tmp_path, max_train_epochs="", epoch=7).epochs == 7
+    assert gui(tmp_path, max_train_epochs=3, epoch=7).epochs == 3
+
+
+@pytest.mark.parametrize("steps", [300, "300"])
+def test_a_run_counted_in_steps_asks_for_its_epochs(tmp_path, steps, capsys):
+    path = write_settings(tmp_path / "gui.json", max_train_epochs="", max_train_steps=steps)
+    result = translate(read_arguments(path))
+    assert "300 steps" in result.to_give["epochs"] and "epochs" not in result.settings
+    assert gui(tmp_path, "epochs=4", max_train_epochs="", max_train_steps=steps).epochs == 4
+    assert "epochs=…" in capsys.readouterr().out
+
+
+def test_sd_scripts_own_defaults_of_optimizers_come_along(tmp_path):
+    nesterov = gui(tmp_path, optimizer="SGDNesterov", optimizer_args="").optimizer
+    assert nesterov.momentum == 0.9 and nesterov.args == {"nesterov": True}
+    config = gui(tmp_path, optimizer="Adafactor", optimizer_args="", lr_scheduler="cosine")
+    assert config.optimizer.args["relative_step"] and config.optimizer.args["scale_parameter"]
+    assert config.optimizer.lr == 1 and config.schedule.name == "constant"
+    for optimizer in (nesterov, config.optimizer):
+        build_optimizer({"unet": [torch.nn.Parameter(torch.zeros(2, 2))]}, optimizer)
+
+
+def test_kohyas_dadaptation_is_the_preprints_class(tmp_path):
+    config = gui(tmp_path, optimizer="DAdaptation", optimizer_args="weight_decay=0.1")
+    assert config.optimizer.name == "custom" and config.optimizer.weight_decay == 0.1
+    parameters = {"unet": [torch.nn.Parameter(torch.zeros(2, 2))]}
+    assert type(build_optimizer(parameters, config.optimizer)).__name__ == "DAdaptAdamPreprint"
+
+
+def test_a_class_that_a_file_names_is_not_imported_unasked(tmp_path):
+    path = write_settings(tmp_path / "a.json", optimizer="torch.optim.NAdam", optimizer_args="")
+    result = translate(read_arguments(path))
+    assert "torch.optim.NAdam" in result.to_give["optimizer._target_"]
+    assert "optimizer._target_" not in result.settings
+
+
+def test_a_placeholder_of_a_reg_folder_asks_for_it(tmp_path, capsys):
+    config = gui(tmp_path, "data.reg_dir=/reg", reg_data_dir="<reg images>")
+    assert config.data.regularization and "data.reg_dir=…" in capsys.readouterr().out
+    assert not gui(tmp_path, reg_data_dir="").data.regularization
+
+
+def test_lora_weights_in_bf16_train_with_dadaptation(tmp_path):
+    config = gui(tmp_path, full_bf16=True)
+    assert (config.trainer.precision, config.trainer.lora_precision) == ("bf16-true", "bf16")
+
+
+@pytest.mark.parametrize(
+    ("changes", "family"),
+    [
+        ({"sdxl": True}, "SDXL"),
+        ({"v2": True}, "Stable Diffusion 2"),
+        ({"sd3_checkbox": True}, "Stable Diffusion 3"),
+        ({"flux1_checkbox": True}, r"Flux\.1"),
+        ({"LoRA_type": "Flux1"}, "Flux1"),
+        ({"token_string": "zqx"}, "Textual Inversion"),
+    ],
+)
+def test_other_models_and_trainings_are_refused_by_name(tmp_path, changes, family, capsys):
+    path = write_settings(tmp_path / "a.json", **changes)
+    assert main(["import", str(path), "--out", str(tmp_path / "experiment" / "a.yaml")]) == 2
+    assert re.search(family, capsys.readouterr().err) and not (tmp_path / "experiment").exists()
+
+
+def test_dreambooth_is_refused_by_name(tmp_path, capsys):
+    path = tmp_path / "a.json"
+    told = {"learning_rate": 1e-6, "learning_rate_te": 1e-6, "optimizer": "AdamW"}
+    path.write_text(json.dumps({**told, "train_batch_size": 1}), encoding="utf-8")
+    assert main(["import", str(path)]) == 2
+    assert "DreamBooth" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("version", ["sdxl_base_v1-0", "sd_v2_768_v", "flux1"])
+def test_a_lora_of_another_model_is_refused_by_name(tmp_path, version, capsys):
+    path = write_lora_file(tmp_path / "a.safetensors", metadata(ss_base_model_version=version))
+    assert main(["import", str(path)]) == 2
+    assert f"ss_base_model_version is {version}" in capsys.readouterr().err
+
+
+def test_what_the_gui_does_with_its_fields(tmp_path):
+    config = gui(
+        tmp_path,
+        train_data_dir="/pictures/img",
+        lr_scheduler="cosine_with_restarts",
+        lr_scheduler_num_cycles="",
+        lr_warmup=10,
+        lr_warmup_steps=25,
+        epoch=10,
+        sample_prompts="# mine\na cat --d 5\na dog --d 7 --s 9\n\na cow",
+        huber_scale=1,
+        no_half_vae=True,
+        resize_interpolation="lanczos4",
+    )
+    assert config.data.dir == "/pictures/img" and config.data.resize_filter == "lanczos"
+    assert config.schedule.cycles == 10 and config.schedule.warmup_steps == 25
+    assert config.sampling.prompts.complex == "a cat" and config.sampling.seed == 5
+    assert config.sampling.prompts.random == ["a dog", "a cow"]
+    assert config.sampling.random_seeds[0] == 7 and len(config.sampling.random_seeds) == 2
+    result = translate(read_arguments(tmp_path / "gui.json"))
+    assert not {"huber_scale", "no_half_vae", "factor"} & result.impossible.keys()
+
+
+def test_constant_with_a_warm_up_is_taken_without(tmp_path):
+    path = write_settings(tmp_path / "gui.json", lr_scheduler="constant", lr_warmup=10)
+    assert imported(path, tmp_path).schedule.warmup_share == 0
+    assert (
+        "constant_with_warmup has one" in translate(read_arguments(path)).ignored["lr_warmup_steps"]
+    )
+
+
+def test_dora_of_the_gui_is_dora_and_a_factor_elsewhere_is_not_read(tmp_path):
+    config = gui(tmp_path, LoRA_type="LyCORIS/LoCon", dora_wd=True, factor=-1, wd_on_output=False)
+    assert config.network.dora and config.network.name == "lora"
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept", "named"),
+    [
+        (
+            {"min_snr_gamma": 5, "debiased_estimation_loss": True},
+            "objective.min_snr_gamma",
+            "debiased_estimation_loss",
+        ),
+        (
+            {"noise_offset": 0.1, "multires_noise_iterations": 6},
+            "objective.noise_offset",
+            "multires_noise_iterations",
+        ),
+    ],
+)
+def test_two_settings_that_we_refuse_together_leave_one_and_a_line(tmp_path, changes, kept, named):
+    path = tmp_path / "a.toml"
+    lines = [f"{key} = {str(value).lower()}" for key, value in changes.items()]
+    path.write_text("\n".join([TOML, *lines]), encoding="utf-8")
+    config = imported(path, tmp_path)
+    assert getattr(config.objective, kept.partition(".")[2]) > 0
+    assert named in translate(read_arguments(path)).impossible
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"lr_scheduler": "polynomial"}, "lr_scheduler"),
+        ({"min_snr_gamma": 5, "zero_terminal_snr": True}, "zero_terminal_snr"),
+        ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps"),
+        ({"module_dropout": 0.1}, "network_args: module_dropout"),
+    ],
+)
+def test_what_is_done_otherwise_on_purpose_is_told(tmp_path, changes, name, capsys):
+    path = write_settings(tmp_path / "a.json", **changes)
+    assert name in translate(read_arguments(path)).differs
+    assert main(["import", str(path), "--out", str(tmp_path / "experiment" / "a.yaml")]) == 0
+    assert "Done otherwise on purpose, see docs/parity.md (1)" in capsys.readouterr().out
+
+
+def test_weighted_captions_are_imported_as_kohya_weights_them(tmp_path):
+    config = gui(tmp_path, weighted_captions=True)
+    assert config.data.weighted_captions and not config.data.restore_mean
+
+
+def test_an_import_ends_with_the_command_and_the_list_lies_beside_it(tmp_path, capsys):
+    out = tmp_path / "experiment" / "a.yaml"
+    path = write_settings(tmp_path / "a.json", made_up=3)
+    assert main(["import", str(path), "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("Can't be expressed here (1)") and len(lines) <= 12
+    assert f"+experiment={out.stem}" in lines[-2] and "a.import.txt" in lines[-1]
+    record = out.with_name("a.import.txt").read_text(encoding="utf-8")
+    assert "network_dim: network.dim" in record and "Without effect" in record
+
+
+def exported(tmp_path: Path, *overrides: str) -> dict[str, Any]:
+    """What sd-scripts would be told of our settings, with the head under ``head``."""
+    fixed = ("model=sd15", "model.checkpoint=/m/base.safetensors", "data=folder")
+    tree = as_tree(train_config(*fixed, "data.dir=/person", *overrides))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    out = tmp_path / "out.toml"
+    assert main(["export", str(tmp_path / "config.yaml"), "--out", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    return {**tomllib.loads(text), "head": text.partition("\n\n")[0]}
+
+
+def test_an_export_loses_nothing_that_kohya_can_be_told(tmp_path):
+    reg = tmp_path / "reg"
+    told = exported(
+        *(tmp_path, "network.dora=true", f"data.reg_dir={reg}", "schedule=constant"),
+        *("schedule.warmup_steps=9", "model.prediction_type=v_prediction"),
+    )
+    assert told["network_module"] == "lycoris.kohya" and "dora_wd=True" in told["network_args"]
+    assert told["reg_data_dir"] == str(reg) and told["v_parameterization"]
+    assert told["lr_scheduler"] == "constant_with_warmup" and told["lr_warmup_steps"] == 9
+    assert told["no_half_vae"] is True
+
+
+def test_an_export_folds_rslora_into_alpha_and_names_a_class(tmp_path):
+    told = exported(
+        *(tmp_path, "network.rslora=true", "network.dim=16", "network.alpha=2"),
+        *("optimizer=custom", "optimizer._target_=torch.optim.NAdam"),
+    )
+    assert told["network_alpha"] == pytest.approx(8.0)  # 2 / sqrt(16) = 8 / 16
+    assert told["optimizer_type"] == "torch.optim.NAdam"
+
+
+def test_an_export_names_what_kohya_cant_be_told(tmp_path):
+    head = exported(
+        *(tmp_path, "data.trigger=zqx", "objective.timestep_sampling=logit_normal"),
+        *("data.weighted_captions=true", "data.vae_precision=float16"),
+    )["head"]
+    for key in ("data.trigger=zqx", "objective.timestep_sampling=logit_normal"):
+        assert f"#   {key}" in head
+    assert "data.restore_mean" in head and "data.vae_precision=float16" in head
+    assert "data.repeats" not in head and "metrics" not in head
+
+
+def test_an_export_of_the_embedded_person_names_its_folder(tmp_path):
+    told = exported(tmp_path, "data.dir=embedded:person", "data.batch_size=1")
+    assert Path(told["train_data_dir"]).is_dir() and Path(told["train_data_dir"]).name == "train"

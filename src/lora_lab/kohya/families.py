@@ -7,6 +7,7 @@ from lora_lab.kohya.values import is_empty, is_true
 
 CHECKBOXES = {
     "sdxl": "SDXL",
+    "sdxl_checkbox": "SDXL",
     "v2": "Stable Diffusion 2",
     "sd3_checkbox": "Stable Diffusion 3",
     "flux1_checkbox": "Flux.1",
@@ -40,6 +41,7 @@ OTHER_TRAININGS = {
     "num_vectors_per_token": "Textual Inversion",
     "caption_metadata_filename": "fine-tuning",
     "latent_metadata_filename": "fine-tuning",
+    "dataset_repeats": "fine-tuning",
 }
 """A key that only settings of another tab have -> what the tab trains."""
 
