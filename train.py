@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lora_lab.config import TrainConfig
     from lora_lab.data.inputs import SharedInputs
     from lora_lab.run_folder.folder import RunFolder
+    from lora_lab.training.stacked_run import StackedRun
 
 
 @task.task_wrapper
@@ -30,7 +31,13 @@ def main(cfg: DictConfig) -> str | None:
         from lora_lab.cli.data_report_command import data_report_command
 
         return data_report_command(settings, task.output_folder())
-    train(settings, task.output_folder(), task.shared_inputs(), task.overrides_text())
+    train(
+        settings,
+        task.output_folder(),
+        task.shared_inputs(),
+        task.overrides_text(),
+        task.stacked_run(),
+    )
     return None
 
 
@@ -39,6 +46,7 @@ def train(
     path: Path,
     shared: "SharedInputs | None" = None,
     overrides: str | None = None,
+    stacked: "StackedRun | None" = None,
 ) -> "RunFolder":
     """Trains one LoRA, unless its folder holds it already; PyTorch is imported here, not before.
 
@@ -47,6 +55,7 @@ def train(
         path: the run folder.
         shared: what earlier runs of the process have loaded.
         overrides: what the command line says, for overrides.yaml; None writes none.
+        stacked: the run's hold on those that are trained at the same time; None trains it alone.
 
     Raises:
         Refused: the folder holds another run, which stays as it is.
@@ -74,14 +83,15 @@ def train(
         set_hardware(settings.trainer)
         inputs = Inputs.load(settings, shared, clock)  # base model, examples and their latents
         data = LoRADataModule(inputs, settings)
-        with inject_lora(inputs.base, settings.network, settings.seed) as network:
-            module = LoRAModule(inputs.base, network, settings, data.total_steps)
+        together = stacked is not None
+        with inject_lora(inputs.base, settings.network, settings.seed, together) as network:
+            module = LoRAModule(inputs.base, network, settings, data.total_steps, stacked)
             folder.begin(inputs.fingerprints(), overrides)  # from here on, files are written
             with running_loggers(settings, path, resumed=folder.checkpoint is not None) as loggers:
                 callbacks = build_callbacks(settings, folder, inputs, data, module, clock)
                 trainer = build_trainer(settings, path, callbacks, loggers, train_beside)
                 trainer.fit(module, datamodule=data, ckpt_path=folder.checkpoint)
-        folder.complete(**costs(clock, trainer))
+        folder.complete(**costs(clock, trainer), **(stacked.facts() if stacked else {}))
     return folder
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from command_line import call, tiny_arguments
+from lora_lab.cli.stacked_launcher import StackLauncher
 from settings import CONF
 
 ROOT = CONF.parent
@@ -21,6 +23,10 @@ LAUNCHERS = {
     "joblib": [],
     "submitit_local": ["hydra.sweeper.max_batch_size=2"],
     "ray": ["hydra.launcher.ray.init.num_cpus=2"],
+}
+STACKED_SWEEPS = {
+    "stacked": [],
+    "stacked_ray": ["hydra.launcher.within.ray.init.num_cpus=2", "hydra.launcher.stack=2"],
 }
 SWEEP = (
     *("network.dim=4", "network.dim=2,4", "epochs=1", "save_every=1.0", "trainer.threads=1"),
@@ -65,13 +71,13 @@ NOISE = re.compile("ConfigStore|[Ll]aunching|fontManager|Loading weights|#[0-9]+
 """What Hydra, its launchers, matplotlib and transformers would say among our own lines."""
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", [*LAUNCHERS, "stacked"])
 def test_each_local_launcher_runs_a_sweep_and_lets_only_our_lines_through(
     name, tiny_base, tiny_person, tmp_path
 ):
     folder = tmp_path / "sweep"
     arguments = [*tiny_arguments(tiny_base, tiny_person), "network.dim=2,4", "sampling.grids=[]"]
-    launcher = [f"hydra.sweep.dir={folder}", f"hydra/launcher={name}", *LAUNCHERS[name]]
+    launcher = [f"hydra.sweep.dir={folder}", f"hydra/launcher={name}", *LAUNCHERS.get(name, [])]
     done = subprocess.run(
         [sys.executable, "train.py", "-m", *arguments, *launcher],
         cwd=ROOT,
@@ -103,6 +109,21 @@ def test_a_launcher_gives_the_bytes_of_a_sequential_sweep(name, sequential, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", STACKED_SWEEPS)
+def test_stacks_in_the_workers_of_a_launcher_give_the_loras_of_a_sequential_sweep(
+    name, sequential, tmp_path
+):
+    done = run_sweep(tmp_path / "sweep", f"hydra/launcher={name}", *STACKED_SWEEPS[name])
+    assert done.returncode == 0, done.stderr
+    assert statuses(tmp_path / "sweep") == statuses(sequential)
+    for file in sequential.rglob("lora/*.safetensors"):
+        one = load_file(file)
+        other = load_file(tmp_path / "sweep" / file.relative_to(sequential))
+        largest = max(float(t.abs().max()) for k, t in one.items() if not k.endswith("alpha"))
+        assert all((one[key] - other[key]).abs().max() <= 1e-4 * largest for key in one), file
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["joblib"])
 def test_a_value_that_fails_elsewhere_is_told_with_its_cause(name, sequential, tmp_path):
     pytest.importorskip(f"hydra_plugins.{PLUGIN[name]}")
@@ -116,7 +137,22 @@ def test_a_value_that_fails_elsewhere_is_told_with_its_cause(name, sequential, t
     assert statuses(folder)["data.batch_size=2/seed=1234"] == "complete"
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "hydra" / "launcher").glob("*.yaml")))
+STACKED = sorted((CONF / "hydra" / "launcher").glob("stacked*.yaml"))
+PLUGINS_OWN = sorted({*(CONF / "hydra" / "launcher").glob("*.yaml")} - {*STACKED})
+
+
+@pytest.mark.parametrize("path", STACKED)
+def test_a_launcher_of_stacks_names_what_it_knows_and_whose_workers_it_uses(path):
+    """`within` is a launcher of its own, named in the list of defaults."""
+    settings = OmegaConf.load(path)
+    keys = {*settings} - {"defaults", "_target_", "_recursive_"}
+    assert keys | {"within"} == {"stack", "within"} == {*signature(StackLauncher).parameters}
+    within = path.stem.removeprefix("stacked_").replace("stacked", "joblib")
+    assert settings.defaults == [f"{within}@within", "_self_"]
+    assert path.with_name(f"{within}.yaml").is_file()
+
+
+@pytest.mark.parametrize("path", PLUGINS_OWN)
 def test_a_launcher_names_only_what_its_plugin_knows(path):
     """Against the plugin's own dataclass, key by key."""
     module = pytest.importorskip(f"hydra_plugins.{PLUGIN[path.stem]}")

@@ -47,6 +47,7 @@ PLUGINS = ("hydra_plugins", "hydra._internal.core_plugins")
 PLACES = {
     "optimizer._target_": PACKAGES,
     "hydra.launcher._target_": PLUGINS,
+    "hydra.launcher.within._target_": PLUGINS,
     "hydra.sweeper._target_": PLUGINS,
     "hydra.callbacks.check._target_": ("lora_lab.cli.preflight.CheckBeforeRun",),
 }

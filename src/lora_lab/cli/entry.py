@@ -15,6 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from hydra_plugins.lora_lab_stacked import StackedLauncher
 from hydra_plugins.lora_lab_sweeper import LabSweeper
 from lora_lab.cli.arguments import MULTIRUN_FLAGS, quote_texts
 from lora_lab.cli.config_guard import guarded, refuse_flags, take_permissions
@@ -91,6 +92,7 @@ def _run_hydra(
 ) -> int:
     """Lets Hydra compose and run; returns the exit status of what it ran."""
     Plugins.instance().register(LabSweeper)
+    Plugins.instance().register(StackedLauncher)
     outcomes: list[Any] = []
 
     def job(config: DictConfig) -> Any:

@@ -237,7 +237,8 @@ def _outcome_error(result: JobReturn | str) -> str | None:
     value = result._return_value
     if result.status == JobStatus.COMPLETED:
         return value.error
-    return " ".join(f"{type(value).__name__}: {value}".split())
+    text = str(value) if isinstance(value, LabError) else f"{type(value).__name__}: {value}"
+    return " ".join(text.split())
 
 
 def wandb_group(base: TrainConfig, folder: Path) -> str | None:

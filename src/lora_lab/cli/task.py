@@ -1,6 +1,7 @@
 """What stands around a task: how a run ended, as a value, so that a job of a sweep never raises."""
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, wraps
@@ -15,8 +16,11 @@ from lora_lab.errors import ConfigError, LabError
 
 if TYPE_CHECKING:
     from lora_lab.data.inputs import SharedInputs
+    from lora_lab.training.stacked_run import StackedRun
 
 log = logging.getLogger(__name__)
+
+_thread = threading.local()
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,16 @@ def in_sweep() -> bool:
 def overrides_text() -> str:
     """What the command line says beside folders, as a YAML list."""
     return OmegaConf.to_yaml(HydraConfig.get().overrides.task)
+
+
+def enter(stacked: "StackedRun | None") -> None:
+    """Note for what this thread does next whether its run is trained with others."""
+    _thread.stacked = stacked
+
+
+def stacked_run() -> "StackedRun | None":
+    """This thread's hold on the runs that are trained with its own; None: it is alone."""
+    return getattr(_thread, "stacked", None)
 
 
 @cache

@@ -71,6 +71,19 @@ class LoRANetwork:
             if target.part == "unet" or _layer_index(target.path) < last
         ]
 
+    def state(self) -> dict[str, Tensor]:
+        """The trained tensors themselves, in kohya's names, for a checkpoint to resume from."""
+        return {
+            f"{target.name}.{leaf}": parameter.detach()
+            for target, layer in self.layers.items()
+            for leaf, parameter in layer.parameters().items()
+        }
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` gave."""
+        for target, layer in self.layers.items():
+            layer.load({leaf: state[f"{target.name}.{leaf}"] for leaf in layer.parameters()})
+
     def tensors(self) -> dict[str, Tensor]:
         """All LoRA tensors in kohya's names, such as down (dim, in[, kh, kw]), and the alphas.
 

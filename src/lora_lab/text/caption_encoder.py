@@ -6,6 +6,8 @@ and captions are encoded one by one, so that a kept answer and a fresh one are t
 Shapes: B captions, T chunks a caption, L tokens a chunk, D hidden size.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from transformers.models.clip.modeling_clip import CLIPTextModel
@@ -58,15 +60,22 @@ class CaptionEncoder:
         frozen: Whether the text encoder stays as it is.
         keep: Whether answers are kept; they are the same bytes either way.
         restore_mean: Whether weights leave the mean of each chunk as it was.
+        encode: What encodes captions while the text encoder is trained.
     """
 
     def __init__(
-        self, clip_skip: int, frozen: bool, keep: bool = True, restore_mean: bool = True
+        self,
+        clip_skip: int,
+        frozen: bool,
+        keep: bool = True,
+        restore_mean: bool = True,
+        encode: Callable[..., Tensor] = encode_captions,
     ) -> None:
         self.clip_skip = clip_skip
         self.restore_mean = restore_mean
         self.frozen = frozen
         self.keep = keep
+        self.encode = encode
         self.kept: dict[bytes, Tensor] = {}
         self.kept_bytes = 0
 
@@ -75,7 +84,7 @@ class CaptionEncoder:
     ) -> Tensor:
         """Hidden states of captions; see ``encode_captions``."""
         if not self.frozen:
-            return self._encoded(text_encoder, input_ids, weights)
+            return self.encode(text_encoder, input_ids, weights, self.clip_skip, self.restore_mean)
         rows = []
         for index in range(len(input_ids)):
             one = slice(index, index + 1)

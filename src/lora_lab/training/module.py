@@ -32,8 +32,9 @@ from lora_lab.objective import (
 )
 from lora_lab.optimizers import build_optimizer, entry_of, leave_out_steps
 from lora_lab.optimizers.schedules import build_schedule, check_schedule
-from lora_lab.text.caption_encoder import CaptionEncoder
+from lora_lab.text.caption_encoder import CaptionEncoder, encode_captions
 from lora_lab.training.noising import batch_noise, training_alphas
+from lora_lab.training.stacked_run import StackedRun
 
 
 class LoRAModule(pl.LightningModule):
@@ -44,19 +45,29 @@ class LoRAModule(pl.LightningModule):
         network: The LoRA.
         config: The run's settings.
         total_steps: Optimizer steps of the whole run.
+        stacked: The run's hold on the runs that are trained with it; None trains it alone.
 
     Raises:
         ConfigError: Settings that don't suit the base model or the length of the run.
     """
 
     def __init__(
-        self, base: BaseModel, network: LoRANetwork, config: TrainConfig, total_steps: int
+        self,
+        base: BaseModel,
+        network: LoRANetwork,
+        config: TrainConfig,
+        total_steps: int,
+        stacked: StackedRun | None = None,
     ) -> None:
         super().__init__()
         check_schedule(config.schedule, total_steps)
         self.strict_loading = False  # a checkpoint holds the LoRA alone
-        self.unet = base.unet
-        self.text_encoder = base.text_encoder
+        self.stacked = stacked
+        parts = {"unet": base.unet, "text_encoder": base.text_encoder}
+        if stacked is None:
+            self.unet, self.text_encoder = parts.values()
+        else:
+            self.__dict__ |= parts  # not this module's to move: the base is the stack's
         self.network = network
         self.lora_beside = network.beside  # so that they move and are saved with the module
         self.config = config
@@ -67,7 +78,10 @@ class LoRAModule(pl.LightningModule):
         self.register_buffer("alphas_cumprod", alphas_cumprod, persistent=False)
         frozen = not config.network.train_text_encoder
         self.captions = CaptionEncoder(
-            config.model.clip_skip, frozen, restore_mean=config.data.restore_mean
+            config.model.clip_skip,
+            frozen,
+            restore_mean=config.data.restore_mean,
+            encode=encode_captions if stacked is None else stacked.encode,
         )
         self.trained: dict[str, list[Parameter]] = {}
         """What the optimizer steps over, by part: one flat tensor, or the part's own tensors."""
@@ -79,6 +93,8 @@ class LoRAModule(pl.LightningModule):
         """Figures of the current step; callbacks add to it, the logging callback empties it."""
         self._freeze_unused()
         self.train()
+        if stacked is not None:
+            stacked.join(base, network, config, lambda: self.trained)
 
     def _freeze_unused(self) -> None:
         """Ask for no gradient where none will come: several devices would wait for it."""
@@ -90,6 +106,8 @@ class LoRAModule(pl.LightningModule):
 
     def denoise(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:
         """What the UNet makes of noisy latents and encoded captions, (B, C, h, w)."""
+        if self.stacked is not None:
+            return self.stacked.denoise(noisy, timesteps, hidden)
         kind = self.unet.dtype  # a base in bf16 takes bf16
         return self.unet(noisy.to(kind), timesteps, hidden.to(kind), return_dict=False)[0]
 
@@ -145,6 +163,13 @@ class LoRAModule(pl.LightningModule):
         if accumulate == 1:
             return weighted.mean()
         return weighted.sum() * (accumulate / batch["step_images"])
+
+    def backward(self, loss: Tensor, *arguments: Any, **named: Any) -> None:
+        """Compute the gradients; the arguments are Lightning's."""
+        if self.stacked is not None:
+            self.stacked.backward(loss)
+        else:
+            super().backward(loss, *arguments, **named)
 
     def on_after_backward(self) -> None:
         """Dropout belongs to training alone; what is measured in between sees all of it."""
@@ -225,10 +250,17 @@ class LoRAModule(pl.LightningModule):
         self.zero_grad()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the LoRA's tensors alone; the base is read from its own file."""
-        checkpoint["state_dict"] = {
-            name: tensor for name, tensor in checkpoint["state_dict"].items() if "lora_" in name
-        }
+        """Keep the LoRA's tensors alone; the base is read from its own file.
+
+        Their names are those of the LoRA file, so that a run in a stack and one alone resume each
+        other's checkpoints.
+        """
+        checkpoint["state_dict"] = self.network.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the LoRA's tensors; nothing is left for Lightning to load."""
+        self.network.load_state(checkpoint["state_dict"])
+        checkpoint["state_dict"] = {}
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Begin a new record; Lightning calls this after all callbacks."""

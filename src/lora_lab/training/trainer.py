@@ -106,3 +106,8 @@ class InterruptibleTrainer(pl.Trainer):
             if isinstance(stop.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from stop
             raise  # submitit has handed the job to slurm again
+        except ValueError as error:
+            # Outside of the main thread Lightning fails to turn Ctrl-C off before it ends.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise

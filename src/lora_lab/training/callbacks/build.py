@@ -51,7 +51,7 @@ def build_callbacks(
     checkpoints = set(checkpoint_steps(config, module.total_steps))
     facts = FileFacts(config, inputs.base, inputs.items, data.loader, module.network, time.time())
     callbacks: list[pl.Callback] = [
-        Acceleration(inputs.base, config.trainer),
+        *([Acceleration(inputs.base, config.trainer)] if module.stacked is None else []),
         Cost(clock),
         Estimate(data.loader, clock, folder.write),
         NaNGuard(config.trainer.max_skipped_steps, folder.write),
@@ -69,4 +69,6 @@ def build_callbacks(
         LoRAExport(folder.path, config.output_name, saves, checkpoints, facts, clock),
         StopOnSignal(folder.path, module.total_steps),
     ]
-    return [*callbacks, *([Progress(module.total_steps)] if config.callbacks.progress else [])]
+    if config.callbacks.progress and (module.stacked is None or module.stacked.number == 0):
+        callbacks.append(Progress(module.total_steps))  # of a stack the first: one bar for all
+    return callbacks

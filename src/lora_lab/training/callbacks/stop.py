@@ -53,6 +53,8 @@ class StopOnSignal(StepCallback):
         Raises:
             Stopped: The run ends here and can be resumed.
         """
+        if module.stacked is not None:  # in a thread of its own, which hears no signal
+            self.asked = module.stacked.asked_to_stop
         asked = self.asked is not None
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)

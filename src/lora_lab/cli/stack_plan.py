@@ -1,0 +1,98 @@
+"""Which runs of a sweep can be trained at the same time, and in what stacks."""
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from lora_lab.config import TrainConfig
+
+LARGEST = 8
+"""Runs in a stack at most, unless more are asked for: throughput hardly rises beyond."""
+SHAPES = (
+    *("dir", "reg_dir", "regularization", "resolution", "enable_bucket", "bucket_reso_steps"),
+    *("min_bucket_reso", "max_bucket_reso", "bucket_no_upscale", "repeats", "batch_size"),
+    *("weighted_captions", "max_token_length"),
+)
+"""Settings of `data` that decide the shapes and the number of the batches."""
+
+
+def why_alone(config: TrainConfig) -> str | None:
+    """Returns the setting with which a run can't share its passes; None when it can."""
+    network, trainer = config.network, config.trainer
+    if network.name != "lora":
+        return f"network={network.name}"
+    reasons = {
+        "network.dora=true": network.dora,
+        f"trainer.devices={trainer.devices}": trainer.devices > 1,
+        "trainer.gradient_checkpointing=true": trainer.gradient_checkpointing,
+        "trainer.compile=true": trainer.compile,
+        "callbacks.samples=true": config.callbacks.samples,
+        "data_report=true": config.data_report,
+    }
+    return next((setting for setting, holds in reasons.items() if holds), None)
+
+
+def settings_of_stack(config: TrainConfig) -> dict[str, Any]:
+    """Returns the settings that the runs of a stack have in common, by key."""
+    data = {f"data.{key}": getattr(config.data, key) for key in SHAPES}
+    others = {
+        f"{part}.{key}": value
+        for part, section in (
+            ("model", dataclasses.asdict(config.model)),
+            ("trainer", dataclasses.asdict(config.trainer)),
+        )
+        for key, value in section.items()
+        if key != "clip_skip"
+    }
+    return {**others, **data, "epochs": config.epochs}
+
+
+def make_stacks(
+    configs: Sequence[TrainConfig], most: int | None, workers: int
+) -> tuple[list[list[int]], list[str]]:
+    """Distributes runs over stacks, and says in one line each why some can't be together.
+
+    Args:
+        configs: settings of the runs.
+        most: runs in a stack at most; None leaves it to the workers, up to ``LARGEST``.
+        workers: how many stacks can be trained beside each other.
+
+    Returns:
+        The runs' numbers, stack by stack, and what to tell.
+    """
+    alone: dict[str, list[int]] = {}
+    groups: dict[str, list[int]] = {}
+    for number, config in enumerate(configs):
+        reason = why_alone(config)
+        if reason is None:
+            groups.setdefault(repr(settings_of_stack(config)), []).append(number)
+        else:
+            alone.setdefault(reason, []).append(number)
+    lines = [f"{reason} can't be stacked: trained one by one" for reason in alone]
+    if len(groups) > 1:
+        lines.append(f"stacks are kept apart by {_differing(configs, groups)}")
+    stacks = [[number] for numbers in alone.values() for number in numbers]
+    total = sum(len(numbers) for numbers in groups.values())
+    for numbers in groups.values():
+        share = max(1, round(workers * len(numbers) / total))
+        count = min(len(numbers), max(share, -(-len(numbers) // (most or LARGEST))))
+        stacks += even(_by_rank(numbers, configs), count)
+    return stacks, lines
+
+
+def _by_rank(numbers: list[int], configs: Sequence[TrainConfig]) -> list[int]:
+    """Runs of like ranks beside each other: a stack pads all to its largest."""
+    return sorted(numbers, key=lambda number: (configs[number].network.dim, number))
+
+
+def even(numbers: list[int], count: int) -> list[list[int]]:
+    """Cuts a list into so many parts of lengths that differ by at most 1."""
+    cuts = [len(numbers) * part // count for part in range(count + 1)]
+    return [numbers[start:end] for start, end in pairwise(cuts)]
+
+
+def _differing(configs: Sequence[TrainConfig], groups: dict[str, list[int]]) -> str:
+    """The keys in which the groups differ."""
+    firsts = [settings_of_stack(configs[numbers[0]]) for numbers in groups.values()]
+    return ", ".join(key for key in firsts[0] if len({repr(one[key]) for one in firsts}) > 1)
