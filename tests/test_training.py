@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from lora_lab.data.inputs import SharedInputs
 from lora_lab.run_folder.folder import Refused, RunFolder, State
+from lora_lab.study.judge.comparable import FINGERPRINTS
 from lora_lab.training.callbacks.metrics_csv import COLUMNS
 from train import train
 from train_setup import train_config
@@ -86,7 +87,7 @@ def test_every_trained_matrix_moves(run_dir):
 def test_run_json_says_what_happened(run_dir):
     facts = json.loads((run_dir / "run.json").read_text())
     assert facts["status"] == "complete" and facts["error"] is None
-    assert set(facts["fingerprints"]) == {"images", "captions", "checkpoint", "vae", "latents"}
+    assert set(facts["fingerprints"]) == set(FINGERPRINTS)
     assert facts["steps"] == 6 and facts["epochs"] == 2 and facts["seed"] == 1234
     assert facts["lora_bytes"] == (run_dir / "lora" / "lora.safetensors").stat().st_size
     assert facts["seconds"]["step_median"] > 0 and facts["peak_memory_bytes"]["process"] > 1e7

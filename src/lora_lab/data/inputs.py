@@ -83,9 +83,16 @@ class Inputs:
         return [item for item in self.items if not item.example.is_reg]
 
     def fingerprints(self) -> dict[str, str]:
-        """sha256 of images, captions, checkpoint, VAE, and the latents they gave."""
-        latents = latents_fingerprint(self.items, self.held_out)
-        return {**_fingerprints(self.examples, self.base), "latents": latents}
+        """sha256 of images, captions, checkpoint, VAE, and the latents they gave.
+
+        Those of the held-out images stand by themselves: while they agree, a held-out loss is the
+        same quantity, whatever was trained on.
+        """
+        return {
+            **_fingerprints(self.examples, self.base),
+            "latents": latents_fingerprint("train", self.items),
+            "held_out_latents": latents_fingerprint("held_out", self.held_out),
+        }
 
 
 def _fingerprints(examples: Examples, base: BaseModel) -> dict[str, str]:

@@ -196,15 +196,19 @@ def _view(
     return View(posterior, mask)
 
 
-def latents_fingerprint(train: list[Item], held_out: list[Item]) -> str:
-    """sha256 over everything that training and held-out images were encoded to."""
+def latents_fingerprint(part: str, items: list[Item]) -> str:
+    """sha256 over everything that some images were encoded to.
+
+    Args:
+        part: What they are, train or held_out.
+        items: The images.
+    """
     latents: dict[str, Tensor] = {}
-    for part, items in (("train", train), ("held_out", held_out)):
-        for item in items:
-            for side, views in (("", item.views), ("/mirrored", item.mirrored)):
-                for number, view in enumerate(views):
-                    name = f"{part}/{item.example.key}{side}" + (f"/{number}" if number else "")
-                    latents[name] = view.posterior.mean
+    for item in items:
+        for side, views in (("", item.views), ("/mirrored", item.mirrored)):
+            for number, view in enumerate(views):
+                name = f"{part}/{item.example.key}{side}" + (f"/{number}" if number else "")
+                latents[name] = view.posterior.mean
     return fingerprint_latents(latents)
 
 

@@ -10,24 +10,44 @@ from dataclasses import dataclass
 from lora_lab.run_folder.identity import WITHOUT_INFLUENCE
 from lora_lab.study.read.load import Run
 
-FINGERPRINTS = ("images", "captions", "checkpoint", "vae", "latents")
+FINGERPRINTS = ("images", "captions", "checkpoint", "vae", "latents", "held_out_latents")
+_ENCODED = frozenset({"latents", "held_out_latents"})
+_DATA = frozenset({"images", "captions"}) | _ENCODED
+_MODEL = frozenset({"checkpoint", "vae"}) | _ENCODED
 
-# Parameter under study, or its beginning -> fingerprints that it changes by itself.
 CHANGED_BY: Mapping[str, frozenset[str]] = {
-    "model": frozenset({"checkpoint", "vae", "latents"}),
-    "model.checkpoint": frozenset({"checkpoint", "vae", "latents"}),
-    "data": frozenset({"images", "captions", "latents"}),
-    "data.dir": frozenset({"images", "captions", "latents"}),
-    "data.held_out_dir": frozenset({"images", "captions", "latents"}),
-    "data.repeats": frozenset({"images", "captions", "latents"}),
-    "data.resolution": frozenset({"images", "latents"}),
-    "data.flip": frozenset({"latents"}),
-    "data.caption_extension": frozenset({"captions"}),
-    "trainer.precision": frozenset({"latents"}),
+    **dict.fromkeys(("model", "model.checkpoint", "model.merge"), _MODEL),
+    **dict.fromkeys(("data", "data.dir", "data.held_out_dir"), _DATA),
+    **dict.fromkeys(
+        ("data.regularization", "data.reg_dir"), frozenset({"images", "captions", "latents"})
+    ),
+    "data.masked_loss": frozenset({"images"}),
+    **dict.fromkeys(
+        ("data.repeats", "data.caption_extension", "data.caption_lines", "data.trigger"),
+        frozenset({"captions"}),
+    ),
+    **dict.fromkeys(
+        (
+            *("data.resolution", "data.enable_bucket", "data.bucket_reso_steps"),
+            *("data.min_bucket_reso", "data.max_bucket_reso", "data.bucket_no_upscale"),
+            *("data.resize_filter", "data.vae_precision"),
+            *("trainer", "trainer.precision", "trainer.threads", "trainer.accelerator"),
+        ),
+        _ENCODED,
+    ),
+    **dict.fromkeys(
+        ("data.flip", "data.random_crop", "data.color_aug", "data.variants"),
+        frozenset({"latents"}),
+    ),
 }
+"""Key under study -> fingerprints that it may change by itself."""
 
-# With one of these different, a loss is not the same quantity any more.
-LOSS_INPUTS = frozenset({"images", "checkpoint", "vae", "latents"})
+LOSS_INPUTS = frozenset({"checkpoint", "held_out_latents"})
+"""With one of these different, a held-out loss is not the same quantity any more."""
+EARLIER_LOSS_INPUTS = frozenset({"images", "checkpoint", "vae", "latents"})
+"""The same for runs whose latents have one fingerprint, training and held-out together."""
+TRAINING_INPUTS = frozenset({"images", "checkpoint", "vae", "latents"})
+"""With one of these different, a training loss is not."""
 
 # Settings that may differ between the runs of a sweep: those that have no influence on a LoRA, and
 # those that change a run without touching what is measured.
@@ -44,7 +64,9 @@ class Comparability:
     obstacles: tuple[str, ...] = ()
     """What differs although it isn't under study; empty when the run can be ranked."""
     loss_changed: str = ""
-    """Why the losses are of different quantities although all is as intended; else empty."""
+    """Why held-out losses are of different quantities although all is as intended; else empty."""
+    training_changed: bool = False
+    """Whether training losses are of different quantities, so that they can't be paired."""
 
     @property
     def ranked(self) -> bool:
@@ -70,13 +92,20 @@ def compare(run: Run, base: Run, parameters: tuple[str, ...]) -> Comparability:
     unexpected = [name for name in differing if name not in allowed]
     obstacles = [differing[name] for name in unexpected]
     obstacles += _differing_settings(run, base, parameters)
-    expected = [name for name in differing if name in allowed and name in LOSS_INPUTS]
+    known = run.record.fingerprints.keys() & base.record.fingerprints.keys()
+    inputs = LOSS_INPUTS if "held_out_latents" in known else EARLIER_LOSS_INPUTS
+    expected = [
+        name.replace("held_out_", "held-out ")
+        for name in differing
+        if name in allowed and name in inputs
+    ]
     changed = ""
     if expected:
         changed = (
             f"{', '.join(parameters)} changes the {_and(expected)} that the loss is measured on"
         )
-    return Comparability(tuple(obstacles), changed)
+    training_changed = not TRAINING_INPUTS.isdisjoint(differing)
+    return Comparability(tuple(obstacles), changed, training_changed)
 
 
 def changes_training_loss(parameters: tuple[str, ...]) -> bool:

@@ -287,7 +287,8 @@ def _judge(
 
 def _paired(run: Run, partner: Run, sweep: Sweep) -> bool:
     """Whether a run's training loss may be held against the base's."""
-    return compare(run, partner, parameters_of(sweep.parameter)).ranked
+    comparability = compare(run, partner, parameters_of(sweep.parameter))
+    return not comparability.obstacles and not comparability.training_changed
 
 
 def _partner(run: Run, base: tuple[Run, ...]) -> Run:

@@ -1,0 +1,198 @@
+"""What each setting changes by itself, and that each of the guide's studies reaches a verdict."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from PIL import Image
+
+from lora_lab.cli.sweep_plan import Plan, make_plan, spelled
+from lora_lab.cli.sweeper import study_of
+from lora_lab.clock import Clock
+from lora_lab.config.store import register_schemas
+from lora_lab.data.inputs import Inputs, SharedInputs
+from lora_lab.study.judge.comparable import CHANGED_BY, FINGERPRINTS, compare, parameters_of
+from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.verdict import judge
+from lora_lab.study.read.load import Record, Run, Sweep, _flat
+from settings import CONF
+from train_setup import train_config
+
+STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
+SD15 = ["model=sd15", "model.checkpoint=base.safetensors", "data=folder", "data.dir=photos"]
+SEEDS = (1234, 1235, 1236)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra():
+    register_schemas()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def person_with_more(tmp_path_factory, tiny_person):
+    """The tiny person with images of the class, a wide image and captions of another name."""
+    folder = tmp_path_factory.mktemp("person")
+    for path in Path(tiny_person).rglob("*.*"):
+        copy = folder / path.relative_to(tiny_person)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    for path in folder.rglob("00.png"):
+        picture = Image.open(path)
+        picture.resize((64, 32)).save(path)
+    regular = folder / "regularisation" / "1_person"
+    regular.mkdir(parents=True)
+    Image.new("RGB", (32, 32), "#123456").save(regular / "a.png")
+    (regular / "a.txt").write_text("a person", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return SharedInputs()
+
+
+CHANGES = {
+    "data.resolution": 16,
+    "data.enable_bucket": False,
+    "data.resize_filter": "lanczos",
+    "data.flip": True,
+    "data.random_crop": True,
+    "data.color_aug": True,
+    "data.variants": 3,
+    "data.repeats": 5,
+    "data.trigger": "sks",
+    "data.batch_size": 1,
+    "data.caption_dropout_rate": 0.5,
+    "data.shuffle_caption": True,
+    "network.dim": 8,
+    "objective.noise_offset": 0.1,
+    "model.clip_skip": 1,
+    "epochs": 5,
+}
+
+
+def prints(base, folder, shared, **changes) -> dict[str, str]:
+    config = train_config(base, folder, **changes)
+    return Inputs.load(config, shared, Clock()).fingerprints()
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_setting_changes_no_input_but_those_that_it_is_known_to(
+    key, tiny_base, person_with_more, shared
+):
+    more = {"data__random_crop": True} if key == "data.variants" else {}
+    plain = prints(tiny_base, person_with_more, shared, **more)
+    changes = {key.replace(".", "__"): CHANGES[key], **more}
+    other = prints(tiny_base, person_with_more, shared, **changes)
+    changed = {name for name in FINGERPRINTS if plain[name] != other[name]}
+    assert changed <= CHANGED_BY.get(key, frozenset())
+    if key in CHANGED_BY:
+        assert changed, f"{key} is said to change inputs, and changes none here"
+
+
+def test_images_of_the_class_leave_the_held_out_images_as_they_were(
+    tiny_base, person_with_more, shared
+):
+    plain = prints(tiny_base, person_with_more, shared)
+    reg_dir = str(person_with_more / "regularisation")
+    other = prints(tiny_base, person_with_more, shared, data__reg_dir=reg_dir)
+    changed = {name for name in FINGERPRINTS if plain[name] != other[name]}
+    assert changed == CHANGED_BY["data.reg_dir"]
+
+
+def plan_of(study: str, *base: str) -> Plan:
+    """The runs of a study, composed as the sweeper does."""
+    overrides = [f"+study={study}", *base]
+    sweeper = compose("train", overrides, return_hydra_config=True).hydra.sweeper
+    whole = {"params": sweeper.params, "together": sweeper.together}
+    name = "sd15" if base else "pocket"
+    found = study_of(whole, sweeper.by_model or {}, name)
+    arguments = [
+        *overrides,
+        *(f"{key}={text}" for key, text in (found.get("params") or {}).items()),
+    ]
+    together = [
+        {key: spelled(value) for key, value in row.items()} for row in found.get("together") or []
+    ]
+    parsed = OverridesParser.create().parse_overrides(arguments)
+    return make_plan(parsed, lambda o: compose("train", o, return_hydra_config=True), together)
+
+
+def digests(changed: frozenset[str], value: str) -> dict[str, str]:
+    return {name: value if name in changed else "same" for name in FINGERPRINTS}
+
+
+def scores(shift: float, rng: np.random.Generator) -> Mapping[tuple[str, str], float]:
+    return {(f"c{c}", "0"): 0.5 + 0.02 * c + shift + 0.001 * rng.normal() for c in range(8)}
+
+
+@pytest.mark.parametrize(
+    "base", [SD15, pytest.param([], marks=pytest.mark.slow)], ids=["sd15", "pocket"]
+)
+@pytest.mark.parametrize("study", STUDIES)
+def test_each_study_reaches_a_verdict_in_what_stays_comparable(study, base, monkeypatch):
+    # The guide's checkpoints and photographs are not here.
+    monkeypatch.setattr("lora_lab.cli.preflight._missing", lambda key, location: [])
+    plan = plan_of(study, *base)
+    keys = parameters_of(plan.parameter)
+    may_change = frozenset().union(*(CHANGED_BY.get(key, frozenset()) for key in keys))
+    rng = np.random.default_rng(0)
+    runs = []
+    for planned in plan.runs:
+        effect = 0.0 if planned.is_base else 0.2
+        config = _flat(asdict(planned.config))
+        inputs = digests(frozenset() if planned.is_base else may_change, planned.value)
+        runs.append(
+            Run(
+                name=planned.name,
+                folder=Path(planned.name),
+                value=planned.value,
+                is_base=planned.is_base,
+                seed=planned.config.seed,
+                status="complete",
+                config=config,
+                record=Record(fingerprints=inputs),
+                scores={
+                    "held_out_loss": scores(effect, rng),
+                    "identity_clip": scores(-effect, rng),
+                },
+            )
+        )
+    found = judge(Sweep(Path("s"), plan.parameter, plan.values, plan.base_value, (), tuple(runs)))
+    judged = [one for one in found.values if one.kind is not Kind.BASE]
+    assert judged
+    for one in judged:
+        assert one.kind is Kind.WORSE, one.reason
+        loss = one.result("held_out_loss")
+        lost = {"checkpoint", "held_out_latents"} & may_change
+        assert (loss.verdict is Kind.NOT_RANKED) == bool(lost), loss.reason
+        assert bool(loss.reason) == bool(lost)
+
+
+def run_of(fingerprints: dict[str, str], **config: str) -> Run:
+    run = Run("r", Path("r"), "v", False, 1, "complete", config=config)
+    return replace(run, record=Record(fingerprints=fingerprints))
+
+
+def test_other_training_images_leave_the_held_out_loss_comparable_but_no_training_loss():
+    own = digests(CHANGED_BY["data.flip"], "x")
+    found = compare(run_of(own), run_of(digests(frozenset(), "")), ("data.flip",))
+    assert found.ranked and found.training_changed
+    found = compare(run_of(own), run_of(digests(frozenset(), "")), ("network.dim",))
+    assert not found.ranked and "other latents" in found.obstacles[0]
+
+
+def test_runs_of_earlier_versions_hold_one_fingerprint_of_all_latents():
+    earlier = ("images", "captions", "checkpoint", "vae", "latents")
+    own = {name: "x" if name == "latents" else "same" for name in earlier}
+    base = dict.fromkeys(earlier, "same")
+    found = compare(run_of(own), run_of(base), ("data.flip",))
+    assert found.loss_changed == "data.flip changes the latents that the loss is measured on"
