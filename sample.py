@@ -24,7 +24,7 @@ def main(cfg: DictConfig) -> None:
         LabError: nothing could be drawn, or not all of it; says what.
     """
     from lora_lab.config import to_sample_config
-    from lora_lab.sampling.grids.gallery import refuse_missing
+    from lora_lab.sampling.grids.draw_grids import refuse_missing
 
     drawn, problems = sample(to_sample_config(cfg))
     for path in drawn:
@@ -50,7 +50,7 @@ def sample(settings: "SampleConfig") -> tuple[list[Path], list[str]]:
     from lora_lab.config.sample import sampling_of
     from lora_lab.sampling.devices import set_threads
     from lora_lab.sampling.from_file import draw_from_file
-    from lora_lab.sampling.grids.gallery import draw_file_grids, draw_grids
+    from lora_lab.sampling.grids.draw_grids import draw_file_grids, draw_grids
     from lora_lab.sampling.replay import replay
 
     names = (settings.run, settings.lora, settings.png, settings.scores, settings.output)

@@ -20,9 +20,8 @@ from lora_lab.checkpoint.embedded import locate
 from lora_lab.config import SamplingConfig
 from lora_lab.lora_file import write_lora
 from lora_lab.network import inject_lora
-from lora_lab.sampling.generate import ImageRequest
-from lora_lab.sampling.shots import draw_settings
-from lora_lab.sampling.studio import Shot, Studio
+from lora_lab.sampling.generate import ImageRequest, draw_settings
+from lora_lab.sampling.pipeline import ImageTask, LoRAPipeline
 
 SAVES = 10
 """LoRA files of a run, the last of which also draws the random prompts."""
@@ -98,11 +97,11 @@ def measure(overrides: list[str], rounds: int) -> list[Row]:
         base = load_base(config.model.checkpoint)
         loading = (time.perf_counter() - began) / SETS
         loras = _loras(base, config, folder, 2 * rounds + 1)
-        studio = Studio(base, settings)
+        pipeline = LoRAPipeline(base, settings)
         seconds: dict[int, list[tuple[float, float, float]]] = {2: [], len(PROMPTS): []}
         for number, lora in enumerate(loras):
             prompts = PROMPTS if number % 2 else PROMPTS[:2]
-            taken = list(_turns(studio, settings, config.model.checkpoint, lora, prompts, folder))
+            taken = list(_turns(pipeline, settings, config.model.checkpoint, lora, prompts, folder))
             if number:
                 seconds[len(prompts)].append((taken[0] + loading, taken[1], taken[2]))
     rows = []
@@ -120,7 +119,7 @@ def measure(overrides: list[str], rounds: int) -> list[Row]:
 
 
 def _turns(
-    studio: Studio,
+    pipeline: LoRAPipeline,
     settings: SamplingConfig,
     checkpoint: str,
     lora: Path,
@@ -128,24 +127,24 @@ def _turns(
     folder: Path,
 ) -> Iterator[float]:
     """Seconds of one set: ours with PNGs, bare, and by a pipeline."""
-    shots = [
-        Shot(
+    tasks = [
+        ImageTask(
             folder / f"ours-{lora.stem}-{index}.png",
             ImageRequest(prompt, settings.negative, index),
             draw_settings(settings),
             lora,
             1.0,
-            usual=True,
+            plain_name=True,
         )
         for index, prompt in enumerate(prompts)
     ]
     start = time.perf_counter()
-    outcomes = studio.draw(shots)
+    outcomes = pipeline.draw(tasks)
     yield time.perf_counter() - start
     assert all(outcome.drawn for outcome in outcomes)
     start = time.perf_counter()
     for first in range(0, len(prompts), settings.batch_size):
-        bare_images(studio.base, settings, prompts[first : first + settings.batch_size])
+        bare_images(pipeline.base, settings, prompts[first : first + settings.batch_size])
     yield time.perf_counter() - start
     start = time.perf_counter()
     pipeline_images(locate(checkpoint), lora, settings, prompts, folder)

@@ -27,7 +27,7 @@ def load_libraries() -> None:
     import lora_lab.data.data_module
     import lora_lab.metrics.image_scores
     import lora_lab.network
-    import lora_lab.sampling.grids.gallery
+    import lora_lab.sampling.grids.draw_grids
     import lora_lab.study.report.build
     import lora_lab.training.callbacks.build
     import lora_lab.training.trainer  # noqa: F401

@@ -122,8 +122,8 @@ def _image(data: bytes, folder: Path) -> None:
 
 
 def _override(data: bytes, folder: Path) -> None:
-    from lora_lab.cli.arguments import quote_texts
     from lora_lab.cli.messages import explain
+    from lora_lab.cli.quoting import quote_texts
     from lora_lab.config.train import TrainConfig
 
     arguments = [_text(data)]
@@ -176,7 +176,7 @@ def _lora(data: bytes, folder: Path) -> None:
 
 
 def _checkpoint(data: bytes, folder: Path) -> None:
-    from lora_lab.checkpoint.weights import read_header
+    from lora_lab.checkpoint.weight_files import read_header
 
     path = folder / "a.safetensors"
     path.write_bytes(data)
@@ -230,7 +230,7 @@ def _run_file(name: str) -> Callable[[bytes, Path], None]:
 
 def _report(data: bytes, folder: Path) -> None:
     """A whole report whose values, names and errors hold a hostile text."""
-    from lora_lab.study import build_report
+    from lora_lab.study.report.build import build_report
     from study_sweep_builder import FakeRun, SweepBuilder
 
     shutil.rmtree(folder / "sweep", ignore_errors=True)

@@ -3,7 +3,7 @@
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from lora_lab.cli.arguments import quote, quote_texts
+from lora_lab.cli.quoting import quote, quote_texts
 from lora_lab.config import SampleConfig, TrainConfig
 
 TEXTS = [

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from lora_lab.checkpoint.base_model import load_base
 from lora_lab.errors import LabError
 from lora_lab.prompts import Embedding, read_embedding, read_embeddings
-from lora_lab.text.conditioning import Conditioning, Guidance, Part, encode
+from lora_lab.text.conditioning import Conditioning, Guidance, PromptPart, encode
 from tiny_model import make_tiny_base
 
 
@@ -126,7 +126,7 @@ def test_damaged_pickled_and_missing_files_are_named(tmp_path):
 
 def steered(unet, prompts, scale, call=0):
     """Noise for a batch of one, whose negative prompt is all zeros."""
-    negative = Conditioning((Part(1.0, (10,), torch.zeros(1, 77, 1)),))
+    negative = Conditioning((PromptPart(1.0, (10,), torch.zeros(1, 77, 1)),))
     guidance = Guidance(unet, [Conditioning(tuple(prompts))], [negative], scale)
     return guidance.noise_pred(torch.zeros(1, 4, 2, 2), torch.tensor(1), call)
 
@@ -138,7 +138,7 @@ def mean_of_states(model_input, timestep, states, return_dict):
 
 def part(weight, *means):
     hidden = torch.tensor(means)[:, None, None].expand(-1, 77, 1)
-    return Part(weight, tuple(range(1, len(means) + 1)), hidden)
+    return PromptPart(weight, tuple(range(1, len(means) + 1)), hidden)
 
 
 def test_a_composition_adds_weighted_directions():

@@ -10,8 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from docs import build
-from lora_lab.cli.arguments import quote_texts
 from lora_lab.cli.config_guard import take_permissions
+from lora_lab.cli.quoting import quote_texts
 from lora_lab.config import SampleConfig, TrainConfig
 from lora_lab.config.store import register_schemas
 from lora_lab.kohya.names import KOHYA_NAMES

@@ -10,25 +10,26 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
 PACKAGE = "lora_lab"
 
-# First name below the package -> floor. A module imports from its own floor or lower ones.
+# Folder or module below the package -> floor. A module imports from its own floor or lower ones.
 FLOORS = {
     0: "errors files clock randomness config images",
     1: "prompts objective optimizers statistics kohya",
     2: "checkpoint lora_file run_folder",
     3: "text network data loggers",
-    4: "training sampling metrics study data_report",
-    5: "cli pocket train",
+    4: "sampling",
+    5: "training sampling.grids metrics study data_report",
+    6: "cli pocket",
 }
 FLOOR_OF = {name: floor for floor, names in FLOORS.items() for name in names.split()}
-# Modules of a lower package that are commands: floor 5.
+APART = FLOORS[5].split()
+"""None of these knows another: each reads what the others leave in folders."""
 COMMANDS = {
-    "lora_lab.train",
-    "lora_lab.sample",
-    "lora_lab.study.__main__",
-    "lora_lab.study.check",
-    "lora_lab.study.simulate",
-    "lora_lab.kohya.__main__",
+    *("lora_lab.train", "lora_lab.sample", "lora_lab.kohya.__main__"),
+    *("lora_lab.study.__main__", "lora_lab.study.check", "lora_lab.study.simulate"),
 }
+"""Commands stand above all floors, wherever their file lies."""
+STUDY_FLOORS = ("read", "judge", "figures", "report", "kohya_logs")
+"""Folders of study/, lowest first."""
 
 
 @cache
@@ -41,11 +42,16 @@ def modules() -> dict[str, Path]:
     return found
 
 
+def room(module: str) -> str:
+    """The folder that a module stands in, as FLOORS names it; the module itself at the root."""
+    parts = module.split(".")[1:]
+    nested = ".".join(parts[:2])
+    return nested if nested in FLOOR_OF else parts[0]
+
+
 def floor(module: str) -> int:
     """The floor of a module; KeyError for one that nobody gave a floor."""
-    if module in COMMANDS:
-        return 5
-    return FLOOR_OF[module.split(".")[1]]
+    return max(FLOORS) if module in COMMANDS else FLOOR_OF[room(module)]
 
 
 @cache
@@ -92,7 +98,7 @@ def importers(library: str) -> set[str]:
 
 
 def test_every_module_has_a_floor():
-    unknown = [m for m in graph() if m not in COMMANDS and m.split(".")[1] not in FLOOR_OF]
+    unknown = [m for m in graph() if m not in COMMANDS and room(m) not in FLOOR_OF]
     assert not unknown, f"give these a floor in tests/test_floors.py: {unknown}"
 
 
@@ -104,6 +110,61 @@ def test_imports_go_only_down():
         if floor(target) > floor(module)
     ]
     assert not upward, "\n".join(upward)
+
+
+def test_training_sampling_for_grids_scoring_and_studies_do_not_know_each_other():
+    met = [
+        f"{module} imports {target}"
+        for module, targets in graph().items()
+        for target in targets
+        if module not in COMMANDS and room(module) in APART
+        if room(target) in APART and room(target) != room(module)
+    ]
+    assert not met, "\n".join(met)
+
+
+def arrows() -> dict[tuple[str, str], int]:
+    """(folder, another folder that it imports from) -> how many of its modules' imports that is."""
+    found: dict[tuple[str, str], int] = {}
+    for module, targets in graph().items():
+        for target in targets:
+            pair = folder(module), folder(target)
+            if module not in COMMANDS and pair[0] != pair[1]:
+                found[pair] = found.get(pair, 0) + 1
+    return found
+
+
+def folder(module: str) -> str:
+    """The folder of a module; in study/ the folder below it."""
+    parts = module.split(".")[1:]
+    if parts[0] == "study" and len(parts) > 1:
+        return f"study.{parts[1]}"
+    return room(module)
+
+
+def test_no_two_folders_import_from_each_other():
+    back = [pair for pair in arrows() if pair[::-1] in arrows() and pair[0] < pair[1]]
+    assert not back
+
+
+def test_in_study_reading_comes_before_judging_drawing_and_reporting():
+    order = {f"study.{name}": place for place, name in enumerate(STUDY_FLOORS)}
+    upward = [
+        pair
+        for pair in arrows()
+        if pair[0] in order and pair[1] in order and order[pair[1]] > order[pair[0]]
+    ]
+    assert not upward
+
+
+def test_nothing_below_the_commands_imports_them():
+    users = [
+        f"{module} imports {target}"
+        for module, targets in graph().items()
+        for target in targets
+        if room(target) == "cli" and room(module) not in ("cli", "pocket", "train", "sample")
+    ]
+    assert not users
 
 
 def test_imports_have_no_circles():

@@ -16,7 +16,7 @@ from lora_lab.sampling.generate import (
     draw_images,
     encode_requests,
 )
-from lora_lab.text.conditioning import Conditioning, Guidance, Part, encode
+from lora_lab.text.conditioning import Conditioning, Guidance, PromptPart, encode
 
 SETTINGS = DrawSettings("DPM++ 2M Karras", 4, 3.0, 32, 32, clip_skip=2, batch_size=4)
 REQUESTS = [ImageRequest("zqx person, (smile:1.3)", "bad", seed) for seed in (1, 2, 3)]
@@ -151,7 +151,7 @@ def pixels_of_pipeline(pipe, base):
 
 def conditionings(states):
     """One prompt without edits an image, from hidden states (B, T * 77, C)."""
-    return [Conditioning((Part(1.0, (20,), state[None]),)) for state in states]
+    return [Conditioning((PromptPart(1.0, (20,), state[None]),)) for state in states]
 
 
 def test_guidance_is_the_formula_of_classifier_free_guidance(base):

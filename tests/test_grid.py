@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from lora_lab.config import PictureConfig
 from lora_lab.images.fonts import Letters, font, runs
-from lora_lab.sampling.grids.grid import Cell, Column, Grid, Row
+from lora_lab.sampling.grids.grid import Grid, GridCell, GridColumn, GridRow
 from lora_lab.sampling.grids.layout import lay_out, pages
 from lora_lab.sampling.grids.picture import BASE_RED, draw_grid, grid_key, write_grid
 
@@ -25,14 +25,14 @@ def blue(tmp_path_factory):
 
 
 def grid(columns=10, labels=("2", "8", "16", "16", "32"), base=(2, 3), cell=None, side=64):
-    cells = (cell or Cell(None, "x"),) * columns
+    cells = (cell or GridCell(None, "x"),) * columns
     return Grid(
         title="network.dim · simple prompt · pocket-graphic",
         facts=(("Prompt", "a portrait of zqx person " * 5), ("Negative", "none")),
         corner="network.dim",
-        columns=tuple(Column(f"{i + 1} %", f"step {i}") for i in range(columns)),
+        columns=tuple(GridColumn(f"{i + 1} %", f"step {i}") for i in range(columns)),
         rows=tuple(
-            Row(label, "base, seed 1" if index in base else "", cells, index in base)
+            GridRow(label, "base, seed 1" if index in base else "", cells, index in base)
             for index, label in enumerate(labels)
         ),
         image_size=(side, side),
@@ -109,7 +109,7 @@ def test_without_a_base_there_is_no_red():
 
 
 def test_images_stand_in_their_cells_undistorted(blue):
-    drawn = grid(2, cell=Cell(blue, score="0.82"))
+    drawn = grid(2, cell=GridCell(blue, score="0.82"))
     layout = lay_out(drawn, PICTURE)
     pixels = np.asarray(draw_grid(drawn, PICTURE))
     for top in layout.row_tops:
@@ -122,10 +122,10 @@ def test_images_stand_in_their_cells_undistorted(blue):
 
 
 def test_a_cell_without_an_image_says_why(tmp_path):
-    told = np.asarray(draw_grid(grid(2, cell=Cell(None, "the image came out as NaN")), PICTURE))
-    silent = np.asarray(draw_grid(grid(2, cell=Cell(None, "")), PICTURE))
+    told = np.asarray(draw_grid(grid(2, cell=GridCell(None, "the image came out as NaN")), PICTURE))
+    silent = np.asarray(draw_grid(grid(2, cell=GridCell(None, "")), PICTURE))
     assert told.shape == silent.shape and (told != silent).any()
-    gone = np.asarray(draw_grid(grid(2, cell=Cell(tmp_path / "gone.png")), PICTURE))
+    gone = np.asarray(draw_grid(grid(2, cell=GridCell(tmp_path / "gone.png")), PICTURE))
     assert (gone != silent).any()
 
 
@@ -190,7 +190,7 @@ def test_a_sign_that_no_font_has_is_spelled():
 
 def test_a_grid_that_is_there_is_not_drawn_again(tmp_path, blue):
     path = tmp_path / "grid.png"
-    drawn = grid(2, cell=Cell(blue, key="a"))
+    drawn = grid(2, cell=GridCell(blue, key="a"))
     both = replace(PICTURE, formats=["png", "webp"])
     assert write_grid(path, drawn, both) and not write_grid(path, drawn, both)
     with Image.open(path) as png, Image.open(path.with_suffix(".webp")) as webp:
@@ -198,5 +198,5 @@ def test_a_grid_that_is_there_is_not_drawn_again(tmp_path, blue):
     other = replace(drawn, rows=drawn.rows[:-1])
     assert grid_key(path) == drawn.key() != other.key()
     assert write_grid(path, other, both)
-    assert grid(2, cell=Cell(blue, key="b")).key() != drawn.key()
-    assert grid(2, cell=Cell(Path("elsewhere") / blue.name, key="a")).key() == drawn.key()
+    assert grid(2, cell=GridCell(blue, key="b")).key() != drawn.key()
+    assert grid(2, cell=GridCell(Path("elsewhere") / blue.name, key="a")).key() == drawn.key()

@@ -12,7 +12,7 @@ from lora_lab.kohya.arguments import Arguments, read_arguments
 from lora_lab.kohya.gui import from_gui
 from lora_lab.kohya.translation import translate
 from lora_lab.study.kohya_logs.compare_logs import comparisons
-from lora_lab.study.kohya_logs.load import load_logs
+from lora_lab.study.kohya_logs.read_logs import load_logs
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = Path(os.environ.get("LORA_LAB_GUIDE", ROOT.parent / "shared" / "guide"))

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lora_lab.config import LoggerConfig, WandbConfig
 from lora_lab.loggers.build import build_loggers, log_images, public_settings, running_loggers
-from lora_lab.loggers.wandb_run import Job, Picture, start, stored_id
+from lora_lab.loggers.wandb_run import Job, LoggedImage, start, stored_id
 from train import train
 from train_setup import train_config
 from wandb_file import OfflineRun
@@ -44,7 +44,7 @@ def run_dir(tiny_base, tiny_person, tmp_path_factory):
         loggers[1].run.run._finish()  # as after a kill: neither artifacts nor an end of ours
         with running_loggers(config, folder, resumed=True) as loggers:
             log_steps(folder, loggers, [3, 4])
-            log_images(loggers, {"samples/simple": Picture(picture, "portrait")}, 4)
+            log_images(loggers, {"samples/simple": LoggedImage(picture, "portrait")}, 4)
     return folder
 
 

@@ -13,11 +13,11 @@ from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPi
 
 from lora_lab.checkpoint.embedded import locate
 from lora_lab.errors import LabError
+from lora_lab.metrics.embedding_store import EmbeddingStore, content_key
 from lora_lab.metrics.encoders import load_clip, load_dino
 from lora_lab.metrics.face import FaceEncoder, load_face
 from lora_lab.metrics.image_scores import class_words
 from lora_lab.metrics.scores import departure, diversity, identity, prompt_agreement, vendi
-from lora_lab.metrics.store import EmbeddingStore, content_key
 
 PERSON = locate("embedded:person") / "train"
 

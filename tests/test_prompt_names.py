@@ -14,10 +14,9 @@ from lora_lab.errors import LabError
 from lora_lab.images.png_info import read_parameters
 from lora_lab.lora_file import read_lora, write_lora
 from lora_lab.prompts import LoRATag
-from lora_lab.sampling.generate import ImageRequest
-from lora_lab.sampling.names import PromptNames
-from lora_lab.sampling.shots import draw_settings
-from lora_lab.sampling.studio import Shot, Studio
+from lora_lab.sampling.generate import ImageRequest, draw_settings
+from lora_lab.sampling.pipeline import ImageTask, LoRAPipeline
+from lora_lab.sampling.prompt_names import PromptNames
 from settings import tiny_sampling
 
 
@@ -53,13 +52,20 @@ def draw(folder, base, sampling, *prompts):
     """Pixels, or the problem, of each prompt."""
     lora, weight = folder / "loras" / "one.safetensors", sampling.lora_weight
     settings = draw_settings(sampling)
-    shots = [
-        Shot(folder / f"{n}.png", ImageRequest(prompt, "", 7), settings, lora, weight, usual=True)
+    tasks = [
+        ImageTask(
+            folder / f"{n}.png",
+            ImageRequest(prompt, "", 7),
+            settings,
+            lora,
+            weight,
+            plain_name=True,
+        )
         for n, prompt in enumerate(prompts)
     ]
     return [
         outcome.problem or np.asarray(Image.open(outcome.path).convert("RGB")).astype(int)
-        for outcome in Studio(base, sampling).draw(shots)
+        for outcome in LoRAPipeline(base, sampling).draw(tasks)
     ]
 
 

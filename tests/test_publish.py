@@ -9,7 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lora_lab.config import WandbConfig
 from lora_lab.loggers.wandb_view import build_view
-from lora_lab.study import build_report, figures
+from lora_lab.study import figures
+from lora_lab.study.report.build import build_report
 from lora_lab.study.report.publish import publish_to_tensorboard, publish_to_wandb
 from study_sweep_builder import SweepBuilder
 from wandb_file import OfflineRun

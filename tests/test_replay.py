@@ -12,10 +12,9 @@ from lora_files import random_lora
 from lora_lab.checkpoint.base_model import load_base
 from lora_lab.errors import LabError
 from lora_lab.lora_file import write_lora
-from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images
+from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images, draw_settings
+from lora_lab.sampling.pipeline import ImageTask, LoRAPipeline
 from lora_lab.sampling.replay import replay
-from lora_lab.sampling.shots import draw_settings
-from lora_lab.sampling.studio import Shot, Studio
 from settings import tiny_sampling
 from tiny_model import make_tiny_base
 
@@ -36,18 +35,18 @@ def run(tmp_path, base, sampling):
     sampling.batch_size = 3
     lora = tmp_path / "run" / "lora" / "mine.safetensors"
     write_lora(lora, random_lora(base, dim=4), {"ss_seed": "1"})
-    shots = [
-        Shot(
+    tasks = [
+        ImageTask(
             tmp_path / "run" / "images" / "tiny" / "simple" / f"{seed}.png",
             ImageRequest(f"person {seed}, (smile:1.3)", "bad", seed),
             draw_settings(sampling),
             lora,
             0.8,
-            usual=True,
+            plain_name=True,
         )
         for seed in range(5)
     ]
-    assert all(outcome.drawn for outcome in Studio(base, sampling).draw(shots))
+    assert all(outcome.drawn for outcome in LoRAPipeline(base, sampling).draw(tasks))
     return tmp_path / "run"
 
 
@@ -116,18 +115,18 @@ def test_a_killed_drawing_goes_on_with_the_same_bytes(run, base, sampling):
     for png in pngs(run)[1:4]:
         png.unlink()
     (pngs(run)[0].parent / f".{pngs(run)[0].name}.1234.tmp").write_bytes(b"half")
-    shots = [
-        Shot(
+    tasks = [
+        ImageTask(
             png,
             ImageRequest(f"person {seed}, (smile:1.3)", "bad", seed),
             draw_settings(sampling),
             run / "lora" / "mine.safetensors",
             0.8,
-            usual=True,
+            plain_name=True,
         )
         for seed, png in enumerate(before)
     ]
-    outcomes = Studio(base, sampling).draw(shots)
+    outcomes = LoRAPipeline(base, sampling).draw(tasks)
     assert [outcome.drawn for outcome in outcomes] == [False, True, True, True, False]
     assert {png: png.read_bytes() for png in before} == before
 

@@ -16,7 +16,7 @@ from lora_lab.images.png_info import read_parameters, read_recipe
 from lora_lab.lora_file import write_lora
 from lora_lab.run_folder.saved_loras import find_rows, run_share
 from lora_lab.sampling.devices import run_threads
-from lora_lab.sampling.grids.gallery import draw_grids, refuse_missing
+from lora_lab.sampling.grids.draw_grids import draw_grids, refuse_missing
 from sample import sample
 from settings import tiny_sampling
 

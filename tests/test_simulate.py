@@ -6,7 +6,7 @@ import pytest
 from lora_lab.study.simulate import (
     METRICS,
     TESTS,
-    Cell,
+    SimulatedCell,
     allowed,
     draw,
     false_rounds,
@@ -19,13 +19,13 @@ from lora_lab.study.simulate import (
 CHOSEN = list(TESTS)[-1]
 STUDIES = 1000
 HARD = [
-    Cell(seeds, clusters, values, parts, spread)
+    SimulatedCell(seeds, clusters, values, parts, spread)
     for seeds, clusters in ((1, 8), (2, 8), (3, 5), (8, 24))
     for values in (1, 8)
     for parts in ("seeds", "clusters", "balanced")
     for spread in ("equal", "one varies more")
     if spread == "equal" or (values > 1 and seeds > 1)
-] + [Cell(3, 12, 3, "seeds", metrics=METRICS, correlation=0.9)]
+] + [SimulatedCell(3, 12, 3, "seeds", metrics=METRICS, correlation=0.9)]
 
 
 def test_no_kind_of_study_without_differences_shows_one_more_often_than_five_of_a_hundred():
@@ -38,10 +38,10 @@ def test_no_kind_of_study_without_differences_shows_one_more_often_than_five_of_
 @pytest.mark.parametrize(
     ("test", "cell"),
     [
-        ("Satterthwaite, Holm", Cell(2, 8, 8, "seeds")),
-        ("pooled variance", Cell(3, 8, 8, "seeds", "one varies more")),
-        ("F1 and F2, Holm", Cell(8, 24, 8, "balanced")),
-        ("K - 1 df, Holm", Cell(8, 5, 20, "clusters")),
+        ("Satterthwaite, Holm", SimulatedCell(2, 8, 8, "seeds")),
+        ("pooled variance", SimulatedCell(3, 8, 8, "seeds", "one varies more")),
+        ("F1 and F2, Holm", SimulatedCell(8, 24, 8, "balanced")),
+        ("K - 1 df, Holm", SimulatedCell(8, 5, 20, "clusters")),
     ],
 )
 def test_the_tests_that_were_not_chosen_fail_somewhere(test, cell):
@@ -50,11 +50,11 @@ def test_the_tests_that_were_not_chosen_fail_somewhere(test, cell):
 
 
 def test_a_simulated_study_has_the_variance_parts_that_it_was_asked_for():
-    effects = draw(Cell(5, 12, 1, "seeds"), 4000, np.random.default_rng(0))
+    effects = draw(SimulatedCell(5, 12, 1, "seeds"), 4000, np.random.default_rng(0))
     # Two runs: twice the seeds' variance over 5 seeds, and what else there is.
     expected = 2 * (1 / 5 + 0.05**2 / 12 + 0.3**2 / 60)
     assert effects.effect.var() == pytest.approx(expected, rel=0.08)
-    shared = draw(Cell(5, 12, 2, "seeds"), 4000, np.random.default_rng(0)).effect[:, 0]
+    shared = draw(SimulatedCell(5, 12, 2, "seeds"), 4000, np.random.default_rng(0)).effect[:, 0]
     assert np.corrcoef(shared.T)[0, 1] == pytest.approx(0.5, abs=0.05)
 
 

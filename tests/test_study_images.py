@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_lab.study import build_report, figures
-from lora_lab.study.read.images import share_of_run
+from lora_lab.study import figures
+from lora_lab.study.report.build import build_report
+from lora_lab.study.report.run_images import share_of_run
 from lora_lab.study.report.thumbnails import make_thumbnails
 from study_sweep_builder import SweepBuilder, fingerprints
 

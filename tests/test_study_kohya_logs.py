@@ -13,9 +13,9 @@ from lora_lab.study.__main__ import main
 from lora_lab.study.judge.verdict import judge
 from lora_lab.study.kohya_logs.build import words_of
 from lora_lab.study.kohya_logs.compare_logs import comparisons
-from lora_lab.study.kohya_logs.find import Place
+from lora_lab.study.kohya_logs.find import LogFolder
 from lora_lab.study.kohya_logs.growth import measure_growth
-from lora_lab.study.kohya_logs.load import load_logs
+from lora_lab.study.kohya_logs.read_logs import load_logs
 
 
 def by_label(folder):
@@ -327,7 +327,7 @@ def test_a_run_whose_rate_fell_to_zero_is_complete_whatever_its_settings_say(tmp
     [("0.9-0.99", "0.9-0.99"), ("0.9_0.99", "0.9_0.99"), ("3_13.08", "3"), ("a 2023-08-17", "a")],
 )
 def test_a_date_behind_a_value_is_told_from_a_second_number(label, value):
-    assert Place((), label, ()).value == value
+    assert LogFolder((), label, ()).value == value
 
 
 def test_runs_of_other_lengths_are_not_paired(tmp_path):

@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from lora_lab.errors import LabError
-from lora_lab.study import build_report, figures
+from lora_lab.study import figures
 from lora_lab.study.__main__ import main
 from lora_lab.study.judge.verdict import judge
 from lora_lab.study.read.load import load_sweep
+from lora_lab.study.report.build import build_report
 from lora_lab.study.report.comparison import comparison_text
 from lora_lab.study.report.pictures import MAX_PAGE_BYTES, embed_file
 from study_sweep_builder import SweepBuilder, fingerprints

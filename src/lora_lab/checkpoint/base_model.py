@@ -21,10 +21,10 @@ from transformers.models.clip.modeling_clip import CLIPTextModel
 from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from lora_lab.checkpoint.embedded import is_hub_name, locate
-from lora_lab.checkpoint.families.family import Family
+from lora_lab.checkpoint.families.description import Family
 from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.checkpoint.hub import fetch_folder
-from lora_lab.checkpoint.weights import read_checkpoint
+from lora_lab.checkpoint.weight_files import read_checkpoint
 from lora_lab.errors import LabError
 from lora_lab.files import read_json
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lora_lab.checkpoint.families.family import Family
+from lora_lab.checkpoint.families.description import Family
 from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.errors import LabError
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lora_lab.checkpoint.families.family import Family
+from lora_lab.checkpoint.families.description import Family
 from lora_lab.checkpoint.families.sd15 import TEXT, UNET, VAE
 from lora_lab.errors import LabError
 from lora_lab.files import read_json
@@ -18,7 +18,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
-class Kind:
+class OtherFile:
     """A kind of file that users have and that no family of ours can read as a base checkpoint."""
 
     name: str
@@ -44,32 +44,38 @@ def _any(*tests: Callable[[Shapes], bool]) -> Callable[[Shapes], bool]:
 
 
 FILE_KINDS = (
-    Kind(
+    OtherFile(
         "a LoRA, not a checkpoint",
         _ends("lora_down.weight", "lora_A.weight", "hada_w1_a", "lokr_w1", "lokr_w1_a"),
         "name the checkpoint that it belongs to, and the LoRA as network.weights, model.merge or "
         "sample.py lora=",
     ),
-    Kind("a textual inversion, not a checkpoint", _begins("emb_params", "string_to_param")),
-    Kind("a ControlNet, not a checkpoint", _begins("control_model.", "controlnet_cond_embedding.")),
-    Kind("a motion module, not a checkpoint", lambda s: any("motion_modules." in key for key in s)),
-    Kind("Flux", _begins("double_blocks.", f"{UNET}double_blocks.")),
-    Kind("Stable Diffusion 3", _begins("joint_blocks.", f"{UNET}joint_blocks.")),
-    Kind("SDXL", _begins("conditioner.embedders.1.")),
-    Kind("the SDXL refiner", _begins("conditioner.embedders.0.model.")),
-    Kind("SDXL", _begins(f"{UNET}label_emb.")),
-    Kind("Stable Diffusion 2.x", _any(_begins(f"{TEXT}model."), _size(CONTEXT, 1, 1024))),
-    Kind(
+    OtherFile("a textual inversion, not a checkpoint", _begins("emb_params", "string_to_param")),
+    OtherFile(
+        "a ControlNet, not a checkpoint", _begins("control_model.", "controlnet_cond_embedding.")
+    ),
+    OtherFile(
+        "a motion module, not a checkpoint", lambda s: any("motion_modules." in key for key in s)
+    ),
+    OtherFile("Flux", _begins("double_blocks.", f"{UNET}double_blocks.")),
+    OtherFile("Stable Diffusion 3", _begins("joint_blocks.", f"{UNET}joint_blocks.")),
+    OtherFile("SDXL", _begins("conditioner.embedders.1.")),
+    OtherFile("the SDXL refiner", _begins("conditioner.embedders.0.model.")),
+    OtherFile("SDXL", _begins(f"{UNET}label_emb.")),
+    OtherFile("Stable Diffusion 2.x", _any(_begins(f"{TEXT}model."), _size(CONTEXT, 1, 1024))),
+    OtherFile(
         "an inpainting checkpoint (its UNet takes 9 channels, not 4)",
         _size(CONV_IN, 1, 9),
     ),
-    Kind("an instruct-pix2pix checkpoint (its UNet takes 8 channels, not 4)", _size(CONV_IN, 1, 8)),
-    Kind(
+    OtherFile(
+        "an instruct-pix2pix checkpoint (its UNet takes 8 channels, not 4)", _size(CONV_IN, 1, 8)
+    ),
+    OtherFile(
         "a single part of a diffusers folder",
         _begins("down_blocks.", "encoder.down_blocks.", "text_model.", "encoder.layers."),
         "name the folder above it, which holds unet, text_encoder, tokenizer, vae and scheduler",
     ),
-    Kind(
+    OtherFile(
         "a VAE, not a checkpoint",
         lambda s: all(
             k.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "loss.", VAE))

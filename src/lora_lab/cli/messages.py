@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lora_lab.cli.arguments import MULTIRUN_FLAGS
+from lora_lab.cli.quoting import MULTIRUN_FLAGS
 from lora_lab.config.convert import leaf_types, suggest, type_words
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)

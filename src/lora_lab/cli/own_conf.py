@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lora_lab.cli.arguments import quote
+from lora_lab.cli.quoting import quote
 from lora_lab.errors import ConfigError
 
 SEARCH_PATH = "hydra.searchpath"

@@ -47,7 +47,7 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bo
 def _draw(folder: Path, base: TrainConfig) -> list[Path]:
     import torch
 
-    from lora_lab.sampling.grids.gallery import draw_grids, refuse_missing
+    from lora_lab.sampling.grids.draw_grids import draw_grids, refuse_missing
 
     if base.trainer.threads:
         # A launcher may have trained in other processes: the same images need the same threads.
@@ -77,7 +77,7 @@ def _measure(folder: Path, base: TrainConfig) -> bool:
 
 
 def _report(folder: Path) -> Path:
-    from lora_lab.study import build_report
+    from lora_lab.study.report.build import build_report
 
     return build_report(folder)
 

@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from lora_lab.config import TrainConfig
 from lora_lab.files import read_text
 from lora_lab.images.opening import open_picture
-from lora_lab.loggers.wandb_run import Job, Picture, WandbRun, start
+from lora_lab.loggers.wandb_run import Job, LoggedImage, WandbRun, start
 from lora_lab.run_folder.record import read_facts
 from lora_lab.run_folder.saved_loras import find_saves
 
@@ -62,7 +62,7 @@ class WandbLogger(Logger):
             return
         self.run.log(step, {key: value for key, value in metrics.items() if key != "step"})
 
-    def log_pictures(self, pictures: Mapping[str, Picture], step: int) -> None:
+    def log_pictures(self, pictures: Mapping[str, LoggedImage], step: int) -> None:
         """Log all images of a step at once."""
         if step < self.first_step:
             return
@@ -150,7 +150,7 @@ def build_loggers(config: TrainConfig, run_dir: Path, resumed: bool = False) -> 
     return loggers
 
 
-def log_images(loggers: list[Logger], pictures: Mapping[str, Picture], step: int) -> None:
+def log_images(loggers: list[Logger], pictures: Mapping[str, LoggedImage], step: int) -> None:
     """Show images of a step in every logger that can show any.
 
     Args:
@@ -165,7 +165,7 @@ def log_images(loggers: list[Logger], pictures: Mapping[str, Picture], step: int
             add_images(logger.experiment, pictures, step)
 
 
-def add_images(writer: Any, pictures: Mapping[str, Picture], step: int) -> None:
+def add_images(writer: Any, pictures: Mapping[str, LoggedImage], step: int) -> None:
     """Write images to TensorBoard's event file.
 
     Args:
@@ -252,15 +252,15 @@ def _read_rows(path: Path) -> dict[int, dict[str, float]]:
     return found
 
 
-def _read_journal(run_dir: Path) -> dict[int, dict[str, Picture]]:
+def _read_journal(run_dir: Path) -> dict[int, dict[str, LoggedImage]]:
     """Step -> images that were logged at it, as far as their files are there."""
     path = run_dir / JOURNAL
-    found: dict[int, dict[str, Picture]] = {}
+    found: dict[int, dict[str, LoggedImage]] = {}
     if path.is_file():
         for line in read_text(path).splitlines():
             entry = json.loads(line)
             file = run_dir / entry["path"]
             if file.is_file():
-                picture = Picture(file, entry["caption"])
+                picture = LoggedImage(file, entry["caption"])
                 found.setdefault(entry["step"], {})[entry["key"]] = picture
     return found

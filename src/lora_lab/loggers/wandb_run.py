@@ -43,7 +43,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Picture:
+class LoggedImage:
     """An image file with what is written below it."""
 
     path: Path
@@ -76,7 +76,7 @@ class WandbRun:
         self,
         step: int,
         figures: Mapping[str, float],
-        pictures: Mapping[str, Picture] | None = None,
+        pictures: Mapping[str, LoggedImage] | None = None,
     ) -> None:
         """Log all of a step; calls of one step end in one row of the history."""
         shown = {key: _image(picture) for key, picture in (pictures or {}).items()}
@@ -85,10 +85,10 @@ class WandbRun:
     def log_table(
         self, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int
     ) -> None:
-        """Log a table; a Picture in a cell becomes an image."""
+        """Log a table; a LoggedImage in a cell becomes an image."""
         import wandb
 
-        cells = [[_image(c) if isinstance(c, Picture) else c for c in row] for row in rows]
+        cells = [[_image(c) if isinstance(c, LoggedImage) else c for c in row] for row in rows]
         self.run.log({key: wandb.Table(columns=list(columns), data=cells)}, step=step)
 
     def log_files(
@@ -226,7 +226,7 @@ def _store_id(folder: Path, key: str, run_id: str) -> None:
     write_json(folder / "wandb" / "ids.json", {**_ids(folder), key: run_id})
 
 
-def _image(picture: Picture) -> Any:
+def _image(picture: LoggedImage) -> Any:
     import wandb
 
     return wandb.Image(str(picture.path), caption=picture.caption or None)

@@ -24,16 +24,15 @@ from lora_lab.errors import LabError
 from lora_lab.images.opening import open_picture
 from lora_lab.lora_file import lora_hash, read_lora
 from lora_lab.lora_file.merge import load_model
+from lora_lab.metrics.embedding_store import EmbeddingStore
 from lora_lab.metrics.encoders import CLIPEncoder, load_clip, load_dino
 from lora_lab.metrics.face import load_face
 from lora_lab.metrics.scores import departure, diversity, identity, prompt_agreement, vendi
-from lora_lab.metrics.store import EmbeddingStore
 from lora_lab.prompts import plain_text
 from lora_lab.run_folder.saved_loras import RunLoRAs, find_rows
 from lora_lab.run_folder.scores_file import SCORES_FILE, read_recipe, write_scores
-from lora_lab.sampling.generate import ImageRequest, draw_images
-from lora_lab.sampling.shots import draw_settings
-from lora_lab.sampling.studio import Outcome, Shot, Studio
+from lora_lab.sampling.generate import ImageRequest, draw_images, draw_settings
+from lora_lab.sampling.pipeline import ImageResult, ImageTask, LoRAPipeline
 from lora_lab.sampling.subject import SUBJECT, trained_subject
 from lora_lab.statistics.paired import Scores
 
@@ -154,7 +153,7 @@ class ImageScorer:
         self.subject = subject
         self.encoders = encoders
         self.base: BaseModel = load_model(config.model.checkpoint, config.model)
-        self.studio = Studio(self.base, self.sampling)
+        self.pipeline = LoRAPipeline(self.base, self.sampling)
         pictures = [upright(e.image.path) for e in find_examples(config.data).train]
         self.references = {name: s.embed(pictures) for name, s in encoders.stores.items()}
         self._originals: dict[ImageRequest, Tensor] = {}
@@ -269,12 +268,12 @@ class ImageScorer:
         """The images that could be drawn, and one line for each that couldn't."""
         files = {folder / f"{index:03d}-{r.seed}.png": r for index, r in enumerate(requests)}
         settings = draw_settings(self.sampling)
-        shots = [
-            Shot(path, request, settings, lora, weight, usual=True)
+        tasks = [
+            ImageTask(path, request, settings, lora, weight, plain_name=True)
             for path, request in files.items()
         ]
         drawn, problems = {}, []
-        for path, outcome in zip(files, self.studio.draw(shots), strict=True):
+        for path, outcome in zip(files, self.pipeline.draw(tasks), strict=True):
             try:
                 drawn[files[path]] = _read(path, outcome)
             except LabError as error:
@@ -286,7 +285,7 @@ class ImageScorer:
         return plain_text(prompt.replace(self.subject, class_words(self.subject)))
 
 
-def _read(path: Path, outcome: Outcome) -> Image.Image:
+def _read(path: Path, outcome: ImageResult) -> Image.Image:
     if outcome.path is None:
         raise LabError(f"image {path.name} was not drawn: {outcome.problem}")
     with open_picture(path) as image:

@@ -9,7 +9,7 @@ from lora_lab.config import TrainConfig, read_config
 from lora_lab.errors import LabError
 from lora_lab.metrics.checkpoint_choice import choose_checkpoints
 from lora_lab.metrics.image_scores import score_sweep
-from lora_lab.study.read.load import load_sweep
+from lora_lab.run_folder.saved_loras import find_rows
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ def base_settings(folder: Path) -> TrainConfig:
     Raises:
         LabError: there is none, or its config.yaml is of another version or damaged.
     """
-    runs = [run for run in load_sweep(folder).base_runs if run.complete]
+    runs = [run for run in find_rows(folder).runs if run.is_base and run.saves and not run.problem]
     if not runs:
         raise LabError(f"{folder} holds no base run that was trained to its end")
     return read_config(runs[0].folder / "config.yaml")

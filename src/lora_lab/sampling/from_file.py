@@ -6,10 +6,9 @@ from pathlib import Path
 from lora_lab.config import SamplingConfig
 from lora_lab.lora_file.merge import load_model
 from lora_lab.run_folder.saved_loras import file_rows
-from lora_lab.sampling.generate import ImageRequest, check_settings
-from lora_lab.sampling.names import PromptNames
-from lora_lab.sampling.shots import draw_settings
-from lora_lab.sampling.studio import Shot, Studio
+from lora_lab.sampling.generate import ImageRequest, check_settings, draw_settings
+from lora_lab.sampling.pipeline import ImageTask, LoRAPipeline
+from lora_lab.sampling.prompt_names import PromptNames
 from lora_lab.sampling.subject import distinct, prompt_text, safe_name, with_subject
 
 
@@ -44,12 +43,12 @@ def draw_from_file(
         check_settings(base, settings)
         names = distinct([*names, safe_name(base.name)])
         files = [output / names[-1] / f"{lora.stem}-{r.seed}.png" for r in requests]
-        shots = [
-            Shot(path, request, settings, lora, config.lora_weight, usual=True)
+        tasks = [
+            ImageTask(path, request, settings, lora, config.lora_weight, plain_name=True)
             for path, request in zip(files, requests, strict=True)
         ]
-        for shot, outcome in zip(shots, Studio(base, config).draw(shots), strict=True):
+        for task, outcome in zip(tasks, LoRAPipeline(base, config).draw(tasks), strict=True):
             if outcome.path is None:
-                problems.append(f"{shot.path.name}: {outcome.problem}")
+                problems.append(f"{task.path.name}: {outcome.problem}")
             paths += [outcome.path] if outcome.path else []
     return paths, problems

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lora_lab.checkpoint.base_model import BaseModel
+from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.prompts import Embedding
 from lora_lab.sampling.samplers import image_noise, make_sampler, unet_calls
@@ -43,6 +44,19 @@ class DrawSettings:
     height: int
     clip_skip: int
     batch_size: int
+
+
+def draw_settings(config: SamplingConfig) -> DrawSettings:
+    """What all images of a config share, unless an axis of a grid changes it."""
+    return DrawSettings(
+        sampler=config.sampler,
+        steps=config.steps,
+        guidance=config.guidance,
+        width=config.width,
+        height=config.height,
+        clip_skip=config.clip_skip,
+        batch_size=config.batch_size,
+    )
 
 
 @dataclass(frozen=True)

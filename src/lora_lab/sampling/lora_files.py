@@ -34,7 +34,7 @@ def read_lora_file(path: Path) -> LoRAFile:
     return LoRAFile(path, tensors, lora_hash(tensors, metadata), fingerprint(tensors)[:16])
 
 
-class Shelf:
+class LoRAFileCache:
     """Reads LoRA files and remembers the last few."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from lora_lab.images.opening import open_picture
 from lora_lab.images.png_info import ImageRecipe, read_recipe, write_image
 from lora_lab.lora_file.merge import load_model
 from lora_lab.sampling.lora_files import LoRAFile, read_lora_file
-from lora_lab.sampling.studio import Studio
+from lora_lab.sampling.pipeline import LoRAPipeline
 
 log = logging.getLogger(__name__)
 ABOVE = 6
@@ -52,7 +52,7 @@ def replay(
     torch.set_num_threads(threads or recipe.threads)
     base = _find_base(png, recipe, config)
     file = _find_lora(png, recipe, lora) if recipe.lora is not None else None
-    image, drawn = Studio(base, config).draw_again(recipe, file)
+    image, drawn = LoRAPipeline(base, config).draw_again(recipe, file)
     path = make_folder(output) / png.name
     if path.resolve() == png.resolve():
         path = path.with_stem(f"{png.stem}-again")

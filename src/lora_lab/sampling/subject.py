@@ -12,7 +12,7 @@ from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.files import require_regular
 from lora_lab.randomness import derive_seed
-from lora_lab.sampling.names import PromptNames
+from lora_lab.sampling.prompt_names import PromptNames
 
 SUBJECT = "{subject}"
 

@@ -65,7 +65,7 @@ POCKET_CLUSTERS = 8
 
 
 @dataclass(frozen=True)
-class Cell:
+class SimulatedCell:
     """One kind of study in which nothing differs."""
 
     seeds: int
@@ -91,14 +91,14 @@ Test = Callable[[Effects, float], Found]
 """(Effects (N, M, V), error rate) -> which are shown, (N, M, V)."""
 
 
-def draw(cell: Cell, studies: int, rng: np.random.Generator) -> Effects:
+def draw(cell: SimulatedCell, studies: int, rng: np.random.Generator) -> Effects:
     """Studies without any difference, (N, M, V)."""
     if cell.seeds == 1:
         return _draw_one_seed(cell, studies, rng)
     return crossed_effects(_tables(cell, studies, rng))
 
 
-def _tables(cell: Cell, studies: int, rng: np.random.Generator) -> Array:
+def _tables(cell: SimulatedCell, studies: int, rng: np.random.Generator) -> Array:
     """Value - base under each seed in each cluster, (N, M, V, K, C)."""
     shapes = ((cell.seeds, 1), (1, cell.clusters), (cell.seeds, cell.clusters))
     # Single precision: a grid of a thousand cells draws 10^9 numbers.
@@ -108,7 +108,7 @@ def _tables(cell: Cell, studies: int, rng: np.random.Generator) -> Array:
     return np.asarray(total * cell.spreads.astype(np.float32)[:, None, None])
 
 
-def _draw_one_seed(cell: Cell, studies: int, rng: np.random.Generator) -> Effects:
+def _draw_one_seed(cell: SimulatedCell, studies: int, rng: np.random.Generator) -> Effects:
     """The same where each value was trained once and the base under several seeds."""
     runs = cell.values + BASE_RUNS
     seed, cluster, rest = PARTS[cell.parts]
@@ -133,7 +133,7 @@ def _draw_one_seed(cell: Cell, studies: int, rng: np.random.Generator) -> Effect
 
 
 def _differences(
-    cell: Cell, studies: int, shape: tuple[int, int], rng: np.random.Generator
+    cell: SimulatedCell, studies: int, shape: tuple[int, int], rng: np.random.Generator
 ) -> Array:
     """One part of value - base, (N, M, V, *shape): all values share the base."""
     own = rng.standard_normal((studies, cell.metrics, cell.values + 1, *shape), np.float32)
@@ -259,17 +259,17 @@ TESTS: dict[str, Test] = {
 """The last one is the one that the report uses."""
 
 
-def null_cells() -> Iterator[Cell]:
+def null_cells() -> Iterator[SimulatedCell]:
     """Every cell of the table of studies without a difference."""
     for seeds, clusters, values, parts, spread in product(SEEDS, CLUSTERS, VALUES, PARTS, SPREADS):
         if spread == "equal" or (values > 1 and seeds > 1):
-            yield Cell(seeds, clusters, values, parts, spread)
+            yield SimulatedCell(seeds, clusters, values, parts, spread)
     for seeds, values, parts, correlation in product((2, 3, 5, 8), (1, 3, 8), PARTS, CORRELATIONS):
-        yield Cell(seeds, 12, values, parts, metrics=METRICS, correlation=correlation)
+        yield SimulatedCell(seeds, 12, values, parts, metrics=METRICS, correlation=correlation)
 
 
 def false_studies(
-    cells: Iterable[Cell], studies: int, tests: dict[str, Test] = TESTS
+    cells: Iterable[SimulatedCell], studies: int, tests: dict[str, Test] = TESTS
 ) -> list[dict[str, object]]:
     """Share of studies that show any difference where there is none, one row a cell.
 
@@ -303,7 +303,7 @@ def false_rounds(studies: int, parts: str, values: int = 4) -> float:
     """
     looks = look_counts(*ROUNDS)
     rng = np.random.default_rng([2028, list(PARTS).index(parts)])
-    cell = Cell(looks[-1], 8, values, parts)
+    cell = SimulatedCell(looks[-1], 8, values, parts)
     tables = _tables(cell, studies, rng)[:, 0].astype(float)  # (N, V, K, C)
     false = 0
     for table in tables:

@@ -31,7 +31,7 @@ from lora_lab.prompts import (
 
 
 @dataclass(frozen=True)
-class Part:
+class PromptPart:
     """One prompt of a composition; a prompt without AND is one part."""
 
     weight: float
@@ -58,7 +58,7 @@ class Part:
 class Conditioning:
     """A prompt as the UNet takes it."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[PromptPart, ...]
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -96,7 +96,7 @@ def encode(
     for sub in split_composition(text) if composed else (SubPrompt(text, 1.0),):
         phases = edited_texts(sub.text, calls)
         hidden = _encode_phases(base, phases, clip_skip, embeddings)
-        parts.append(Part(sub.weight, tuple(phase.last_step for phase in phases), hidden))
+        parts.append(PromptPart(sub.weight, tuple(phase.last_step for phase in phases), hidden))
     longest = max(part.hidden.shape[1] for part in parts)
     return Conditioning(tuple(_lengthened(part, longest) for part in parts))
 
@@ -131,11 +131,11 @@ def _filled(chunks: Chunks, length: int, tokenizer: CLIPTokenizer) -> Chunks:
     )
 
 
-def _lengthened(part: Part, tokens: int) -> Part:
+def _lengthened(part: PromptPart, tokens: int) -> PromptPart:
     """The part with its last vector repeated, as the web UI evens out a composition."""
     missing = tokens - part.hidden.shape[1]
     last = part.hidden[:, -1:].expand(-1, missing, -1)
-    return Part(part.weight, part.last_steps, torch.cat([part.hidden, last], dim=1))
+    return PromptPart(part.weight, part.last_steps, torch.cat([part.hidden, last], dim=1))
 
 
 def encode_chunks(text_encoder: CLIPTextModel, chunks: Chunks, clip_skip: int) -> Tensor:

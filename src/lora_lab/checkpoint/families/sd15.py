@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lora_lab.checkpoint.families.family import Config, Family
+from lora_lab.checkpoint.families.description import Config, Family
 from lora_lab.checkpoint.old_names import modern_names
 
 UNET, TEXT, VAE = "model.diffusion_model.", "cond_stage_model.", "first_stage_model."

@@ -61,7 +61,7 @@ Identity = tuple[Hashable, ...]
 
 
 @dataclass(frozen=True)
-class Place:
+class AxisPlace:
     """One place on an axis."""
 
     label: str
@@ -73,14 +73,14 @@ class Place:
 
 def places(
     axis: str | None, rows: Rows, grid: GridConfig, config: SamplingConfig, checkpoints: list[str]
-) -> list[Place]:
+) -> list[AxisPlace]:
     """The places on an axis; one without a name where there is no axis."""
     if axis is None:
-        return [Place("", "", {})]
+        return [AxisPlace("", "", {})]
     if axis == "value":
         named = bool(rows.parameter)
         return [
-            Place(run.label if named else "", run.note, {"run": run}, run.is_base)
+            AxisPlace(run.label if named else "", run.note, {"run": run}, run.is_base)
             for run in rows.runs
         ]
     if axis == "step":
@@ -88,31 +88,33 @@ def places(
     if axis == "prompt":
         return [_prompt_place(choice, grid) for choice in prompt_choices(grid, config)]
     if axis == "checkpoint":
-        return [Place(name, "", {"checkpoint": name}) for name in checkpoints]
+        return [AxisPlace(name, "", {"checkpoint": name}) for name in checkpoints]
     values: Sequence[Any] = getattr(config.axes, axis)
-    return [Place(_shown(value), "", {axis: value}) for value in values]
+    return [AxisPlace(_shown(value), "", {axis: value}) for value in values]
 
 
 def _shown(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}" if value < 1e5 else f"{value:.0f}"
 
 
-def _share_places(rows: Rows) -> list[Place]:
+def _share_places(rows: Rows) -> list[AxisPlace]:
     """A place for each share of the run; its step too if it is the same in every run."""
     result = []
     for share in sorted({save.share for run in rows.runs for save in run.saves}) or [1.0]:
         steps = {save.step for run in rows.runs for save in run.saves if save.share == share}
         note = f"step {min(steps)}" if share and len(steps) == 1 else ""
-        result.append(Place(f"{100 * share:.3g} %" if share else "saved", note, {"share": share}))
+        result.append(
+            AxisPlace(f"{100 * share:.3g} %" if share else "saved", note, {"share": share})
+        )
     return result
 
 
-def _prompt_place(choice: PromptChoice, grid: GridConfig) -> Place:
+def _prompt_place(choice: PromptChoice, grid: GridConfig) -> AxisPlace:
     seed = "" if "seed" in (grid.rows, grid.columns, grid.pages) else f"seed {choice.seed}"
     if choice.kind == "text":
-        return Place(choice.text, seed, {"prompt": choice})
+        return AxisPlace(choice.text, seed, {"prompt": choice})
     number = f"{choice.index + 1}" if choice.kind == "random" else choice.kind
-    return Place(number, seed, {"prompt": choice})
+    return AxisPlace(number, seed, {"prompt": choice})
 
 
 def prompt_choices(grid: GridConfig, config: SamplingConfig) -> list[PromptChoice]:
@@ -144,7 +146,7 @@ def first_point(rows: Rows, grid: GridConfig, config: SamplingConfig, checkpoint
     )
 
 
-def at(point: Point, *chosen: Place) -> Point:
+def at(point: Point, *chosen: AxisPlace) -> Point:
     """The point at some places."""
     for place in chosen:
         point = replace(point, **place.changes)

@@ -10,8 +10,8 @@ from lora_lab.errors import LabError
 from lora_lab.run_folder.saved_loras import Rows
 from lora_lab.sampling.grids.axes import (
     AXIS_NAMES,
+    AxisPlace,
     Identity,
-    Place,
     Point,
     PromptChoice,
     at,
@@ -19,9 +19,9 @@ from lora_lab.sampling.grids.axes import (
     places,
     prompt_choices,
 )
-from lora_lab.sampling.grids.grid import Cell, Column, Grid, Row
-from lora_lab.sampling.shots import Missing, choice_text, find_save, make_shot
-from lora_lab.sampling.studio import Outcome, Shot
+from lora_lab.sampling.grids.grid import Grid, GridCell, GridColumn, GridRow
+from lora_lab.sampling.grids.tasks import MissingImage, choice_text, find_save, make_task
+from lora_lab.sampling.pipeline import ImageResult, ImageTask
 
 _TITLES = {"simple": "simple prompt", "complex": "complex prompt", "random": "random prompts"}
 
@@ -38,7 +38,7 @@ class Table:
     names: list[str]
     """All checkpoints that this grid shows; one unless an axis is checkpoint."""
 
-    def axis(self, axis: str | None) -> list[Place]:
+    def axis(self, axis: str | None) -> list[AxisPlace]:
         """The places on one of its axes."""
         return places(axis, self.rows, self.config, self.sampling, self.names)
 
@@ -57,15 +57,15 @@ class Table:
         return self.config.pages, self.config.rows, self.config.columns
 
 
-def draw_on(table: Table, checkpoint: str) -> list[tuple[Point, Shot | Missing]]:
+def draw_on(table: Table, checkpoint: str) -> list[tuple[Point, ImageTask | MissingImage]]:
     """The images of a table that one checkpoint draws."""
     points = [point for point in table.points() if point.checkpoint == checkpoint]
-    return [(point, make_shot(point, table.sampling)) for point in points]
+    return [(point, make_task(point, table.sampling)) for point in points]
 
 
 def compose(
     table: Table,
-    images: Mapping[Identity, Outcome],
+    images: Mapping[Identity, ImageResult],
     keys: Mapping[Path, str],
     scores: Mapping[Path, str],
 ) -> list[Grid]:
@@ -86,7 +86,7 @@ def compose(
             for r in rows
         ]
         body = tuple(
-            Row(row.label, row.note, tuple(line), row.is_base)
+            GridRow(row.label, row.note, tuple(line), row.is_base)
             for row, line in zip(rows, cells, strict=True)
         )
         grids.append(
@@ -94,7 +94,7 @@ def compose(
                 title=_title(table, page, first),
                 facts=_facts(table, first),
                 corner=_corner(table),
-                columns=tuple(Column(c.label, c.note, c.is_base) for c in columns),
+                columns=tuple(GridColumn(c.label, c.note, c.is_base) for c in columns),
                 rows=body,
                 image_size=(table.sampling.width, table.sampling.height),
             )
@@ -102,16 +102,18 @@ def compose(
     return grids
 
 
-def _cell(outcome: Outcome | None, keys: Mapping[Path, str], scores: Mapping[Path, str]) -> Cell:
+def _cell(
+    outcome: ImageResult | None, keys: Mapping[Path, str], scores: Mapping[Path, str]
+) -> GridCell:
     if outcome is None:
-        return Cell(None, "not drawn")
+        return GridCell(None, "not drawn")
     if outcome.path is None:
-        return Cell(None, outcome.problem)
+        return GridCell(None, outcome.problem)
     path = outcome.path
-    return Cell(path, key=keys.get(path, ""), score=scores.get(path.resolve(), ""))
+    return GridCell(path, key=keys.get(path, ""), score=scores.get(path.resolve(), ""))
 
 
-def _title(table: Table, page: Place, first: Point) -> str:
+def _title(table: Table, page: AxisPlace, first: Point) -> str:
     rows = table.rows
     subject = rows.title or rows.parameter or rows.runs[0].folder.resolve().name
     prompts = table.config.prompts

@@ -12,7 +12,7 @@ LAYOUT_SOURCES = ("images/fonts", "sampling/grids/layout", "sampling/grids/pictu
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """An image, or why there is none."""
 
     path: Path | None
@@ -24,18 +24,18 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class GridRow:
     """One row of images."""
 
     label: str
     note: str
     """A second line in smaller letters; may be empty."""
-    cells: tuple[Cell, ...]
+    cells: tuple[GridCell, ...]
     is_base: bool = False
 
 
 @dataclass(frozen=True)
-class Column:
+class GridColumn:
     """The head of a column."""
 
     label: str
@@ -52,8 +52,8 @@ class Grid:
     """(name, text), such as ("Prompt", "a portrait of zqx person"); a line or more each."""
     corner: str
     """What the rows differ in, above their labels."""
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    columns: tuple[GridColumn, ...]
+    rows: tuple[GridRow, ...]
     image_size: tuple[int, int]
     """Width and height of the images, in pixels."""
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from lora_lab.config.sampling import PictureConfig
 from lora_lab.images.fonts import Letters
-from lora_lab.sampling.grids.grid import Column, Grid, Row
+from lora_lab.sampling.grids.grid import Grid, GridColumn, GridRow
 
 LABEL = Letters(22, bold=True)
 TEXT = Letters(22)
@@ -33,7 +33,7 @@ FACT_LINES = 12
 
 
 @dataclass(frozen=True)
-class Layout:
+class GridLayout:
     """Where things go."""
 
     cell: tuple[int, int]
@@ -95,7 +95,7 @@ def _balanced(count: int, most: int, together: Sequence[int]) -> list[range]:
     return [range(a, b) for a, b in pairwise(edges) if b > a]
 
 
-def lay_out(grid: Grid, config: PictureConfig) -> Layout:
+def lay_out(grid: Grid, config: PictureConfig) -> GridLayout:
     """Find the place of everything on one page."""
     cell = cell_size(grid, len(grid.columns), config)
     left = MARGIN + label_width(grid)
@@ -110,21 +110,23 @@ def lay_out(grid: Grid, config: PictureConfig) -> Layout:
     row_height = max([cell[1] + scores, *labels])
     tops = _starts(grid.rows, top, row_height)
     bottom = (tops[-1] + row_height if tops else top) + GAP * bool(_is_framed(grid.rows))
-    return Layout(cell, left, width, bottom + MARGIN, header, top, lefts, tops, row_height)
+    return GridLayout(cell, left, width, bottom + MARGIN, header, top, lefts, tops, row_height)
 
 
-def _is_framed(heads: Sequence[Row] | Sequence[Column]) -> bool:
+def _is_framed(heads: Sequence[GridRow] | Sequence[GridColumn]) -> bool:
     return any(head.is_base for head in heads)
 
 
-def _frame_room(heads: Sequence[Row] | Sequence[Column]) -> int:
+def _frame_room(heads: Sequence[GridRow] | Sequence[GridColumn]) -> int:
     return 6 * GAP if _is_framed(heads) else 0
 
 
-def _starts(heads: Sequence[Row] | Sequence[Column], start: int, size: int) -> tuple[int, ...]:
+def _starts(
+    heads: Sequence[GridRow] | Sequence[GridColumn], start: int, size: int
+) -> tuple[int, ...]:
     """Where each row or column begins; more space where the base's frame begins or ends."""
     starts: list[int] = []
-    before: Row | Column | None = None
+    before: GridRow | GridColumn | None = None
     for head in heads:
         if before is not None:
             start += size + GAP + (2 * GAP if before.is_base != head.is_base else 0)
@@ -143,25 +145,25 @@ def label_width(grid: Grid) -> int:
     return round(min(widest, WIDEST_LABEL)) + 3 * GAP if widest else GAP
 
 
-def label_lines(row: Row, width: float) -> list[tuple[Letters, str]]:
+def label_lines(row: GridRow, width: float) -> list[tuple[Letters, str]]:
     """The lines of a row's label."""
     lines = [(LABEL, line) for line in LABEL.wrap(row.label, width, LABEL_LINES) if row.label]
     return lines + [(NOTE, line) for line in NOTE.wrap(row.note, width, 2) if row.note]
 
 
-def label_height(row: Row, width: float) -> int:
+def label_height(row: GridRow, width: float) -> int:
     """Height of a row's label."""
     return sum(letters.line for letters, _ in label_lines(row, width))
 
 
-def head_lines(column: Column, width: float) -> list[tuple[Letters, str]]:
+def head_lines(column: GridColumn, width: float) -> list[tuple[Letters, str]]:
     """The lines of a column's head."""
     room = width - GAP
     lines = [(LABEL, line) for line in LABEL.wrap(column.label, room, LABEL_LINES) if column.label]
     return lines + [(NOTE, line) for line in NOTE.wrap(column.note, room, 2) if column.note]
 
 
-def head_height(column: Column, width: float) -> int:
+def head_height(column: GridColumn, width: float) -> int:
     """Height of a column's head."""
     return sum(letters.line for letters, _ in head_lines(column, width))
 

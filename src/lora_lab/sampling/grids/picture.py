@@ -9,7 +9,7 @@ from lora_lab.config.sampling import PictureConfig
 from lora_lab.files import atomic_path
 from lora_lab.images.fonts import Letters
 from lora_lab.images.opening import open_picture
-from lora_lab.sampling.grids.grid import Cell, Column, Grid, Row
+from lora_lab.sampling.grids.grid import Grid, GridCell, GridColumn, GridRow
 from lora_lab.sampling.grids.layout import (
     GAP,
     LABEL,
@@ -17,7 +17,7 @@ from lora_lab.sampling.grids.layout import (
     NOTE,
     TEXT,
     TITLE,
-    Layout,
+    GridLayout,
     head_lines,
     header_indent,
     header_lines,
@@ -53,7 +53,7 @@ def draw_grid(grid: Grid, config: PictureConfig) -> Image.Image:
     return picture
 
 
-def _draw_header(draw: ImageDraw.ImageDraw, grid: Grid, layout: Layout) -> None:
+def _draw_header(draw: ImageDraw.ImageDraw, grid: Grid, layout: GridLayout) -> None:
     top = MARGIN // 2
     for line in TITLE.wrap(grid.title, layout.width - 2 * MARGIN, 3):
         TITLE.draw(draw, (MARGIN, top), line, INK)
@@ -66,7 +66,7 @@ def _draw_header(draw: ImageDraw.ImageDraw, grid: Grid, layout: Layout) -> None:
         top += TEXT.line
 
 
-def _draw_heads(draw: ImageDraw.ImageDraw, grid: Grid, layout: Layout) -> None:
+def _draw_heads(draw: ImageDraw.ImageDraw, grid: Grid, layout: GridLayout) -> None:
     corner = LABEL.wrap(grid.corner, layout.left - MARGIN, 2)
     for number, line in enumerate(reversed(corner), 1):
         place = layout.columns_bottom - GAP - number * LABEL.line
@@ -82,7 +82,7 @@ def _draw_heads(draw: ImageDraw.ImageDraw, grid: Grid, layout: Layout) -> None:
             top += letters.line
 
 
-def _draw_row_label(draw: ImageDraw.ImageDraw, row: Row, top: int, layout: Layout) -> None:
+def _draw_row_label(draw: ImageDraw.ImageDraw, row: GridRow, top: int, layout: GridLayout) -> None:
     width = layout.left - MARGIN - 2 * GAP
     place = top + (layout.row_height - label_height(row, width)) // 2
     for letters, line in label_lines(row, width):
@@ -90,13 +90,15 @@ def _draw_row_label(draw: ImageDraw.ImageDraw, row: Row, top: int, layout: Layou
         place += letters.line
 
 
-def _label_ink(head: Row | Column, letters: Letters) -> str:
+def _label_ink(head: GridRow | GridColumn, letters: Letters) -> str:
     if letters is NOTE:
         return FAINT_INK
     return BASE_RED if head.is_base else INK
 
 
-def _draw_cell(picture: Image.Image, cell: Cell, left: int, top: int, layout: Layout) -> None:
+def _draw_cell(
+    picture: Image.Image, cell: GridCell, left: int, top: int, layout: GridLayout
+) -> None:
     width, height = layout.cell
     draw = ImageDraw.Draw(picture)
     image = open_image(cell.path)
@@ -113,7 +115,7 @@ def _draw_cell(picture: Image.Image, cell: Cell, left: int, top: int, layout: La
 
 
 def _draw_problem(
-    draw: ImageDraw.ImageDraw, problem: str, left: int, top: int, layout: Layout
+    draw: ImageDraw.ImageDraw, problem: str, left: int, top: int, layout: GridLayout
 ) -> None:
     width, height = layout.cell
     letters = NOTE if width >= 160 else _SMALLEST_NOTE
@@ -142,7 +144,7 @@ def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _draw_frames(draw: ImageDraw.ImageDraw, grid: Grid, layout: Layout) -> None:
+def _draw_frames(draw: ImageDraw.ImageDraw, grid: Grid, layout: GridLayout) -> None:
     """A red frame around all rows, or all columns, of the base."""
     reach = GAP + FRAME // 2
     width, height = layout.cell[0], layout.row_height

@@ -1,7 +1,7 @@
 """The report's figures, drawn with matplotlib without a display."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 
 from lora_lab.files import atomic_path
 from lora_lab.study.figures import cost, dlr, held_out, loss
-from lora_lab.study.figures.curves import Pen, pen_for
-from lora_lab.study.figures.style import DARK, LIGHT, NARROW, WIDE, Layout, Theme, drawing
+from lora_lab.study.figures.curve_axes import Pen, pen_for
+from lora_lab.study.figures.style import DARK, LIGHT, NARROW, WIDE, FigureSize, Theme, drawing
 from lora_lab.study.judge.verdict import Study
-from lora_lab.study.report.texts import shown_figures
 
 DRAW: dict[str, Callable[[Pen], Figure]] = {
     "dlr": dlr.draw,
@@ -45,21 +44,22 @@ class FigureSet:
     dark_narrow: Picture
 
 
-def draw_figures(study: Study, folder: Path) -> list[FigureSet]:
+def draw_figures(study: Study, names: Sequence[str], folder: Path) -> list[FigureSet]:
     """Draws every figure and writes <name>.png of each, on light paper, into the report folder.
 
     Args:
         study: the judged sweep.
+        names: of the figures that have something to show.
         folder: the report folder.
 
     Returns:
-        The figures in all forms that the page embeds, in the order of DRAW.
+        The figures in all forms that the page embeds, in the order of their names.
 
     Raises:
         LabError: a file can't be written.
     """
     figures = []
-    for name in (name for name in shown_figures(study) if name in DRAW):
+    for name in (name for name in names if name in DRAW):
         light = render(study, name, LIGHT, WIDE)
         with atomic_path(folder / f"{name}.png") as path:
             path.write_bytes(light.png)
@@ -70,7 +70,7 @@ def draw_figures(study: Study, folder: Path) -> list[FigureSet]:
     return figures
 
 
-def render(study: Study, name: str, theme: Theme, layout: Layout) -> Picture:
+def render(study: Study, name: str, theme: Theme, layout: FigureSize) -> Picture:
     """Draws one figure in one form."""
     with drawing(theme, layout), warnings.catch_warnings():
         # A label may hold a sign that the font lacks: it is drawn as a box.

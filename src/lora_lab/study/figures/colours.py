@@ -11,7 +11,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normal
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from lora_lab.study.figures.style import Layout, Theme
+from lora_lab.study.figures.style import FigureSize, Theme
 
 FEW = 8
 """Up to so many values get colours of their own and labels at their lines."""
@@ -68,14 +68,16 @@ def shorten(text: str, length: int = MAX_LABEL) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def label_margin(labels: Sequence[str], colours: Colours, layout: Layout) -> float:
+def label_margin(labels: Sequence[str], colours: Colours, layout: FigureSize) -> float:
     """Inches to keep free on the right for the labels or the scale."""
     shown = labels if colours.few else [text for _, text in colours.ticks]
     longest = max((len(shorten(label)) for label in shown), default=0)
     return 0.42 + longest * layout.font * 0.72 / 72 + (0.0 if colours.few else 0.25)
 
 
-def draw_scale(figure: Figure, colours: Colours, layout: Layout, margin: float, title: str) -> None:
+def draw_scale(
+    figure: Figure, colours: Colours, layout: FigureSize, margin: float, title: str
+) -> None:
     """Draws the colour scale of many values into the right margin."""
     height = figure.get_figheight()
     length = min(MAX_SCALE, height - 1.25)
@@ -91,7 +93,7 @@ def draw_scale(figure: Figure, colours: Colours, layout: Layout, margin: float, 
     axes.set_title(shorten(title), loc="left", fontsize=layout.font - 1, pad=6)
 
 
-def label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]], layout: Layout) -> None:
+def label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]], layout: FigureSize) -> None:
     """Writes each line's label beside its end, pushed apart where ends lie close together.
 
     Args:

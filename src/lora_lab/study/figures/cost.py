@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lora_lab.study.figures.colours import shorten
-from lora_lab.study.figures.curves import Pen
-from lora_lab.study.figures.style import Layout, new_figure, nothing_measured, plain_axis, tidy
+from lora_lab.study.figures.curve_axes import Pen
+from lora_lab.study.figures.style import FigureSize, new_figure, nothing_measured, plain_axis, tidy
 from lora_lab.study.judge.verdict import Judged
 
 MEGA = 1e6
@@ -42,7 +42,7 @@ def draw(pen: Pen) -> Figure:
     return figure
 
 
-def _layout(layout: Layout, rows: int) -> tuple[Figure, list[Axes]]:
+def _layout(layout: FigureSize, rows: int) -> tuple[Figure, list[Axes]]:
     """Four panels beside each other, or below each other on a narrow page."""
     bar_height = 0.30 * max(rows, 3) + 0.5
     if layout.columns > 1:

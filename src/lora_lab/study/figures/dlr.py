@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lora_lab.study.figures.colours import draw_scale, label_margin
-from lora_lab.study.figures.curves import Curve, Pen, column, curves, draw_curves, label_curves
+from lora_lab.study.figures.curve_axes import Curve, Pen, column, curves, draw_curves, label_curves
 from lora_lab.study.figures.style import log_axis, nothing_measured, panels, tidy
 from lora_lab.study.judge.measure import DLR_TEXT, DLR_UNET, D
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lora_lab.study.figures.colours import draw_scale, label_margin, shorten
-from lora_lab.study.figures.curves import (
+from lora_lab.study.figures.curve_axes import (
     XY,
     Pen,
     column,

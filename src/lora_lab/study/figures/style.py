@@ -33,7 +33,7 @@ class Theme:
 
 
 @dataclass(frozen=True)
-class Layout:
+class FigureSize:
     """Size of a figure."""
 
     name: str
@@ -87,13 +87,13 @@ DARK = Theme(
     scale=(0.22, 1.0),
 )
 THEMES = (LIGHT, DARK)
-WIDE = Layout("wide", width=10.0, columns=3, panel_height=3.3, dpi=140, font=10.0)
-NARROW = Layout("narrow", width=4.6, columns=1, panel_height=2.5, dpi=170, font=9.0)
+WIDE = FigureSize("wide", width=10.0, columns=3, panel_height=3.3, dpi=140, font=10.0)
+NARROW = FigureSize("narrow", width=4.6, columns=1, panel_height=2.5, dpi=170, font=9.0)
 LAYOUTS = (WIDE, NARROW)
 
 
 @contextmanager
-def drawing(theme: Theme, layout: Layout) -> Iterator[None]:
+def drawing(theme: Theme, layout: FigureSize) -> Iterator[None]:
     """Sets matplotlib's defaults for one figure; text is never read as formulas."""
     settings: Any = {
         "font.family": "DejaVu Sans",
@@ -120,7 +120,7 @@ def drawing(theme: Theme, layout: Layout) -> Iterator[None]:
         yield
 
 
-def new_figure(layout: Layout, height: float) -> Figure:
+def new_figure(layout: FigureSize, height: float) -> Figure:
     """An empty figure of the layout's width and ``height`` inches, without pyplot's registry."""
     figure = Figure(figsize=(layout.width, height), dpi=layout.dpi)
     FigureCanvasAgg(figure)
@@ -128,7 +128,7 @@ def new_figure(layout: Layout, height: float) -> Figure:
 
 
 def panels(
-    layout: Layout, count: int, margin: float, row_height: float | None = None
+    layout: FigureSize, count: int, margin: float, row_height: float | None = None
 ) -> tuple[Figure, list[Axes]]:
     """A figure with ``count`` panels, as many a row as the layout has columns.
 

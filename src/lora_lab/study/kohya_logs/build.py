@@ -21,7 +21,7 @@ from lora_lab.study.kohya_logs.compare_logs import (
     growth_findings,
     start_difference,
 )
-from lora_lab.study.kohya_logs.load import KohyaRun, Logs, load_logs
+from lora_lab.study.kohya_logs.read_logs import KohyaRun, Logs, load_logs
 from lora_lab.study.report.build import write_report
 from lora_lab.study.report.comparison import FORMULA_STARTS
 from lora_lab.study.report.headline import Headline

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from lora_lab.study.kohya_logs.load import KohyaRun, Logs, as_run, base_labels, natural
+from lora_lab.study.kohya_logs.read_logs import KohyaRun, Logs, as_run, base_labels, natural
 from lora_lab.study.kohya_logs.run_settings import differing
 from lora_lab.study.kohya_logs.streams import (
     correlation,

@@ -26,7 +26,7 @@ _DATED = re.compile(
 
 
 @dataclass(frozen=True)
-class Place:
+class LogFolder:
     """Where one run lies."""
 
     group: tuple[str, ...]
@@ -43,7 +43,7 @@ class Place:
         return dated["label"] if dated else self.label
 
 
-def find_runs(folder: Path) -> list[Place]:
+def find_runs(folder: Path) -> list[LogFolder]:
     """Finds every run below a folder.
 
     Raises:
@@ -66,11 +66,11 @@ def find_runs(folder: Path) -> list[Place]:
         while len(parts) > 1 and parts[-1].lower() in TRACKERS:
             parts.pop()
         label = parts.pop() if parts else folder.resolve().name
-        places.append(Place(tuple(parts), label, tuple(files)))
+        places.append(LogFolder(tuple(parts), label, tuple(files)))
     return places
 
 
-def find_settings(folder: Path, runs: list[Place]) -> dict[Place, Path]:
+def find_settings(folder: Path, runs: list[LogFolder]) -> dict[LogFolder, Path]:
     """Finds the settings of each run by name: its own label, or its value.
 
     Of several files with the right name the one whose folders agree best with the run's counts.
@@ -104,7 +104,7 @@ def find_settings(folder: Path, runs: list[Place]) -> dict[Place, Path]:
 
 
 def _same_content(
-    runs: list[Place], groups: dict[Path, tuple[str, ...]]
+    runs: list[LogFolder], groups: dict[Path, tuple[str, ...]]
 ) -> dict[tuple[str, ...], tuple[str, ...]]:
     """Folders of settings that no log has -> the folder of logs that holds the same names.
 

@@ -33,7 +33,7 @@ factor of about two, so two that have nothing in common agree in one step of a t
 
 
 @dataclass(frozen=True)
-class Curve:
+class LossCurve:
     """The loss of one run by step, S steps."""
 
     steps: NDArray[np.int64]
@@ -43,7 +43,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Member:
+class StreamMember:
     """Where a run belongs."""
 
     stream: int
@@ -54,7 +54,7 @@ class Member:
     """Step by step with the first run of its stream."""
 
 
-def correlation(one: Curve, other: Curve) -> float:
+def correlation(one: LossCurve, other: LossCurve) -> float:
     """Correlation of two losses at the steps that both have; NaN with too few."""
     shared, own, theirs = np.intersect1d(one.steps, other.steps, return_indices=True)
     if len(shared) < MIN_STEPS:
@@ -65,20 +65,20 @@ def correlation(one: Curve, other: Curve) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def start_ratio(one: Curve, other: Curve) -> float:
+def start_ratio(one: LossCurve, other: LossCurve) -> float:
     """The first loss of one as a multiple of the other's; NaN when step 1 isn't in both."""
     if not (len(one.steps) and len(other.steps)) or one.steps[0] != 1 or other.steps[0] != 1:
         return float("nan")
     return float(one.loss[0] / other.loss[0]) if other.loss[0] else float("nan")
 
 
-def mean_ratio(one: Curve, other: Curve) -> float:
+def mean_ratio(one: LossCurve, other: LossCurve) -> float:
     """The mean loss over the shared steps as a multiple of the other's."""
     shared, own, theirs = np.intersect1d(one.steps, other.steps, return_indices=True)
     return float(one.loss[own].mean() / other.loss[theirs].mean()) if len(shared) else float("nan")
 
 
-def is_reweighted(one: Curve, other: Curve) -> bool:
+def is_reweighted(one: LossCurve, other: LossCurve) -> bool:
     """Whether one run's losses are the other's times a weight that is never above 1.
 
     That is what min-SNR makes of the same noise. Of two runs with other noise, half of the steps
@@ -90,7 +90,7 @@ def is_reweighted(one: Curve, other: Curve) -> bool:
     return bool(ratio.max() <= ONE_SIDED or ratio.min() >= 1 / ONE_SIDED)
 
 
-def is_reordered(one: Curve, other: Curve) -> bool:
+def is_reordered(one: LossCurve, other: LossCurve) -> bool:
     """Whether two runs drew the same noise and timesteps but showed the images in another order.
 
     Noise and timestep make most of a step's loss, so the losses still rise and fall together; and
@@ -101,7 +101,7 @@ def is_reordered(one: Curve, other: Curve) -> bool:
     return alike >= LEAST_SAME or correlation(one, other) >= RELATED
 
 
-def _first_ratios(one: Curve, other: Curve) -> NDArray[np.float64]:
+def _first_ratios(one: LossCurve, other: LossCurve) -> NDArray[np.float64]:
     """The losses of one as multiples of the other's, at the first steps that both have."""
     _, own, theirs = np.intersect1d(one.steps, other.steps, return_indices=True)
     own, theirs = own[:FIRST], theirs[:FIRST]
@@ -109,7 +109,7 @@ def _first_ratios(one: Curve, other: Curve) -> NDArray[np.float64]:
     return np.asarray(one.loss[own][known] / other.loss[theirs][known])
 
 
-def group_streams(curves: list[Curve]) -> list[Member]:
+def group_streams(curves: list[LossCurve]) -> list[StreamMember]:
     """Sorts runs by noise stream, and within each by where they started.
 
     Each run is compared with the first run of every stream so far.
@@ -117,7 +117,7 @@ def group_streams(curves: list[Curve]) -> list[Member]:
     Args:
         curves: the runs' losses.
     """
-    streams: list[list[Curve]] = []  # of each stream, the first run of each kind of inputs
+    streams: list[list[LossCurve]] = []  # of each stream, the first run of each kind of inputs
     members = []
     for curve in curves:
         close = [correlation(curve, kinds[0]) for kinds in streams]
@@ -130,11 +130,11 @@ def group_streams(curves: list[Curve]) -> list[Member]:
         letter = next(alike, len(kinds))
         if letter == len(kinds):
             kinds.append(curve)
-        members.append(Member(number + 1, _letter(letter), close[number]))
+        members.append(StreamMember(number + 1, _letter(letter), close[number]))
     return members
 
 
-def _starts_alike(one: Curve, other: Curve) -> bool:
+def _starts_alike(one: LossCurve, other: LossCurve) -> bool:
     """Whether nothing speaks against the same inputs."""
     ratio = start_ratio(one, other)
     return not abs(ratio - 1) > SAME_START  # an unknown ratio speaks against nothing

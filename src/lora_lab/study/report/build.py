@@ -12,6 +12,7 @@ from lora_lab.study.report.headline import Headline, headline
 from lora_lab.study.report.markdown import markdown
 from lora_lab.study.report.pictures import MAX_PAGE_BYTES, TEXT_SHARE
 from lora_lab.study.report.provenance import problems
+from lora_lab.study.report.texts import shown_figures
 
 log = logging.getLogger(__name__)
 FOLDER = "report"
@@ -61,7 +62,7 @@ def write_report(study: Study, words: Headline, folder: Path, *, with_images: bo
     from lora_lab.study.report.page import page_bytes, write_page
 
     write_comparison(study, folder / "comparison.csv")
-    figures = draw_figures(study, folder)
+    figures = draw_figures(study, shown_figures(study), folder)
     room = MAX_PAGE_BYTES - TEXT_SHARE - page_bytes(figures)
     images = load_gallery(study, folder, room) if with_images else Gallery([], [], None)
     page = folder / "index.html"

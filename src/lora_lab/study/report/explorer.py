@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from lora_lab.study.judge.verdict import Judged, Study
-from lora_lab.study.read.images import RunImage, prompts_of, study_images
+from lora_lab.study.report.run_images import RunImage, prompts_of, study_images
 from lora_lab.study.report.thumbnails import Thumbnail, make_thumbnails
 
 MAX_PROMPT = 400

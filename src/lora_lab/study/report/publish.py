@@ -15,14 +15,14 @@ from typing import Any
 
 from lora_lab.config import WandbConfig
 from lora_lab.loggers.build import LORA_FILE, add_images, log_view, lora_name
-from lora_lab.loggers.wandb_run import Job, Picture, WandbRun, start
+from lora_lab.loggers.wandb_run import Job, LoggedImage, WandbRun, start
 from lora_lab.run_folder.saved_loras import find_saves
 from lora_lab.study.judge.verdict import Judged, Study, judge
-from lora_lab.study.read.images import RunImage, run_images
 from lora_lab.study.read.load import load_sweep
 from lora_lab.study.report.build import FOLDER
 from lora_lab.study.report.comparison import comparison_text
 from lora_lab.study.report.headline import headline
+from lora_lab.study.report.run_images import RunImage, run_images
 
 log = logging.getLogger(__name__)
 TABLE = ("value", "step", "prompt", "seed", "base", "image")
@@ -92,12 +92,12 @@ def _facts(study: Study, one: Judged) -> dict[str, Any]:
     }
 
 
-def _by_step(images: Sequence[RunImage]) -> dict[int, dict[str, Picture]]:
+def _by_step(images: Sequence[RunImage]) -> dict[int, dict[str, LoggedImage]]:
     """Step -> key -> image, steps ascending."""
-    found: dict[int, dict[str, Picture]] = {}
+    found: dict[int, dict[str, LoggedImage]] = {}
     for image in sorted(images, key=lambda image: image.step):
         caption = f"{image.text} (seed {image.seed})" if image.text else ""
-        found.setdefault(image.step, {})[f"images/{image.key}"] = Picture(image.path, caption)
+        found.setdefault(image.step, {})[f"images/{image.key}"] = LoggedImage(image.path, caption)
     return found
 
 
@@ -111,7 +111,7 @@ def _log_images(run: WandbRun, one: Judged, images: Sequence[RunImage]) -> None:
             image.text or image.prompt,
             image.seed,
             image.checkpoint,
-            Picture(image.path),
+            LoggedImage(image.path),
         ]
         for image in images
     ]
@@ -145,7 +145,7 @@ def _log_report(run: WandbRun, study: Study, folder: Path) -> None:
     """Sentence, table, figures, grids, and the files themselves."""
     rows = list(csv.reader(io.StringIO(comparison_text(study))))
     pictures = {
-        f"{'grids' if path.name.startswith('grid_') else 'figures'}/{path.stem}": Picture(path)
+        f"{'grids' if path.name.startswith('grid_') else 'figures'}/{path.stem}": LoggedImage(path)
         for path in sorted(folder.glob("*.png"))
     }
     run.log(0, {}, pictures)

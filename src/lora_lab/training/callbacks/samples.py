@@ -24,12 +24,17 @@ from lora_lab.data.prepare import Item
 from lora_lab.errors import LabError
 from lora_lab.images.png_info import write_image
 from lora_lab.loggers.build import log_images
-from lora_lab.loggers.wandb_run import Picture
+from lora_lab.loggers.wandb_run import LoggedImage
 from lora_lab.optimizers import averaged_weights
-from lora_lab.sampling.generate import DrawSettings, ImageRequest, check_settings, draw_images
-from lora_lab.sampling.names import PromptNames
-from lora_lab.sampling.shots import draw_settings
-from lora_lab.sampling.studio import base_recipe
+from lora_lab.sampling.generate import (
+    DrawSettings,
+    ImageRequest,
+    check_settings,
+    draw_images,
+    draw_settings,
+)
+from lora_lab.sampling.pipeline import base_recipe
+from lora_lab.sampling.prompt_names import PromptNames
 from lora_lab.sampling.subject import SUBJECT, prompt_text
 from lora_lab.training.callbacks.lora_export import step_name
 from lora_lab.training.callbacks.step_callback import StepCallback
@@ -111,7 +116,7 @@ class Samples(StepCallback):
                 recipe = base_recipe(self.base, request, self.settings, 1.0, {})
                 recipe = replace(recipe, lora=lora, lora_digest=digest).at(*result.place)
                 write_image(path, result.image, recipe)
-                pictures[f"samples/{name}"] = Picture(path, f"step {step}: {request.prompt}")
+                pictures[f"samples/{name}"] = LoggedImage(path, f"step {step}: {request.prompt}")
             if pictures:
                 log_images(list(trainer.loggers), pictures, step)
 

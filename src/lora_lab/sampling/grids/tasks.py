@@ -5,33 +5,20 @@ from dataclasses import dataclass
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.run_folder.saved_loras import SavedLoRA
-from lora_lab.sampling.generate import DrawSettings, ImageRequest
+from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_settings
 from lora_lab.sampling.grids.axes import Point, PromptChoice
-from lora_lab.sampling.names import PromptNames
-from lora_lab.sampling.studio import Shot
+from lora_lab.sampling.pipeline import ImageTask
+from lora_lab.sampling.prompt_names import PromptNames
 from lora_lab.sampling.subject import prompt_text
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingImage:
     """No image, and why."""
 
     problem: str
     failed: bool
     """Whether that is an error of this drawing, not of a run that has no such LoRA."""
-
-
-def draw_settings(config: SamplingConfig) -> DrawSettings:
-    """What all images of a config share, where no axis says otherwise."""
-    return DrawSettings(
-        sampler=config.sampler,
-        steps=config.steps,
-        guidance=config.guidance,
-        width=config.width,
-        height=config.height,
-        clip_skip=config.clip_skip,
-        batch_size=config.batch_size,
-    )
 
 
 def find_save(point: Point) -> SavedLoRA | None:
@@ -54,28 +41,30 @@ def choice_text(choice: PromptChoice, checkpoint: str, config: SamplingConfig) -
     return prompt_text(text, PromptNames(config), choice.kind, choice.index)
 
 
-def make_shot(point: Point, config: SamplingConfig) -> Shot | Missing:
+def make_task(point: Point, config: SamplingConfig) -> ImageTask | MissingImage:
     """The image of a point."""
     save = find_save(point)
     if save is None:
         reason = "no final LoRA" if point.share is None else "no LoRA saved here"
-        return Missing(point.run.problem or reason, failed=False)
+        return MissingImage(point.run.problem or reason, failed=False)
     try:
         prompt = choice_text(point.prompt, point.checkpoint, config)
     except LabError as error:
-        return Missing(" ".join(str(error).split()), failed=True)
+        return MissingImage(" ".join(str(error).split()), failed=True)
     seed = point.prompt.seed if point.seed is None else point.seed
-    usual = draw_settings(config)
-    settings = DrawSettings(**{**vars(usual), "sampler": point.sampler, "guidance": point.guidance})
+    configured = draw_settings(config)
+    settings = DrawSettings(
+        **{**vars(configured), "sampler": point.sampler, "guidance": point.guidance}
+    )
     number = f"-{point.prompt.index + 1}" if point.prompt.kind in ("random", "text") else ""
     folder = point.run.folder / "images" / point.checkpoint / point.prompt.kind
-    return Shot(
+    return ImageTask(
         path=folder / f"{save.step:08d}{number}.png",
         request=ImageRequest(prompt, config.negative, seed),
         settings=settings,
         lora=save.path,
         weight=point.lora_weight,
-        usual=settings == usual
+        plain_name=settings == configured
         and point.lora_weight == config.lora_weight
         and seed == point.prompt.seed
         and point.prompt.kind != "text"

@@ -11,7 +11,7 @@ import numpy as np
 from lora_lab.errors import ConfigError, LabError
 from lora_lab.files import sha256_file
 from lora_lab.study.kohya_logs.events import EventFile, read_events
-from lora_lab.study.kohya_logs.find import Place, find_runs, find_settings
+from lora_lab.study.kohya_logs.find import LogFolder, find_runs, find_settings
 from lora_lab.study.kohya_logs.growth import Growth, measure_growth
 from lora_lab.study.kohya_logs.run_settings import RunSettings, read_settings, schedule_of
 from lora_lab.study.kohya_logs.series import (
@@ -21,7 +21,7 @@ from lora_lab.study.kohya_logs.series import (
     split_runs,
     with_schedule,
 )
-from lora_lab.study.kohya_logs.streams import Curve, Member, group_streams
+from lora_lab.study.kohya_logs.streams import LossCurve, StreamMember, group_streams
 from lora_lab.study.read.load import Record, Run
 
 UNFINISHED_RATE = 0.01
@@ -32,17 +32,17 @@ UNFINISHED_RATE = 0.01
 class KohyaRun:
     """One run with what its logs say."""
 
-    place: Place
+    place: LogFolder
     label: str
     settings: RunSettings
     series: Series
     growth: Growth
-    member: Member
+    member: StreamMember
     status: str
     notes: tuple[str, ...]
 
     @property
-    def curve(self) -> Curve:
+    def curve(self) -> LossCurve:
         """Its loss by step."""
         return loss_curve(self.series)
 
@@ -67,7 +67,7 @@ def load_logs(folder: Path) -> Logs:
     settings_of = {
         place: read_settings(path) for place, path in find_settings(folder, places).items()
     }
-    found: list[tuple[Place, str, RunSettings, Series]] = []
+    found: list[tuple[LogFolder, str, RunSettings, Series]] = []
     left_out: list[str] = []
     cache: dict[str, EventFile] = {}
     for place in places:
@@ -107,11 +107,11 @@ def _why_left_out(folder: Path, file: EventFile) -> str:
     return f"{name} was left out: it {file.problem or 'holds no figures'}"
 
 
-def loss_curve(series: Series) -> Curve:
+def loss_curve(series: Series) -> LossCurve:
     """The finite losses by step."""
     loss = series.metrics.column("loss/step")
     known = np.isfinite(loss)
-    return Curve(series.metrics.steps[known], loss[known])
+    return LossCurve(series.metrics.steps[known], loss[known])
 
 
 def _with_d(series: Series, settings: RunSettings) -> Series:
@@ -129,7 +129,7 @@ def _with_d(series: Series, settings: RunSettings) -> Series:
 
 
 def _run(
-    place: Place, label: str, settings: RunSettings, series: Series, member: Member
+    place: LogFolder, label: str, settings: RunSettings, series: Series, member: StreamMember
 ) -> KohyaRun:
     table = series.metrics
     growth = measure_growth(table.steps, table.column("d"))

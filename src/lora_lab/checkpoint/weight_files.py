@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lora_lab.checkpoint.families.family import Family
+from lora_lab.checkpoint.families.description import Family
 from lora_lab.checkpoint.old_names import modern_names
 from lora_lab.checkpoint.refusals import refuse_other_file, refuse_other_folder
 from lora_lab.errors import LabError

@@ -28,14 +28,14 @@ from lora_lab.sampling.generate import (
     draw_images,
 )
 from lora_lab.sampling.image_files import ImageWriter, claim
-from lora_lab.sampling.lora_files import LoRAFile, Shelf
-from lora_lab.sampling.names import PromptNames
+from lora_lab.sampling.lora_files import LoRAFile, LoRAFileCache
+from lora_lab.sampling.prompt_names import PromptNames
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Shot:
+class ImageTask:
     """An image to be drawn."""
 
     path: Path
@@ -45,12 +45,12 @@ class Shot:
     lora: Path | None
     """None: the base alone."""
     weight: float
-    usual: bool
-    """Whether it is one of the run's own images, which have plain names."""
+    plain_name: bool
+    """Whether it is one of the images that a run is known by; others have a digest in the name."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ImageResult:
     """An image's file, or why there is none."""
 
     path: Path | None
@@ -63,7 +63,7 @@ Weights = tuple[Path | None, float, tuple[LoRATag, ...]]
 """LoRA, its weight, and the LoRAs that a prompt names: what a state of the base's weights is."""
 
 
-class Studio:
+class LoRAPipeline:
     """One base checkpoint, and LoRAs that come and go.
 
     Args:
@@ -83,67 +83,69 @@ class Studio:
         self._width = base.text_encoder.config.hidden_size
         self.embeddings = self.names.embeddings(self._width)
         self._merger = LoRAMerger(base)
-        self._shelf = Shelf()
+        self._files = LoRAFileCache()
         self._encoded: EncodedCache = {}
         self._text_encoder: list[Hashable] = []
 
-    def draw(self, shots: Sequence[Shot]) -> list[Outcome]:
+    def draw(self, tasks: Sequence[ImageTask]) -> list[ImageResult]:
         """Draw what is not there yet, LoRA by LoRA.
 
         Returns:
-            One outcome a shot. A LoRA that can't be read or does not fit, and an image with NaN,
+            One result a task. A LoRA that can't be read or does not fit, and an image with NaN,
             come back as problems.
 
         Raises:
             LabError: An image can't be written.
         """
-        outcomes = [Outcome(None, "not drawn") for _ in shots]
+        outcomes = [ImageResult(None, "not drawn") for _ in tasks]
         groups: dict[Weights, list[int]] = {}
-        for index, shot in enumerate(shots):
+        for index, task in enumerate(tasks):
             try:
-                tags = self.names.loras(shot.request.prompt)
+                tags = self.names.loras(task.request.prompt)
             except LabError as error:
-                outcomes[index] = Outcome(None, first_line(error))
+                outcomes[index] = ImageResult(None, first_line(error))
                 continue
-            groups.setdefault((shot.lora, shot.weight, tags), []).append(index)
+            groups.setdefault((task.lora, task.weight, tags), []).append(index)
         with ImageWriter() as writer:
             for weights, indices in groups.items():
-                found = self._attempt(weights, [shots[index] for index in indices], writer)
+                found = self._attempt(weights, [tasks[index] for index in indices], writer)
                 for index, outcome in zip(indices, found, strict=True):
                     outcomes[index] = outcome
         return outcomes
 
-    def _attempt(self, weights: Weights, shots: list[Shot], writer: ImageWriter) -> list[Outcome]:
+    def _attempt(
+        self, weights: Weights, tasks: list[ImageTask], writer: ImageWriter
+    ) -> list[ImageResult]:
         """The images of one state of the base's weights; an error is the outcome of all of them."""
         try:
-            return self._draw_group(weights, shots, writer)
+            return self._draw_group(weights, tasks, writer)
         except (LabError, RuntimeError) as error:
             log.warning("%s: %s", weights[0] or self.base.name, error)
-            return [Outcome(None, first_line(error)) for _ in shots]
+            return [ImageResult(None, first_line(error)) for _ in tasks]
         finally:
             self._merger.restore()
 
     def _draw_group(
-        self, weights: Weights, shots: list[Shot], writer: ImageWriter
-    ) -> list[Outcome]:
+        self, weights: Weights, tasks: list[ImageTask], writer: ImageWriter
+    ) -> list[ImageResult]:
         lora, weight, tags = weights
-        main = self._shelf.read(lora) if lora is not None else None
+        main = self._files.read(lora) if lora is not None else None
         named = self.names.hashes(tags, self._width)
-        recipes = [self._recipe(shot, main, named) for shot in shots]
+        recipes = [self._recipe(task, main, named) for task in tasks]
         places = [
-            claim(shot.path, recipe, shot.usual)
-            for shot, recipe in zip(shots, recipes, strict=True)
+            claim(task.path, recipe, task.plain_name)
+            for task, recipe in zip(tasks, recipes, strict=True)
         ]
-        outcomes = [Outcome(path) for path, _ in places]
+        outcomes = [ImageResult(path) for path, _ in places]
         if all(there for _, there in places):
             return outcomes
         self._apply(main, weight, tags)
-        for settings in dict.fromkeys(shot.settings for shot in shots):
-            indices = [i for i, shot in enumerate(shots) if shot.settings == settings]
+        for settings in dict.fromkeys(task.settings for task in tasks):
+            indices = [i for i, task in enumerate(tasks) if task.settings == settings]
             missing = {n for n, i in enumerate(indices) if not places[i][1]}
             if not missing:
                 continue
-            requests = [shots[i].request for i in indices]
+            requests = [tasks[i].request for i in indices]
             drawn = self._draw_images(requests, settings, missing)
             for number in missing:
                 index = indices[number]
@@ -198,13 +200,13 @@ class Studio:
         if result.image is None:
             raise LabError(f"the image was not drawn: {result.problem}")
         lora = main.path if main else None
-        shot = Shot(Path(), request, settings, lora, recipe.lora_weight, usual=True)
-        made = self._recipe(shot, main, found)
+        task = ImageTask(Path(), request, settings, lora, recipe.lora_weight, plain_name=True)
+        made = self._recipe(task, main, found)
         return result.image, made.at(recipe.batch_place, recipe.batch_size)
 
-    def _recipe(self, shot: Shot, main: LoRAFile | None, named: dict[str, str]) -> ImageRecipe:
+    def _recipe(self, task: ImageTask, main: LoRAFile | None, named: dict[str, str]) -> ImageRecipe:
         """What an image is made from; its place in a batch is known once it is drawn."""
-        recipe = base_recipe(self.base, shot.request, shot.settings, shot.weight, named)
+        recipe = base_recipe(self.base, task.request, task.settings, task.weight, named)
         if main is None:
             return recipe
         return replace(recipe, lora=main.path.stem, lora_hash=main.hash, lora_digest=main.digest)
@@ -256,13 +258,13 @@ def recipe_settings(recipe: ImageRecipe) -> DrawSettings:
     )
 
 
-def _keep(path: Path, drawn: Drawn, recipe: ImageRecipe, writer: ImageWriter) -> Outcome:
+def _keep(path: Path, drawn: Drawn, recipe: ImageRecipe, writer: ImageWriter) -> ImageResult:
     """Hand an image over to be written."""
     if drawn.image is None:
         log.warning("%s was not drawn: %s", path, drawn.problem)
-        return Outcome(None, drawn.problem or "not drawn")
+        return ImageResult(None, drawn.problem or "not drawn")
     writer.write(path, drawn.image, recipe.at(*drawn.place))
-    return Outcome(path, drawn=True)
+    return ImageResult(path, drawn=True)
 
 
 def first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from lora_lab.study.figures.colours import Colours, colours_of, label_ends
-from lora_lab.study.figures.style import Layout, Theme
+from lora_lab.study.figures.style import FigureSize, Theme
 from lora_lab.study.judge.verdict import Judged, Kind, Study
 
 MAX_POINTS = 1200
@@ -42,7 +42,7 @@ class Pen:
 
     study: Study
     theme: Theme
-    layout: Layout
+    layout: FigureSize
     colours: Colours
 
     @property
@@ -60,7 +60,7 @@ class Pen:
         )
 
 
-def pen_for(study: Study, theme: Theme, layout: Layout) -> Pen:
+def pen_for(study: Study, theme: Theme, layout: FigureSize) -> Pen:
     """The pen of one study on one paper."""
     values = [one.label for one in study.values if one.kind is not Kind.BASE]
     return Pen(study, theme, layout, colours_of(values, theme))

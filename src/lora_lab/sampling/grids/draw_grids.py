@@ -16,13 +16,13 @@ from lora_lab.lora_file.merge import load_model
 from lora_lab.run_folder.locks import GRIDS_LOCK, wait_for
 from lora_lab.run_folder.record import COMPLETE, read_facts
 from lora_lab.run_folder.saved_loras import Rows, file_rows, find_rows, first_seeds
-from lora_lab.sampling.generate import check_settings
+from lora_lab.sampling.generate import check_settings, draw_settings
 from lora_lab.sampling.grids.axes import Identity, Point, prompt_choices
 from lora_lab.sampling.grids.compose import Table, compose, draw_on
 from lora_lab.sampling.grids.layout import pages
 from lora_lab.sampling.grids.picture import write_grid
-from lora_lab.sampling.shots import Missing, draw_settings
-from lora_lab.sampling.studio import Outcome, Shot, Studio
+from lora_lab.sampling.grids.tasks import MissingImage
+from lora_lab.sampling.pipeline import ImageResult, ImageTask, LoRAPipeline
 from lora_lab.sampling.subject import distinct, safe_name, with_subject
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ TOGETHER = "checkpoints"
 
 
 @dataclass(frozen=True)
-class GalleryImage:
+class GridImage:
     """One image that was drawn or found."""
 
     path: Path
@@ -47,16 +47,16 @@ class GalleryImage:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class DrawnGrids:
     """What came of drawing."""
 
     grids: list[Path]
-    images: list[GalleryImage]
+    images: list[GridImage]
     problems: list[str]
     """One line for each checkpoint, prompt or LoRA that could not be drawn with."""
 
 
-class Curator:
+class GridDrawer:
     """Draws the images of some tables and the grids that show them.
 
     Args:
@@ -85,7 +85,7 @@ class Curator:
         self.scores = {path.resolve(): text for path, text in (scores or {}).items()}
         self.names = distinct([_name(locate(c)) for c in config.checkpoints])
         self.labels: dict[str, str] = {}
-        self.images: dict[Identity, tuple[Point, Outcome]] = {}
+        self.images: dict[Identity, tuple[Point, ImageResult]] = {}
         self.keys: dict[Path, str] = {}
         self.problems: list[str] = []
 
@@ -98,24 +98,26 @@ class Curator:
             try:
                 base = load_model(checkpoint, self.config)
                 check_settings(base, draw_settings(self.config))
-                studio = Studio(base, self.config)
+                pipeline = LoRAPipeline(base, self.config)
             except LabError as error:
                 self._fail(asked, str(error))
                 continue
             self.labels[name] = f"{base.name}, {base.fingerprint[:10]}"
             began = time.perf_counter()
-            shots = [(point, shot) for point, shot in asked if isinstance(shot, Shot)]
-            outcomes = studio.draw([shot for _, shot in shots])
-            found = [(point, outcome) for (point, _), outcome in zip(shots, outcomes, strict=True)]
-            self._missing([(point, shot) for point, shot in asked if isinstance(shot, Missing)])
+            tasks = [(point, task) for point, task in asked if isinstance(task, ImageTask)]
+            outcomes = pipeline.draw([task for _, task in tasks])
+            found = [(point, outcome) for (point, _), outcome in zip(tasks, outcomes, strict=True)]
+            self._missing(
+                [(point, task) for point, task in asked if isinstance(task, MissingImage)]
+            )
             self._note(name, found, time.perf_counter() - began)
 
-    def _asked(self, name: str) -> list[tuple[Point, Shot | Missing]]:
+    def _asked(self, name: str) -> list[tuple[Point, ImageTask | MissingImage]]:
         """What one checkpoint is asked for, over all grids; each image once."""
-        found: dict[Identity, tuple[Point, Shot | Missing]] = {}
+        found: dict[Identity, tuple[Point, ImageTask | MissingImage]] = {}
         for table in self.tables(self.rows):
             if name in table.names:
-                found |= {point.identity: (point, shot) for point, shot in draw_on(table, name)}
+                found |= {point.identity: (point, task) for point, task in draw_on(table, name)}
         return list(found.values())
 
     def tables(self, rows: Rows) -> list[Table]:
@@ -127,14 +129,14 @@ class Curator:
             result += [Table(rows, grid, self.config, self.labels, names) for names in groups]
         return result
 
-    def _missing(self, missing: list[tuple[Point, Missing]]) -> None:
+    def _missing(self, missing: list[tuple[Point, MissingImage]]) -> None:
         """Keep why there is no image."""
-        for point, shot in missing:
-            self.images[point.identity] = point, Outcome(None, shot.problem)
-            if shot.failed:
-                self.problems.append(shot.problem)
+        for point, task in missing:
+            self.images[point.identity] = point, ImageResult(None, task.problem)
+            if task.failed:
+                self.problems.append(task.problem)
 
-    def _note(self, name: str, found: list[tuple[Point, Outcome]], seconds: float) -> None:
+    def _note(self, name: str, found: list[tuple[Point, ImageResult]], seconds: float) -> None:
         """Keep what came of a checkpoint's images, and the time in each run's facts."""
         drawn: dict[Path, int] = {}
         for point, outcome in found:
@@ -151,9 +153,9 @@ class Curator:
         for folder, images in drawn.items():
             _add_seconds(folder, seconds * images / count)
 
-    def _fail(self, asked: list[tuple[Point, Shot | Missing]], problem: str) -> None:
+    def _fail(self, asked: list[tuple[Point, ImageTask | MissingImage]], problem: str) -> None:
         self.problems.append(problem)
-        outcome = Outcome(None, " ".join(problem.split()))
+        outcome = ImageResult(None, " ".join(problem.split()))
         self.images |= {point.identity: (point, outcome) for point, _ in asked}
 
     def write(self, rows: Rows, folder: Path) -> list[Path]:
@@ -174,17 +176,17 @@ class Curator:
             _remove_pages(folder, stem, len(parts))
         return paths
 
-    def gallery(self, grids: list[Path]) -> Gallery:
+    def gallery(self, grids: list[Path]) -> DrawnGrids:
         """What came of it."""
         images = [
-            GalleryImage(outcome.path, point)
+            GridImage(outcome.path, point)
             for point, outcome in self.images.values()
             if outcome.path is not None
         ]
-        return Gallery(grids, images, list(dict.fromkeys(self.problems)))
+        return DrawnGrids(grids, images, list(dict.fromkeys(self.problems)))
 
 
-def draw_grids(folder: Path, config: SamplingConfig, scores: Path | None = None) -> Gallery:
+def draw_grids(folder: Path, config: SamplingConfig, scores: Path | None = None) -> DrawnGrids:
     """Draw the images of every saved LoRA of a run or sweep folder, and the grids that show them.
 
     Images that are there with the same recipe stay, and so do grids. What can't be drawn is said in
@@ -202,18 +204,18 @@ def draw_grids(folder: Path, config: SamplingConfig, scores: Path | None = None)
     texts = None if scores is None else read_scores(scores, folder)
     rows = first_seeds(find_rows(folder), config.train_seeds)
     with wait_for(folder / GRIDS_LOCK, f"the grids of {folder}"):
-        curator = Curator(rows, config, texts)
-        curator.draw()
+        drawer = GridDrawer(rows, config, texts)
+        drawer.draw()
         grids: list[Path] = []
         for run in rows.runs:
             alone = Rows("", (replace(run, note="", is_base=False),))
-            grids += curator.write(alone, run.folder / "grids")
+            grids += drawer.write(alone, run.folder / "grids")
         if rows.parameter:
-            grids = curator.write(rows, folder / "report")
-        return curator.gallery(grids)
+            grids = drawer.write(rows, folder / "report")
+        return drawer.gallery(grids)
 
 
-def draw_file_grids(lora: Path, output: Path, config: SamplingConfig) -> Gallery:
+def draw_file_grids(lora: Path, output: Path, config: SamplingConfig) -> DrawnGrids:
     """Draw grids of a single LoRA file.
 
     Args:
@@ -225,9 +227,9 @@ def draw_file_grids(lora: Path, output: Path, config: SamplingConfig) -> Gallery
         LabError: As in `draw_grids`.
     """
     rows = file_rows(lora, output)
-    curator = Curator(rows, config)
-    curator.draw()
-    return curator.gallery(curator.write(rows, rows.runs[0].folder))
+    drawer = GridDrawer(rows, config)
+    drawer.draw()
+    return drawer.gallery(drawer.write(rows, rows.runs[0].folder))
 
 
 def refuse_missing(problems: Sequence[str]) -> None:
