@@ -53,9 +53,9 @@ def sample(settings: "SampleConfig") -> tuple[list[Path], list[str]]:
     from lora_lab.sampling.grids.draw_grids import draw_file_grids, draw_grids
     from lora_lab.sampling.replay import replay
 
-    names = (settings.run, settings.lora, settings.png, settings.scores, settings.output)
-    run, lora, png, scores, output = (Path(name).expanduser() if name else None for name in names)
-    assert output is not None
+    names = (settings.run, settings.lora, settings.png, settings.scores)
+    run, lora, png, scores = (Path(name).expanduser() if name else None for name in names)
+    output = Path(settings.output).expanduser()
     if png is not None:
         return [replay(png, output, settings.sampling, lora, settings.threads)], []
     set_threads(settings.threads, run)
