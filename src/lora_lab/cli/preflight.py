@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lora_lab.checkpoint.embedded import is_hub_name, locate
 from lora_lab.checkpoint.hub import fetch_folder
@@ -17,16 +17,10 @@ from lora_lab.config import (
     check_sample,
     to_config,
 )
-from lora_lab.config.convert import to_sample_config
+from lora_lab.config.convert import to_sample_config, without_hydra
 from lora_lab.errors import ConfigError, LabError
 
 CHECKPOINT_KEYS = ("model.checkpoint", "sampling.checkpoints")
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """Returns a copy of a composed config without Hydra's own node."""
-    names = [str(key) for key in config if key != "hydra"]
-    return OmegaConf.masked_copy(config, names)
 
 
 def checked_train_config(config: DictConfig) -> TrainConfig:

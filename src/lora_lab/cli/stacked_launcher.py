@@ -21,9 +21,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lora_lab.cli import task
-from lora_lab.cli.preflight import checked_train_config, without_hydra
+from lora_lab.cli.preflight import checked_train_config
 from lora_lab.cli.stack_plan import LARGEST, even, make_stacks
 from lora_lab.config import TrainConfig
+from lora_lab.config.convert import without_hydra
 from lora_lab.errors import ConfigError
 
 if TYPE_CHECKING:

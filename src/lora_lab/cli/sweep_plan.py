@@ -10,9 +10,10 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from lora_lab.cli.preflight import check_sampling_paths, checked_train_config, without_hydra
+from lora_lab.cli.preflight import check_sampling_paths, checked_train_config
 from lora_lab.cli.quoting import quote
 from lora_lab.config import TrainConfig
+from lora_lab.config.convert import without_hydra
 from lora_lab.config.study import MAX_SEED, seeds_of
 from lora_lab.errors import ConfigError
 

@@ -25,6 +25,12 @@ RENAMED = {
 """Settings of earlier versions, and what takes their place."""
 
 
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Returns a copy of a composed config without Hydra's own node."""
+    names = [str(key) for key in config if key != "hydra"]
+    return OmegaConf.masked_copy(config, names)
+
+
 def to_config(config: DictConfig) -> TrainConfig:
     """Returns the settings of a training run as dataclasses.
 

@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import safe_open
 
 from lora_lab.checkpoint.embedded import PREFIX, locate
-from lora_lab.cli.preflight import without_hydra
 from lora_lab.config import TrainConfig, check, to_config
+from lora_lab.config.convert import without_hydra
 from lora_lab.config.literals import literals
 from lora_lab.config.store import register_schemas
 from lora_lab.errors import ConfigError, LabError, one_line
