@@ -1,5 +1,6 @@
 """Reading a base checkpoint: whole, old and damaged ones."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -179,3 +180,32 @@ def test_a_pickle_with_code_in_it_is_refused_even_when_allowed(copy, tmp_path):
     with pytest.raises(LabError, match="weights_only=True"):
         load_base(str(copy), allow_pickle=True)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 2_000_000_000}),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": "many"}),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "unheard of"}),
+        ("unet/config.json", {"block_out_channels": "wide"}),
+        ("vae/config.json", {"down_block_types": ["NoSuchBlock"]}),
+        ("text_encoder/config.json", {"hidden_size": -1}),
+    ],
+)
+def test_a_config_of_a_part_that_can_not_be_built_is_named(tiny_base, tmp_path, file, change):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    path = folder / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(LabError, match=file.replace(".", r"\.")):
+        load_base(str(folder))
+
+
+def test_a_damaged_tokenizer_is_named(tiny_base, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(tiny_base, folder)
+    for path in (folder / "tokenizer").iterdir():
+        path.write_text("{")
+    with pytest.raises(LabError, match="base/tokenizer"):
+        load_base(str(folder))

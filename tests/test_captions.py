@@ -124,3 +124,9 @@ def test_the_trigger_always_stays():
     assert kept_parts("a person", config) == 0
     options = {"trigger": "zqx", "shuffle_caption": True, "caption_tag_dropout_rate": 0.5}
     assert all(shown(s, text="zqx, b, c", **options).startswith("zqx") for s in range(50))
+
+
+@pytest.mark.parametrize("number", ["1000000000", "10001", "0", "9" * 5000])
+def test_a_folder_whose_number_is_out_of_range_is_refused(number):
+    with pytest.raises(LabError, match="repeats from 1 to 10000"):
+        folder_meaning(Path(f"{number}_person"))

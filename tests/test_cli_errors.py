@@ -109,6 +109,23 @@ def test_a_failed_run_ends_with_1(arguments):
     assert (answer.status, answer.errors) == (1, ["photo.png is not an image; replace it"])
 
 
+def test_a_failure_is_told_in_one_line_and_nothing_above_it(arguments):
+    answer = call(*arguments, task=fail)
+    assert answer.err.splitlines()[-1:] == ["error: photo.png is not an image; replace it"]
+    assert "Error executing job" not in answer.err
+
+
+def test_a_sweep_of_more_values_than_anybody_trains_is_refused(arguments, tmp_path):
+    answer = call(*arguments, "seed=range(0,1000000000)", "-m")
+    assert answer.status == 2 and answer.errors[0].startswith("seed has more than 1000 values")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_long_value_is_cut(arguments):
+    answer = call(*arguments, f"output_name={'x' * 100_000}")
+    assert answer.status == 2 and max(map(len, answer.err.splitlines())) < 1200
+
+
 def test_a_traceback_is_shown_only_on_request(arguments):
     assert "Traceback" not in call(*arguments, task=fail).err
     assert "Traceback" in call(*arguments, "debug=true", task=fail).err

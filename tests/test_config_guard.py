@@ -1,5 +1,6 @@
 """What a config from elsewhere may not do: run code, read the environment, set what is Hydra's."""
 
+import logging
 import pickle
 
 import pytest
@@ -187,3 +188,12 @@ def test_every_optimizer_of_ours_is_of_a_package_that_may_be_named():
 
 def test_help_names_what_only_the_command_line_can_allow():
     assert "allow_packages" in call("--help").out
+
+
+def test_a_log_line_prints_and_has_an_end(elsewhere):
+    def log_it(config):
+        logging.getLogger("lora_lab").warning("a \x1b[31mred\x07 key\r%s", "x" * 100_000)
+
+    answer = call("hydra.run.dir=run", task=log_it)
+    (line,) = [text for text in answer.err.splitlines() if "red" in text]
+    assert line.startswith("a ?[31mred? key?xxx") and len(line) < 1100

@@ -7,11 +7,17 @@ LONGEST = 1000
 def one_line(text: object, longest: int = LONGEST) -> str:
     """Returns a text of anybody's as one line that a terminal or a comment can show.
 
-    Line breaks of every kind become spaces; other characters that don't print, which can colour a
-    terminal or move its cursor, become ``?``; what is too long is cut in the middle.
+    Line breaks of every kind and rows of spaces become one space; else as ``printable``.
     """
-    line = " ".join(str(text).split())
-    line = "".join(sign if sign.isprintable() else "?" for sign in line)
+    return printable(" ".join(str(text).split()), longest)
+
+
+def printable(text: str, longest: int = LONGEST) -> str:
+    """Returns a text without what colours a terminal or moves its cursor, cut where it is long.
+
+    Characters that don't print become ``?``; a text that is too long is cut in the middle.
+    """
+    line = "".join(sign if sign.isprintable() else "?" for sign in text)
     if len(line) <= longest:
         return line
     return f"{line[: longest * 2 // 3]} … {line[-longest // 4 :]}"

@@ -7,7 +7,8 @@ Shapes: B batch, C hidden size of the text encoder.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ from lora_lab.checkpoint.families.description import Family
 from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.checkpoint.hub import fetch_folder
 from lora_lab.checkpoint.weight_files import read_checkpoint
-from lora_lab.errors import LabError
+from lora_lab.errors import LabError, one_line
 from lora_lab.files import read_json
+
+MAX_TIMESTEPS = 100_000
+"""Of the noise schedule; Stable Diffusion has 1000. A table of several numbers each is made."""
 
 
 @dataclass
@@ -93,9 +97,7 @@ def load_base(
     return BaseModel(
         **modules,
         tokenizer=load_tokenizer(folder / "tokenizer", modules["text_encoder"].config.vocab_size),
-        noise_scheduler=DDPMScheduler.from_config(
-            read_config(folder / "scheduler" / "scheduler_config.json") | facts.settings()
-        ),
+        noise_scheduler=_scheduler(folder / "scheduler", facts.settings()),
         name=checkpoint_name(checkpoint, path),
         path=path,
         fingerprint=fingerprint(tensors["unet"], tensors["text_encoder"]),
@@ -106,8 +108,33 @@ def load_base(
 
 def _build(part: str, folder: Path, family: Family) -> Any:
     """The module that a part's config describes, on the meta device."""
-    with torch.device("meta"):
-        return family.build[part](read_config(folder / part / "config.json"))
+    path = folder / part / "config.json"
+    config = read_config(path)
+    with torch.device("meta"), _told_as_damaged(path):
+        return family.build[part](config)
+
+
+def _scheduler(folder: Path, settings: dict[str, Any]) -> DDPMScheduler:
+    path = folder / "scheduler_config.json"
+    config = read_config(path)
+    steps = config.get("num_train_timesteps", 1000)
+    if not isinstance(steps, int) or not 1 <= steps <= MAX_TIMESTEPS:
+        raise LabError(
+            f"{path}: num_train_timesteps must be from 1 to {MAX_TIMESTEPS}, got "
+            f"{one_line(steps, 40)}: copy it anew"
+        )
+    with _told_as_damaged(path):
+        return DDPMScheduler.from_config(config | settings)
+
+
+@contextmanager
+def _told_as_damaged(path: Path) -> Iterator[None]:
+    """Names the file whose content diffusers or transformers can't build anything from."""
+    try:
+        yield
+    except Exception as error:  # they raise many kinds for a key or value that they don't expect
+        reason = one_line(f"{type(error).__name__}: {error}", 200)
+        raise LabError(f"{path} describes nothing that can be built ({reason}): copy it") from error
 
 
 def checkpoint_name(checkpoint: str, path: Path) -> str:
@@ -148,7 +175,8 @@ def load_tokenizer(folder: Path, vocab_size: int) -> CLIPTokenizer:
     known = ("tokenizer.json", "vocab.json")
     if not any((folder / name).is_file() for name in known):
         raise LabError(f"{folder} holds neither {' nor '.join(known)}: copy the tokenizer folder")
-    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    with _told_as_damaged(folder):
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     if len(tokenizer) != vocab_size:
         raise LabError(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens, "

@@ -53,8 +53,9 @@ PLACES = {
 }
 """Where a config may name a class, and of which packages."""
 LOGS = ("hydra.job_logging.", "hydra.hydra_logging.")
-LOG_CLASSES = tuple(
-    f"logging.{name}" for name in ("StreamHandler", "FileHandler", "NullHandler", "Formatter")
+LOG_CLASSES = (
+    *("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.Formatter"),
+    "lora_lab.cli.log_lines.LineFormatter",
 )
 LOG_REFERENCES = ("ext://sys.stderr", "ext://sys.stdout")
 LOG_FILE = "${hydra.runtime.output_dir}/${hydra.job.name}.log"

@@ -95,8 +95,15 @@ def _run_hydra(
     Plugins.instance().register(StackedLauncher)
     outcomes: list[Any] = []
 
+    failures: list[Exception] = []
+
     def job(config: DictConfig) -> Any:
-        return _keep(task(config), outcomes)
+        try:
+            return _keep(task(config), outcomes)
+        except Exception as error:
+            # Raised after Hydra has ended: it would print the overrides above our own line.
+            failures.append(error)
+            return None
 
     sweeping = bool(MULTIRUN_FLAGS & set(arguments))
     refuse_flags(arguments)
@@ -108,6 +115,8 @@ def _run_hydra(
         command()
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    if failures:
+        raise failures[0]
     return 0 if sweeping else _end_single_run(outcomes)
 
 

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import make_dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from lora_lab.config.convert import leaf_types, suggest, type_words
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises while it composes a config."""
 
+MAX_VALUES = 1000
+"""Values of one sweep; each is trained under every seed."""
 GROUPS_TO_ADD = ("study", "experiment")
 """Groups from which nothing is chosen in the base config."""
 
@@ -76,7 +79,8 @@ def _values(override: Override) -> list[Override]:
     if not override.is_discrete_sweep():
         return [override]
     key, parser = override.get_key_element(), OverridesParser.create()
-    return [parser.parse_override(f"{key}={value}") for value in override.sweep_string_iterator()]
+    values = islice(override.sweep_string_iterator(), MAX_VALUES)
+    return [parser.parse_override(f"{key}={value}") for value in values]
 
 
 def _problem(override: Override, folders: Sequence[Path], schema: type) -> str | None:

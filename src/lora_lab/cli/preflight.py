@@ -18,7 +18,7 @@ from lora_lab.config import (
     to_config,
 )
 from lora_lab.config.convert import to_sample_config, without_hydra
-from lora_lab.errors import ConfigError, LabError
+from lora_lab.errors import ConfigError, LabError, one_line
 
 CHECKPOINT_KEYS = ("model.checkpoint", "sampling.checkpoints")
 
@@ -120,7 +120,7 @@ class CheckBeforeRun(Callback):
                 refuse_file(Path(config.hydra.run.dir))
         except ConfigError as error:
             for line in str(error).splitlines():
-                sys.stderr.write(f"error: {line}\n")
+                sys.stderr.write(f"error: {one_line(line)}\n")
             raise SystemExit(2) from error
 
 

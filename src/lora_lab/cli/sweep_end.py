@@ -10,7 +10,7 @@ from typing import Any
 
 from lora_lab.cli.sweep_record import RunEntry
 from lora_lab.config import TrainConfig
-from lora_lab.errors import LabError
+from lora_lab.errors import LabError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bo
         well &= report is not None
         well &= _publish(folder, base)
     for entry in failed:
-        sys.stderr.write(f"error: {entry.name} failed: {entry.error}\n")
+        sys.stderr.write(f"error: {one_line(f'{entry.name} failed: {entry.error}')}\n")
     sys.stderr.flush()
     if report is not None:
         sys.stdout.write(f"{report}\n")
@@ -72,7 +72,7 @@ def _measure(folder: Path, base: TrainConfig) -> bool:
 
     problems = _attempt("the image metrics", score, base.debug)
     for problem in problems or ():
-        sys.stderr.write(f"warning: image metrics: {problem}\n")
+        sys.stderr.write(f"warning: image metrics: {one_line(problem)}\n")
     return not base.metrics.required or problems == []
 
 
@@ -106,5 +106,5 @@ def _attempt(name: str, make: Callable[[], Any], debug: bool) -> Any:
         if debug:
             log.exception("%s could not be made", name)
         text = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-        sys.stderr.write(f"error: {name} could not be made: {' '.join(text.split())}\n")
+        sys.stderr.write(f"error: {name} could not be made: {one_line(text)}\n")
         return None

@@ -4,12 +4,13 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from lora_lab.cli.messages import MAX_VALUES
 from lora_lab.cli.preflight import check_sampling_paths, checked_train_config
 from lora_lab.cli.quoting import quote
 from lora_lab.config import TrainConfig
@@ -194,7 +195,13 @@ def _swept_values(override: Override) -> list[str]:
             f"{override.input_line} is an interval, a sweep needs values; "
             f"write {override.get_key_element()}=value1,value2 or range(start,stop,step)"
         )
-    return [str(value) for value in override.sweep_string_iterator()]
+    values = [str(value) for value in islice(override.sweep_string_iterator(), MAX_VALUES + 1)]
+    if len(values) > MAX_VALUES:
+        raise ConfigError(
+            f"{override.get_key_element()} has more than {MAX_VALUES} values, each of which is a "
+            "run; name fewer, or a larger step of range()"
+        )
+    return values
 
 
 def _value_runs(

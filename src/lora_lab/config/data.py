@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from lora_lab.config.rules import Rule, at_least, one_of, or_null, shown, text
+from lora_lab.config.rules import Rule, at_least, between, one_of, or_null, shown, text
 
 LATENTS = ("mean", "sample")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -29,15 +29,15 @@ class DataConfig:
     masked_loss: bool
     """Weight the loss by image.mask.png, white counts, black doesn't; true or false."""
     resolution: int
-    """Side of the training images in pixels; >= 8, a multiple of the VAE's factor."""
+    """Side of the training images in pixels; 8 to 4096, a multiple of the VAE's factor."""
     enable_bucket: bool
     """Keep the images' shapes as near as buckets allow; false crops all to a square."""
     bucket_reso_steps: int | None
-    """Bucket sides are multiples of it, in pixels; >= 8; null: what the UNet halves to 1 latent."""
+    """Bucket sides are multiples of it in pixels; 8 to 4096; null: what the UNet halves to 1."""
     min_bucket_reso: int | None
-    """Shortest side of a bucket in pixels, rounded down to the step; >= 8; null: half."""
+    """Shortest side of a bucket in pixels, rounded down to the step; 8 to 4096; null: half."""
     max_bucket_reso: int | None
-    """Longest side of a bucket in pixels, rounded up to the step; >= 8; null: twice."""
+    """Longest side of a bucket in pixels, rounded up to the step; 8 to 8192; null: twice."""
     bucket_no_upscale: bool
     """Never enlarge an image: a small one gets a small bucket; true or false."""
     resize_filter: str
@@ -47,11 +47,11 @@ class DataConfig:
     color_aug: bool
     """Vary hue and brightness a little at random; true or false."""
     variants: int
-    """How many random crops and colours of an image are made and cached; >= 1."""
+    """How many random crops and colours of an image are made and cached; 1 to 1000."""
     repeats: int | None
-    """How often an epoch shows each image; >= 1; null: the number in the folder's name."""
+    """How often an epoch shows each image; 1 to 10000; null: the number in the folder's name."""
     batch_size: int
-    """Images in a training step; >= 1."""
+    """Images in a training step; 1 to 10000."""
     caption_lines: str
     """Lines of a caption file that are read: all, joined by spaces, or the first, as kohya."""
     caption_extension: str
@@ -88,19 +88,23 @@ def _share(key: str) -> Rule:
     return Rule(key, ">= 0 and <= 1", lambda value: 0 <= value <= 1)
 
 
+MAX_SIDE = 4096
+"""Pixels; eight times what the UNet was trained on."""
+MAX_REPEATS = 10_000
+"""Of an image in an epoch; `epochs` says how long a run is."""
 RULES = (
     text("dir"),
     or_null(text("held_out_dir")),
     or_null(text("reg_dir")),
     at_least("prior_loss_weight", 0),
-    at_least("resolution", 8),
-    or_null(at_least("bucket_reso_steps", 8)),
-    or_null(at_least("min_bucket_reso", 8)),
-    or_null(at_least("max_bucket_reso", 8)),
+    between("resolution", 8, MAX_SIDE),
+    or_null(between("bucket_reso_steps", 8, MAX_SIDE)),
+    or_null(between("min_bucket_reso", 8, MAX_SIDE)),
+    or_null(between("max_bucket_reso", 8, 2 * MAX_SIDE)),
     one_of("resize_filter", RESIZE_FILTERS),
-    at_least("variants", 1),
-    or_null(at_least("repeats", 1)),
-    at_least("batch_size", 1),
+    between("variants", 1, 1000),
+    or_null(between("repeats", 1, MAX_REPEATS)),
+    between("batch_size", 1, 10_000),
     one_of("caption_lines", CAPTION_LINES),
     Rule(
         "caption_extension",

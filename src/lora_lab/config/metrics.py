@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lora_lab.config.rules import Rule, at_least, or_null, text
+from lora_lab.config.rules import Rule, between, or_null, text
 
 _MAX_IMAGE_SEED = 2**32 - 1
 
@@ -34,9 +34,9 @@ class MetricsConfig:
     choice_weights: list[float]
     """LoRA weights to choose from; each > 0."""
     steps: int
-    """Sampling steps; >= 1."""
+    """Sampling steps; 1 to 1000."""
     draw_batch_size: int
-    """Images drawn at once; part of what makes images repeat exactly; >= 1."""
+    """Images drawn at once; part of what makes images repeat exactly; 1 to 1000."""
 
 
 def _seeds(key: str, least: int) -> Rule:
@@ -72,8 +72,8 @@ RULES = (
         "a list of numbers > 0",
         lambda value: bool(value) and all(0 < weight < 10 for weight in value),
     ),
-    at_least("steps", 1),
-    at_least("draw_batch_size", 1),
+    between("steps", 1, 1000),
+    between("draw_batch_size", 1, 1000),
 )
 
 

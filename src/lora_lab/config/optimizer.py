@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lora_lab.config.rules import Rule, above, at_least, one_of, or_null, shown
+from lora_lab.config.rules import Rule, above, at_least, between, one_of, or_null, shown
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class OptimizerConfig:
     _target_: str | None
     """Class of optimizer=custom, such as torch.optim.NAdam; null with the other names."""
     lr: float
-    """Learning rate, a factor on d for the D-Adaptation family and prodigy; >= 0."""
+    """Learning rate, a factor on d for the D-Adaptation family and prodigy; 0 to 1000000."""
     betas: list[float] | None
     """Decay rates of the running means; two numbers, three for dadapt_adan, each >= 0 and < 1."""
     eps: float | None
@@ -214,7 +214,7 @@ class OptimizerConfig:
 
 RULES = (
     one_of("name", OPTIMIZERS),
-    at_least("lr", 0),
+    between("lr", 0, 1_000_000),
     or_null(
         Rule(
             "betas",

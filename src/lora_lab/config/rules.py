@@ -25,7 +25,20 @@ def above(key: str, low: float) -> Rule:
     return Rule(key, f"> {low}", lambda value: math.isfinite(value) and value > low)
 
 
-def between(key: str, low: int, high: int) -> Rule:
+LONGEST_PROMPT = 10_000
+"""Characters of a prompt; CLIP reads 75 tokens at a time, which are about 300."""
+
+
+def prompt(key: str) -> Rule:
+    """A prompt that is not empty and can be read in a moment."""
+    return Rule(
+        key,
+        f"text of 1 to {LONGEST_PROMPT} characters",
+        lambda value: bool(value.strip()) and len(value) <= LONGEST_PROMPT,
+    )
+
+
+def between(key: str, low: float, high: float) -> Rule:
     """A number from ``low`` to ``high``."""
     return Rule(key, f"from {low} to {high}", lambda value: low <= value <= high)
 
@@ -66,5 +79,6 @@ def broken(section: object, rules: tuple[Rule, ...], prefix: str = "") -> list[s
 
 
 def shown(value: object) -> str:
-    """Returns a value as error messages spell it."""
-    return "null" if value is None else repr(value)
+    """Returns a value as error messages spell it, cut where it is long."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 200 else f"{text[:150]} … {text[-30:]}"

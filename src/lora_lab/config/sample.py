@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from lora_lab.config.rules import at_least, between, one_of, or_null, text
+from lora_lab.config.rules import between, one_of, or_null, prompt, text
 from lora_lab.config.sampling import AXES, GridConfig, SamplingConfig
+from lora_lab.config.trainer import MAX_THREADS
 
 
 @dataclass
@@ -31,7 +32,7 @@ class SampleConfig:
     output: str
     """Folder for the images drawn with lora."""
     threads: int | None
-    """CPU threads of PyTorch; >= 0, 0 is PyTorch's choice; null: the run's own, else 2."""
+    """CPU threads of PyTorch; 0 to 1024, 0 is PyTorch's choice; null: the run's own, else 2."""
     debug: bool
     """Show tracebacks of errors; true or false."""
     sampling: SamplingConfig
@@ -45,11 +46,11 @@ RULES = (
     or_null(one_of("rows", AXES)),
     or_null(one_of("columns", AXES)),
     or_null(one_of("pages", AXES)),
-    or_null(text("prompt")),
+    or_null(prompt("prompt")),
     or_null(text("scores")),
     between("count", 1, 10_000),
     text("output"),
-    or_null(at_least("threads", 0)),
+    or_null(between("threads", 0, MAX_THREADS)),
 )
 
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from lora_lab.config.model import MERGE_RULE, PREDICTION_TYPES, MergeConfig
-from lora_lab.config.rules import Rule, at_least, between, one_of, or_null, text
+from lora_lab.config.rules import (
+    LONGEST_PROMPT,
+    Rule,
+    at_least,
+    between,
+    one_of,
+    or_null,
+    prompt,
+    text,
+)
 
 SAMPLERS = (
     *("Euler a", "Euler", "DDIM", "DPM++ 2M", "DPM++ 2M Karras"),
@@ -103,15 +112,15 @@ class SamplingConfig:
     sampler: str
     """Sampler by A1111's name: Euler a, Euler, DDIM, DPM++ 2M Karras, DPM++ SDE Karras, UniPC."""
     steps: int
-    """Sampling steps; >= 1."""
+    """Sampling steps; 1 to 1000."""
     guidance: float
     """Classifier-free guidance scale (CFG); >= 1, 1 is off."""
     width: int
-    """Width of the images in pixels; >= 8, a multiple of 8."""
+    """Width of the images in pixels; 8 to 4096, a multiple of 8."""
     height: int
-    """Height of the images in pixels; >= 8, a multiple of 8."""
+    """Height of the images in pixels; 8 to 4096, a multiple of 8."""
     batch_size: int
-    """Images drawn at once; part of what makes images repeat exactly; >= 1."""
+    """Images drawn at once; part of what makes images repeat exactly; 1 to 1000."""
     lora_weight: float
     """Weight at which the LoRA is applied; 1 is as trained."""
     clip_skip: int
@@ -156,6 +165,13 @@ _AXIS_RULES = (
         _each(lambda scale: math.isfinite(scale) and scale >= 1),
     ),
 )
+
+
+def _side(key: str) -> Rule:
+    """A side of an image: the VAE makes 8 pixels of a latent."""
+    return Rule(key, "from 8 to 4096 and a multiple of 8", lambda v: 8 <= v <= 4096 and v % 8 == 0)
+
+
 _PICTURE_RULES = (
     between("picture.max_width", 720, 16_383),  # WebP ends there
     between("picture.max_height", 720, 16_383),
@@ -170,9 +186,13 @@ RULES = (
     or_null(one_of("prediction_type", PREDICTION_TYPES)),
     MERGE_RULE,
     Rule("checkpoints", "a list of texts that are not empty", all),
-    text("prompts.simple"),
-    text("prompts.complex"),
-    Rule("prompts.random", "a list of texts that are not empty", all),
+    prompt("prompts.simple"),
+    prompt("prompts.complex"),
+    Rule(
+        "prompts.random",
+        f"a list of texts of 1 to {LONGEST_PROMPT} characters",
+        lambda value: all(0 < len(text) <= LONGEST_PROMPT for text in value),
+    ),
     or_null(text("subject")),
     or_null(text("lora_dir")),
     or_null(text("wildcards_dir")),
@@ -184,11 +204,11 @@ RULES = (
         lambda value: all(0 <= seed <= _MAX_IMAGE_SEED for seed in value),
     ),
     one_of("sampler", SAMPLERS),
-    at_least("steps", 1),
+    between("steps", 1, 1000),
     at_least("guidance", 1),
-    Rule("width", ">= 8 and a multiple of 8", lambda value: value >= 8 and value % 8 == 0),
-    Rule("height", ">= 8 and a multiple of 8", lambda value: value >= 8 and value % 8 == 0),
-    at_least("batch_size", 1),
+    _side("width"),
+    _side("height"),
+    between("batch_size", 1, 1000),
     Rule("lora_weight", "a finite number", math.isfinite),
     at_least("clip_skip", 1),
     one_of("device", ("auto", "cpu", "cuda", "mps")),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from lora_lab.config.rules import Rule, above, at_least, or_null, text
+from lora_lab.config.rules import Rule, above, between, or_null, text
 
 MAX_SEED = 2**31 - 1
 
@@ -47,15 +47,23 @@ def _is_seed(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEED
 
 
+MAX_COUNT = 1000
+"""Seeds that are counted up; each is a run of every value."""
+
+
 def _are_seeds(value: Any) -> bool:
     if isinstance(value, list):
         return bool(value) and all(map(_is_seed, value)) and len(set(value)) == len(value)
-    return _is_seed(value) and value >= 1
+    return _is_seed(value) and 1 <= value <= MAX_COUNT
 
 
 RULES = (
-    Rule("seeds", f"a count >= 1, or a list of different seeds from 0 to {MAX_SEED}", _are_seeds),
-    or_null(at_least("max_seeds", 1)),
+    Rule(
+        "seeds",
+        f"a count from 1 to {MAX_COUNT}, or a list of different seeds from 0 to {MAX_SEED}",
+        _are_seeds,
+    ),
+    or_null(between("max_seeds", 1, MAX_COUNT)),
     above("margin", 0),
     or_null(text("reuse_from")),
 )

@@ -11,7 +11,7 @@ from lora_lab.config.model import ModelConfig
 from lora_lab.config.network import NetworkConfig
 from lora_lab.config.objective import ObjectiveConfig
 from lora_lab.config.optimizer import TABLE, OptimizerConfig
-from lora_lab.config.rules import Rule, at_least, between
+from lora_lab.config.rules import Rule, between
 from lora_lab.config.sampling import SamplingConfig
 from lora_lab.config.schedule import ScheduleConfig
 from lora_lab.config.study import StudyConfig
@@ -50,9 +50,9 @@ class TrainConfig:
     study: StudyConfig
     """The sweep and its comparison."""
     epochs: int
-    """Passes over all images times their repeats; >= 1."""
+    """Passes over all images times their repeats; 1 to 1000000."""
     save_every: float
-    """Share of the run after which a LoRA is saved; > 0, <= 1."""
+    """Share of the run after which a LoRA is saved; 0.0001 to 1."""
     seed: int
     """Seed of the weights, the noise and the order of the images; 0 to 2^31 - 1."""
     output_name: str
@@ -68,8 +68,8 @@ class TrainConfig:
 
 
 RULES = (
-    at_least("epochs", 1),
-    Rule("save_every", "> 0 and <= 1, a share of the run", lambda value: 0 < value <= 1),
+    between("epochs", 1, 1_000_000),
+    between("save_every", 0.0001, 1),
     between("seed", 0, _MAX_TRAIN_SEED),
     Rule(
         "output_name",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lora_lab.config.rules import at_least, one_of
+from lora_lab.config.rules import at_least, between, one_of
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true")
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
@@ -24,9 +24,9 @@ class TrainerConfig:
     accelerator: str
     """Hardware: auto, cpu, gpu or mps."""
     devices: int
-    """How many devices train together; >= 1."""
+    """How many devices train together; 1 to 1024."""
     accumulate_grad_batches: int
-    """Batches whose gradients are added up before a step; >= 1."""
+    """Batches whose gradients are added up before a step; 1 to 100000."""
     gradient_clip_val: float
     """Largest norm of all gradients together; >= 0, 0 is off."""
     gradient_checkpointing: bool
@@ -38,20 +38,22 @@ class TrainerConfig:
     max_skipped_steps: int
     """Steps with a gradient that isn't finite that are left out; >= 0; one more ends the run."""
     threads: int
-    """CPU threads of PyTorch; >= 0, 0 leaves PyTorch's own choice."""
+    """CPU threads of PyTorch; 0 to 1024, 0 leaves PyTorch's own choice."""
 
 
+MAX_THREADS = 1024
+"""More end PyTorch with a crash."""
 RULES = (
     one_of("precision", PRECISIONS),
     one_of("lora_precision", LORA_PRECISIONS),
     one_of("matmul_precision", MATMULS),
     one_of("accelerator", ACCELERATORS),
-    at_least("devices", 1),
-    at_least("accumulate_grad_batches", 1),
+    between("devices", 1, 1024),
+    between("accumulate_grad_batches", 1, 100_000),
     at_least("gradient_clip_val", 0),
     one_of("attention", ATTENTIONS),
     at_least("max_skipped_steps", 0),
-    at_least("threads", 0),
+    between("threads", 0, MAX_THREADS),
 )
 
 

@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 
 from lora_lab.config import DataConfig
+from lora_lab.config.data import MAX_REPEATS
 from lora_lab.errors import LabError
 from lora_lab.files import read_text
 from lora_lab.randomness import derive_seed, generator, shuffled
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 2**20
+MAX_BYTES = 2**15
 """A caption has some hundred; CLIP reads the first 77 tokens."""
 CAPTION_EXTENSIONS = (".txt", ".caption", ".cap")
 """What caption files are called here and there; data.caption_extension says which are read."""
@@ -43,12 +44,13 @@ def folder_meaning(folder: Path) -> tuple[int, str]:
     """Repeats and class text of a kohya folder: ``10_zqx person`` -> (10, "zqx person").
 
     Raises:
-        LabError: The name has no number in front, or the number is 0.
+        LabError: The name has no number in front, or one that is out of range.
     """
     match = FOLDER_NAME.fullmatch(folder.name)
-    if match is None or int(match[1]) < 1:
+    if match is None or len(match[1]) > 9 or not 1 <= int(match[1]) <= MAX_REPEATS:
         raise LabError(
-            f"{folder}: the folder's name must be <repeats>_<trigger> <class> with repeats >= 1, "
+            f"{folder}: the folder's name must be <repeats>_<trigger> <class> with repeats from 1 "
+            f"to {MAX_REPEATS}, "
             f"got {folder.name!r}; rename it, for example to '1_{folder.name}'"
         )
     return int(match[1]), match[2].strip()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lora_lab.errors import ConfigError, LabError
+from lora_lab.errors import ConfigError, LabError, one_line
 from lora_lab.study.report.build import FOLDER, build_report
 
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         page = _build(options)
     except LabError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     print(page)
     return 0

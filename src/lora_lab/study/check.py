@@ -18,7 +18,7 @@ from hydra import compose, initialize_config_dir
 from lora_lab.checkpoint.embedded import locate
 from lora_lab.config import TrainConfig, check, to_config
 from lora_lab.config.store import register_schemas
-from lora_lab.errors import LabError
+from lora_lab.errors import LabError, one_line
 from lora_lab.files import make_folder, write_json, write_text
 from lora_lab.metrics.image_scores import ImageScorer, load_encoders, subject_of
 from lora_lab.randomness import shuffled
@@ -212,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = _run(make_folder(options.folder).resolve(), options.seeds, options.as_is)
     except LabError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {one_line(error)}\n")
         return 1
     return 0 if result["passed"] else 1
 

@@ -1,6 +1,7 @@
 """Lightning's trainer as a run uses it: its hardware, its loop, and how the loop is ended."""
 
 import logging
+import os
 import signal
 import warnings
 from collections.abc import Callable
@@ -26,6 +27,11 @@ def set_hardware(config: TrainerConfig) -> None:
     gpus = torch.cuda.device_count()
     if accelerator in ("auto", "gpu") and gpus and devices > gpus:
         raise ConfigError(f"trainer.devices must be at most {gpus} on this machine, got {devices}")
+    cores = os.cpu_count() or 1
+    if (accelerator == "cpu" or not gpus) and devices > cores:
+        raise ConfigError(
+            f"trainer.devices must be at most {cores} on this machine's CPU, got {devices}"
+        )
     if accelerator == "mps" and devices > 1:
         raise ConfigError(f"trainer.devices must be 1 with trainer.accelerator=mps, got {devices}")
     if config.precision == "16-mixed" and not torch.cuda.is_available():
