@@ -43,7 +43,7 @@ format: $(STAMP)  ## Mend style and formatting where a tool can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-verdict-check: $(STAMP)  ## Base against base, and planted effects: is the verdict right? (an hour; resumes)
+verdict-check: $(STAMP)  ## Studies without differences, and planted effects: is the verdict right? (hours; resumes)
 	$(BIN)/python -m lora_lab.study.check $(ARGS)
 
 simulate: $(STAMP)  ## Simulate studies: how often is a verdict false, what is seen? (docs/verdicts.md, minutes)

@@ -1,66 +1,78 @@
-"""The check of the method: its runs, its comparisons, and what it finds on made-up runs."""
+"""The check of the method: its runs, its studies, and what it finds on made-up runs."""
 
+import numpy as np
 import pytest
 
 from lora_lab.checkpoint.embedded import locate
 from lora_lab.study.check import (
-    BASE_RUNS,
+    FIRST_SEED,
+    PLANTED,
+    SEEDS,
+    STUDY_RUNS,
     check_runs,
-    comparisons,
+    deal,
     main,
     plan,
     settings,
     shuffle_captions,
 )
+from lora_lab.study.read.load import load_run
 from study_sweep_builder import FakeRun, SweepBuilder, write_run
 
-SEEDS = range(1234, 1242)
+POOL = 24
+EFFECTS = {"dim8": 0.0, "offset": 0.0, "lr0": 0.01, "shuffled": 0.01, "dim1": 0.01}
 
 
-def make_runs(folder, planted):
-    """Base runs that differ by their seed alone, and runs with effects of known size."""
-    spread = dict(zip(SEEDS, (0.0, 0.3, -0.2, 0.1, -0.3, 0.25, -0.1, 0.05), strict=True))
-    builder = SweepBuilder(folder)
-    names = []
-    for seed in SEEDS:
-        effect = 0.0005 * spread[seed]
-        names.append(f"base-{seed}")
-        write_run(builder, FakeRun("16", "base", names[-1], seed, effect))
-    for seed in list(SEEDS)[:BASE_RUNS]:
-        names.append(f"dim32-{seed}")
-        write_run(builder, FakeRun("32", "base", names[-1], seed, 0.0005 * spread[seed]))
-    for name, value in (("lr0", "16"), ("shuffled", "16"), ("dim1", "1")):
-        names.append(name)
-        write_run(builder, FakeRun(value, "value", name, 1234, planted))
-    return names
+def make_runs(folder, effects):
+    """Runs that differ by their seed alone, and runs with effects of known size."""
+    builder = SweepBuilder(folder, image_noise=0.0002)
+    runs = {}
+    for name in plan(POOL, 1, folder):
+        kind, seed = name.rsplit("-", 1)
+        own = 0.0005 * np.random.default_rng(int(seed)).normal()
+        value = {"dim32": "32", "dim1": "1", "dim8": "8"}.get(kind, "16")
+        write_run(builder, FakeRun(value, "value", name, int(seed), own + effects.get(kind, 0.0)))
+        runs[name] = load_run(folder, {"name": name, "folder": name})
+    return runs
 
 
 def test_equal_runs_pass_and_planted_effects_are_found(tmp_path):
-    result = check_runs(tmp_path, make_runs(tmp_path, 0.01))
-    assert result["false_verdicts"] == 0 and result["passed"]
-    assert [entry["shown"] for entry in result["planted"]] == [{"held_out_loss": "worse"}] * 3
+    result = check_runs(tmp_path, make_runs(tmp_path, EFFECTS), repeats=1, deals=10)
+    assert result["null"]["studies"] == 20 and result["null"]["share"] <= 0.05
+    found = {row["effect"]: row["found"] for row in result["planted"]}
+    assert found["learning rate 0"] == found["captions of other images"] == 1
+    assert found["dim 8 against 16"] == 0
+    assert result["passed"]
 
 
 def test_effects_that_are_not_there_fail_the_check(tmp_path):
-    result = check_runs(tmp_path, make_runs(tmp_path, 0.0))
+    result = check_runs(tmp_path, make_runs(tmp_path, {}), repeats=1, deals=2)
     assert not result["passed"]
 
 
-def test_a_value_is_never_among_its_own_base_runs():
-    names = [f"base-{seed}" for seed in SEEDS]
-    drawn = comparisons(names)
-    assert len(drawn) == 20
-    assert all(value not in base and len(set(base)) == BASE_RUNS for value, base in drawn)
-    assert {value for value, _ in drawn} == set(names)
-    assert drawn == comparisons(names)
+def test_a_test_that_finds_what_is_not_there_fails_the_check(tmp_path, monkeypatch):
+    runs = make_runs(tmp_path, EFFECTS)
+    monkeypatch.setattr("lora_lab.study.check.verdicts", lambda study: {"x": "better"})
+    result = check_runs(tmp_path, runs, repeats=1, deals=2)
+    assert result["null"]["share"] == 1 and not result["passed"]
+
+
+def test_studies_that_are_dealt_at_once_share_no_run():
+    names = [f"base-{seed}" for seed in range(50)]
+    studies = deal(names, 0)
+    assert len(studies) == 50 // STUDY_RUNS
+    members = [name for study in studies for name in study]
+    assert len(set(members)) == len(members) == 4 * STUDY_RUNS
+    assert deal(names, 0) == studies != deal(names, 1)
 
 
 def test_every_run_of_the_plan_has_valid_settings_of_its_own(tmp_path):
     shuffle_captions(locate("embedded:person"), tmp_path / "shuffled_captions")
-    runs = plan(5, tmp_path)
+    runs = plan(4, 1, tmp_path)
     configs = [settings(overrides) for overrides in runs.values()]
-    assert len(runs) == 5 + 3 + 3
+    assert len(runs) == 4 + SEEDS * (1 + len(PLANTED))
     assert all(config not in configs[:index] for index, config in enumerate(configs))
+    assert f"dim1-{FIRST_SEED}" in runs
 
 
 def test_shuffled_captions_give_each_image_that_of_another_one(tmp_path):
@@ -72,7 +84,7 @@ def test_shuffled_captions_give_each_image_that_of_another_one(tmp_path):
     assert all(before[name] != after[name] for name in before)
 
 
-def test_too_few_seeds_are_refused(tmp_path, capsys):
+def test_a_pool_too_small_for_a_study_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        main(["--folder", str(tmp_path), "--seeds", "3"])
-    assert "--seeds must be >= 5, got 3" in capsys.readouterr().err
+        main(["--folder", str(tmp_path), "--pool", "3"])
+    assert "--pool must be >= 12, got 3" in capsys.readouterr().err

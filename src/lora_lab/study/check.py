@@ -1,15 +1,17 @@
 """The method checked on itself: python -m lora_lab.study.check (docs/verdicts.md has the result).
 
-A/A: the base against the base under other seeds must not be called different. Planted effects (a
-learning rate of 0, shuffled captions, a rank of 1 against 32) must be found. Runs that are there
-are used again, so that an interrupted check goes on.
+Null studies: runs that differ in nothing but their seed are dealt into studies of a base and three
+values with three seeds each, and no study may show a difference more often than in 5 of 100.
+Planted effects must be found. All of it goes through the study's own code. Runs that are there are
+used again, so that an interrupted check goes on.
 """
 
 import argparse
 import logging
+import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,49 +25,70 @@ from lora_lab.files import make_folder, write_json, write_text
 from lora_lab.metrics.image_scores import ImageScorer, load_encoders, subject_of
 from lora_lab.randomness import shuffled
 from lora_lab.run_folder.saved_loras import find_rows
+from lora_lab.statistics.family import ALPHA
 from lora_lab.study.judge.metric_results import BY_NAME, Kind
-from lora_lab.study.judge.verdict import Judged, judge
+from lora_lab.study.judge.verdict import Study, judge
 from lora_lab.study.read.load import Run, Sweep, load_run
 
 log = logging.getLogger(__name__)
 
 CONF = Path(__file__).parents[1] / "conf"
 FIRST_SEED = 1234
-COMPARISONS = 20
-"""Base against base."""
-ALLOWED = 1
-"""So many of them may be called different."""
-BASE_RUNS = 3
+SEEDS = 3
+"""Of base and values in each study."""
+VALUES = 3
+"""In each study in which nothing differs."""
+STUDY_RUNS = SEEDS * (1 + VALUES)
+EPOCHS = 15
+"""120 steps on pocket: short runs vary more than long ones, which makes the check harder."""
 
 
 @dataclass(frozen=True)
 class PlantedEffect:
-    """A change that the method must find."""
+    """A change whose verdict is known."""
 
     name: str
-    run: str
+    """Beginning of the names of its runs."""
+    title: str
+    overrides: tuple[str, ...]
     parameter: str
-    base: str
-    """Beginning of the names of the base's runs."""
-    what: str
+    base: str = "base"
+    """Beginning of the names of the runs that it stands against."""
+    must_be_found: bool = True
 
 
 PLANTED = (
-    PlantedEffect("learning rate 0", "lr0", "optimizer.lr", "base-", "nothing is learned"),
-    PlantedEffect("shuffled captions", "shuffled", "data.dir", "base-", "captions of other images"),
-    PlantedEffect("dim 1 against 32", "dim1", "network.dim", "dim32-", "a rank that is too small"),
-)
-
-
-def plan(seeds: int, folder: Path) -> dict[str, list[str]]:
-    """Name of each run -> its overrides."""
-    base = [FIRST_SEED + index for index in range(seeds)]
-    runs = {f"base-{seed}": [f"seed={seed}"] for seed in base}
-    runs |= {f"dim32-{s}": [f"seed={s}", "network.dim=32"] for s in base[:BASE_RUNS]}
     # D-Adaptation refuses a rate of exactly 0; with this one no weight moves by a rounding step.
-    runs["lr0"] = ["optimizer.lr=1e-12"]
-    runs["shuffled"] = [f"data.dir={folder / 'shuffled_captions'}"]
-    runs["dim1"] = ["network.dim=1"]
+    PlantedEffect("lr0", "learning rate 0", ("optimizer.lr=1e-12",), "optimizer.lr"),
+    PlantedEffect("shuffled", "captions of other images", ("data.dir={captions}",), "data.dir"),
+    PlantedEffect("dim1", "dim 1 against 32", ("network.dim=1",), "network.dim", "dim32"),
+    PlantedEffect(
+        "dim8", "dim 8 against 16", ("network.dim=8",), "network.dim", must_be_found=False
+    ),
+    PlantedEffect(
+        *("offset", "noise offset 0.1", ("objective.noise_offset=0.1",), "objective.noise_offset"),
+        must_be_found=False,
+    ),
+)
+DIM_32 = ("network.dim=32",)
+
+
+def plan(pool: int, repeats: int, folder: Path) -> dict[str, list[str]]:
+    """Name of each run -> its overrides.
+
+    Args:
+        pool: runs of the base, which the null studies are dealt from.
+        repeats: how often each planted effect is trained, each time from fresh seeds.
+        folder: of the check.
+    """
+    fresh = range(FIRST_SEED, FIRST_SEED + repeats * SEEDS)
+    base = range(FIRST_SEED, FIRST_SEED + max(pool, len(fresh)))
+    kinds = {"dim32": DIM_32, **{one.name: one.overrides for one in PLANTED}}
+    captions = folder / "shuffled_captions"
+    runs = {f"base-{seed}": [f"seed={seed}"] for seed in base}
+    for name, overrides in kinds.items():
+        filled = [text.format(captions=captions) for text in overrides]
+        runs |= {f"{name}-{seed}": [f"seed={seed}", *filled] for seed in fresh}
     return runs
 
 
@@ -73,8 +96,9 @@ def settings(overrides: Sequence[str]) -> TrainConfig:
     """The base config with overrides, on one thread and without a progress bar."""
     register_schemas()
     quiet = ["callbacks.progress=false", "trainer.threads=1"]
+    short = [f"epochs={EPOCHS}", "save_every=1"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = to_config(compose("train", [*quiet, *overrides]))
+        config = to_config(compose("train", [*quiet, *short, *overrides]))
     check(config)
     return config
 
@@ -116,81 +140,107 @@ def score_all(folder: Path, names: Sequence[str]) -> None:
             log.warning("%s", problem)
 
 
-def comparisons(seeds: Sequence[str], count: int = COMPARISONS) -> list[tuple[str, list[str]]]:
-    """A value's run and three base runs for each comparison, all of other seeds.
+def deal(names: Sequence[str], number: int) -> list[list[str]]:
+    """Deals runs into studies that share none; what is left over stays out.
 
-    Every seed serves as the value about equally often; the base runs are drawn from the others, so
-    comparisons share runs and are not independent.
+    Args:
+        names: of the pool.
+        number: which of many ways to deal them.
     """
-    drawn = []
-    for index in range(count):
-        value = seeds[index % len(seeds)]
-        others = [seed for seed in shuffled(list(seeds), 0, "A/A", index) if seed != value]
-        drawn.append((value, sorted(others[:BASE_RUNS])))
-    return drawn
+    order = shuffled(list(names), 0, "null studies", number)
+    return [order[at : at + STUDY_RUNS] for at in range(0, len(order) - STUDY_RUNS + 1, STUDY_RUNS)]
 
 
-def compare(folder: Path, parameter: str, value: Run, base: Sequence[Run]) -> Judged:
-    """The study's own verdict on one value against its base runs."""
-    runs = [replace(run, is_base=True, value="base") for run in base]
-    sweep = Sweep(
-        folder=folder,
-        parameter=parameter,
-        values=("value",),
-        base_value="base",
-        overrides=(),
-        runs=(*runs, replace(value, is_base=False, value="value")),
-    )
-    return judge(sweep).values[0]
+def null_study(folder: Path, runs: Sequence[Run]) -> Study:
+    """Judges runs of one config as if they were a base and values under the same seeds.
+
+    Runs of different seeds stand in for pairs, which then share no noise: their differences vary
+    more than those of true pairs, and alike in all.
+    """
+    told = []
+    for place, run in enumerate(runs):
+        member, seed = divmod(place, SEEDS)
+        told.append(replace(run, is_base=member == 0, value=f"value {member}", seed=seed))
+    return _judge(folder, "seed", told)
 
 
-def verdicts(one: Judged) -> dict[str, str]:
-    """Metric -> better or worse, of the metrics in which a difference was shown."""
+def planted_study(
+    folder: Path, effect: PlantedEffect, runs: Mapping[str, Run], repeat: int
+) -> Study:
+    """Judges one repetition of a planted effect, value and base under the same fresh seeds."""
+    first = FIRST_SEED + repeat * SEEDS
+    told = []
+    for seed in range(first, first + SEEDS):
+        told.append(replace(runs[f"{effect.base}-{seed}"], is_base=True, value="base"))
+        told.append(replace(runs[f"{effect.name}-{seed}"], is_base=False, value=effect.name))
+    return _judge(folder, effect.parameter, told)
+
+
+def _judge(folder: Path, parameter: str, runs: Sequence[Run]) -> Study:
+    base = next(run.value for run in runs if run.is_base)
+    values = tuple(dict.fromkeys(run.value for run in runs if not run.is_base))
+    return judge(Sweep(folder, parameter, values, base, (), tuple(runs)))
+
+
+def verdicts(study: Study) -> dict[str, str]:
+    """Value and metric -> better or worse, where a difference was shown."""
     return {
-        result.metric: result.verdict.value
+        f"{one.label}, {result.metric}": result.verdict.value
+        for one in study.values
         for result in one.results
         if BY_NAME[result.metric].judged and result.verdict in (Kind.BETTER, Kind.WORSE)
     }
 
 
-def check_runs(folder: Path, names: Sequence[str]) -> dict[str, object]:
-    """All comparisons over the runs of a folder.
+def check_null(folder: Path, runs: Mapping[str, Run], deals: int) -> dict[str, object]:
+    """How often studies in which nothing differs show a difference.
+
+    Args:
+        folder: of the check.
+        runs: name -> run.
+        deals: ways to deal the pool; studies of one way share no run, those of two ways do.
 
     Returns:
-        ``aa`` (one entry a comparison), ``planted``, ``false_verdicts`` and ``passed``.
-
-    Raises:
-        LabError: a comparison could not be judged.
+        The share over all studies, its standard error from as many studies as share no run, and
+        whether 5 % lie within two of those.
     """
-    runs = {name: load_run(folder, {"name": name, "folder": name}) for name in names}
-    base = [name for name in names if name.startswith("base-")]
-    same = []
-    for value, others in comparisons(base):
-        one = compare(folder, "seed", runs[value], [runs[name] for name in others])
-        same.append(_entry(one, value, others))
-    found = []
-    for effect in PLANTED:
-        others = [name for name in names if name.startswith(effect.base)][:BASE_RUNS]
-        one = compare(folder, effect.parameter, runs[effect.run], [runs[n] for n in others])
-        found.append({"effect": effect.name, **_entry(one, effect.run, others)})
-    false = sum(bool(entry["shown"]) for entry in same)
-    passed = false <= ALLOWED and all(entry["shown"] for entry in found)
-    return {"aa": same, "planted": found, "false_verdicts": false, "passed": passed}
-
-
-def _entry(one: Judged, value: str, base: list[str]) -> dict[str, object]:
-    if one.reason:
-        raise LabError(f"{value} against {', '.join(base)} could not be judged: {one.reason}")
-    figures = {
-        result.metric: {
-            "effect": result.effect,
-            "low": result.low,
-            "high": result.high,
-            "p": result.p,
-        }
-        for result in one.results
+    pool = [name for name in runs if name.startswith("base-")]
+    found = [
+        bool(verdicts(null_study(folder, [runs[name] for name in names])))
+        for number in range(deals)
+        for names in deal(pool, number)
+    ]
+    disjoint = len(pool) // STUDY_RUNS
+    share = sum(found) / len(found) if found else math.nan
+    error = math.sqrt(max(share, ALPHA) * (1 - share) / disjoint) if disjoint else math.nan
+    return {
+        "pool": len(pool),
+        "studies": len(found),
+        "disjoint": disjoint,
+        "share": share,
+        "standard_error": error,
+        "passed": bool(found) and share <= ALPHA + 2 * error,
     }
-    return {"value": value, "base": base, "shown": verdicts(one), "metrics": figures}
+
+
+def check_planted(folder: Path, runs: Mapping[str, Run], repeats: int) -> list[dict[str, object]]:
+    """How often each planted effect was found, and in which metrics."""
+    rows: list[dict[str, object]] = []
+    for effect in PLANTED:
+        studies = [planted_study(folder, effect, runs, repeat) for repeat in range(repeats)]
+        shown = [verdicts(study) for study in studies]
+        found = sum(map(bool, shown))
+        rows.append(
+            {
+                "effect": effect.title,
+                "found": found,
+                "of": repeats,
+                "passed": found == repeats or not effect.must_be_found,
+                "shown": shown,
+                "reasons": sorted({o.reason for s in studies for o in s.values if o.reason}),
+            }
+        )
+    return rows
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -201,47 +251,78 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m lora_lab.study.check", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/verdict-check"))
-    parser.add_argument("--seeds", type=int, default=16, help="runs of the base, at least 5")
+    parser.add_argument("--pool", type=int, default=96, help="runs that differ by their seed alone")
+    parser.add_argument("--repeats", type=int, default=5, help="of each planted effect")
+    parser.add_argument("--deals", type=int, default=50, help="ways to deal the pool into studies")
     parser.add_argument(
         "--as-is", action="store_true", help="train nothing: judge the runs that are there"
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if options.seeds < BASE_RUNS + 2:
-        parser.error(f"--seeds must be >= {BASE_RUNS + 2}, got {options.seeds}")
+    if options.pool < STUDY_RUNS:
+        parser.error(f"--pool must be >= {STUDY_RUNS}, got {options.pool}")
+    for name in ("repeats", "deals"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be >= 1, got {getattr(options, name)}")
     try:
-        result = _run(make_folder(options.folder).resolve(), options.seeds, options.as_is)
+        result = _run(options)
     except LabError as error:
         sys.stderr.write(f"error: {one_line(error)}\n")
         return 1
     return 0 if result["passed"] else 1
 
 
-def _run(folder: Path, seeds: int, as_is: bool) -> dict[str, object]:
-    runs = plan(seeds, folder)
-    if as_is:
-        runs = {name: runs[name] for name in runs if (folder / name / "run.json").is_file()}
-    else:
+def _run(options: argparse.Namespace) -> dict[str, object]:
+    folder = make_folder(options.folder).resolve()
+    runs = plan(options.pool, options.repeats, folder)
+    if not options.as_is:
         shuffle_captions(locate("embedded:person"), folder / "shuffled_captions")
         train_all(folder, runs)
-    names = [n for n in runs if load_run(folder, {"name": n, "folder": n}).complete]
-    score_all(folder, names)
-    result = check_runs(folder, names)
+    there = [name for name in runs if (folder / name / "run.json").is_file()]
+    loaded = {name: load_run(folder, {"name": name, "folder": name}) for name in there}
+    complete = [name for name, run in loaded.items() if run.complete]
+    score_all(folder, complete)
+    judged = {name: load_run(folder, {"name": name, "folder": name}) for name in complete}
+    result = check_runs(folder, judged, options.repeats, options.deals)
     write_json(folder / "verdict-check.json", result)
     sys.stdout.write(_told(result) + f"{folder / 'verdict-check.json'}\n")
     return result
 
 
-def _told(result: dict[str, object]) -> str:
-    lines = []
-    for group in ("aa", "planted"):
-        entries = result[group]
-        assert isinstance(entries, list)
-        for entry in entries:
-            shown = ", ".join(f"{m}: {v}" for m, v in entry["shown"].items()) or "none shown"
-            name = entry.get("effect", entry["value"])
-            lines.append(f"{name} against {', '.join(entry['base'])}: {shown}")
-    lines.append(f"false verdicts: {result['false_verdicts']} of {COMPARISONS}, at most {ALLOWED}")
+def check_runs(
+    folder: Path, runs: Mapping[str, Run], repeats: int, deals: int
+) -> dict[str, object]:
+    """Null studies and planted effects over the runs of a folder.
+
+    Args:
+        folder: of the check.
+        runs: name -> complete run.
+        repeats: of each planted effect; fewer where fewer were trained.
+        deals: ways to deal the pool.
+    """
+    whole = [
+        repeat
+        for repeat in range(repeats)
+        if all(
+            f"{name}-{FIRST_SEED + repeat * SEEDS + seed}" in runs
+            for name in ("base", "dim32", *(one.name for one in PLANTED))
+            for seed in range(SEEDS)
+        )
+    ]
+    null = check_null(folder, runs, deals)
+    planted = check_planted(folder, runs, len(whole))
+    passed = bool(null["passed"]) and bool(whole) and all(bool(row["passed"]) for row in planted)
+    return {"null": null, "planted": planted, "passed": passed}
+
+
+def _told(result: Mapping[str, object]) -> str:
+    null, planted = result["null"], result["planted"]
+    assert isinstance(null, dict) and isinstance(planted, list)
+    lines = [
+        f"nothing differs: {100 * null['share']:.1f} % of {null['studies']} studies show a "
+        f"difference, ± {100 * null['standard_error']:.1f} % ({null['disjoint']} share no run)"
+    ]
+    lines += [f"{row['effect']}: found in {row['found']} of {row['of']}" for row in planted]
     lines.append("passed" if result["passed"] else "NOT passed")
     return "\n".join(lines) + "\n"
 
