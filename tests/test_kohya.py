@@ -219,6 +219,10 @@ def test_a_batch_counts_all_that_a_step_sees_and_v_is_told():
     assert "growth_rate=1.02" in told["ss_optimizer"]
 
 
+def test_no_warm_up_is_a_whole_zero(metadata):
+    assert metadata["ss_lr_warmup_steps"] == "0"
+
+
 def test_no_path_of_the_users_machine_reaches_the_metadata():
     from settings import train_config
 

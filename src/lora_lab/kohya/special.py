@@ -310,8 +310,10 @@ _OPTIONS = {
 def _sampling(left: dict[str, Any], result: Translation) -> None:
     """The first sample prompt with its options, as the grids' complex prompt."""
     result.groups["sampling"] = "sd15"
-    sampler = str(left.pop("sample_sampler", None) or "ddim")
-    if sampler in SAMPLERS:
+    sampler = str(left.pop("sample_sampler", None) or "")
+    if not sampler:
+        result.ignored["sample_sampler"] = "not given: images only"
+    elif sampler in SAMPLERS:
         result.put("sampling.sampler", SAMPLERS[sampler], "sample_sampler")
     else:
         result.ignored["sample_sampler"] = f"LoRA Lab doesn't have {sampler!r}; images only"

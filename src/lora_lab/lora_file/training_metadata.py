@@ -83,7 +83,7 @@ def _text(value: Any) -> str:
 def _training(config: TrainConfig, facts: TrainingFacts) -> dict[str, Any]:
     """sd-scripts' arguments as it spells them; None for one that is off or isn't there."""
     optimizer, network, trainer = config.optimizer, config.network, config.trainer
-    warmup = config.schedule.warmup_steps or config.schedule.warmup_share
+    warmup = config.schedule.warmup_steps or config.schedule.warmup_share or 0
     return {
         "ss_base_model_version": config.model.name
         + ("_v" if facts.prediction_type == "v_prediction" else ""),
