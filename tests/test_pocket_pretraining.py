@@ -119,7 +119,7 @@ def test_every_figure_is_measured_on_the_written_models(
     for name in ("vae_psnr_db", "vae_ssim", "clip_retrieval_of_64", "prompt_following", "kid"):
         assert set(figures[name]) == set(NAMES)
     assert set(figures["reader_accuracy"]) == set(pretrain.DRAWINGS)
-    assert 27 < figures["vae_psnr_db"]["plain"] < 40 and 0.9 < figures["vae_ssim"]["plain"] < 1
+    assert 27 < figures["vae_psnr_db"]["plain"] < 40 and 0.8 < figures["vae_ssim"]["plain"] < 1
     assert figures["kid"]["plain"]["generated"] > figures["kid"]["plain"]["drawn"]
     assert set(figures["subject"]) == {"with_lora", "bare"}
     for name in (*NAMES.values(), "subject"):
