@@ -24,8 +24,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)  ## Train, sweep and compare on the embedded model; the last line is the report
-	@# Two runs at a time with a thread each: on two cores faster than one run with two threads.
-	$(BIN)/python train.py -m $(SWEEP) hydra/launcher=joblib trainer.threads=1 \
+	@# A process a core with one thread, each training several runs in one pass: docs/stacking.md.
+	$(BIN)/python train.py -m $(SWEEP) hydra/launcher=stacked trainer.threads=1 \
 	  $(if $(DEMO_DIR),hydra.sweep.dir=$(DEMO_DIR)) $(ARGS)
 
 test: $(STAMP)  ## Run the fast tests
