@@ -71,6 +71,8 @@ class SweepBuilder:
     """How far the held-out loss of another seed lies from the base's."""
     image_noise: float = 0.0
     """Standard deviation of what an image's loss has by itself in a run."""
+    sweep_settings: dict[str, Any] = field(default_factory=dict)
+    """What sweep.json says beside the runs: seeds, max_seeds, margin, rounds."""
     runs: list[FakeRun] = field(default_factory=list)
 
     def base(self, seeds: int = 2, **changes: Any) -> "SweepBuilder":
@@ -109,6 +111,7 @@ class SweepBuilder:
             "base_value": self.base_value,
             "runs": entries,
             "overrides": ["model=pocket", "data=person"],
+            **self.sweep_settings,
         }
         (self.folder / "sweep.json").write_text(json.dumps(sweep), encoding="utf-8")
         return self.folder

@@ -13,6 +13,7 @@ from command_line import Answer, call, tiny_arguments
 from lora_lab.cli.sweep_plan import MAX_NAME, folder_name
 from lora_lab.cli.sweeper import ParameterSweeper
 from lora_lab.run_folder.locks import LOCK, hold
+from lora_lab.study.judge.rounds import Split
 from train import main
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -294,3 +295,27 @@ def test_no_value_leaves_the_sweep_folder(value):
     assert name.startswith("model.checkpoint=") or name == "model.checkpoint"
     assert "/" not in name and "\\" not in name and 0 < len(name) <= MAX_NAME
     assert Path("sweep", name).parent == Path("sweep")
+
+
+def test_undecided_values_get_more_seeds_and_decided_ones_do_not(
+    finished, arguments, tmp_path, monkeypatch
+):
+    folder = tmp_path / "sweep"
+    shutil.copytree(finished[0], folder)
+    looks = iter([Split({"2": "undecided"}, {"3": "worse"}), Split({}, {"2": "worse"})])
+    monkeypatch.setattr("lora_lab.study.judge.rounds.split_values", lambda study, most: next(looks))
+    more = ("network.dim=2,3,4", "study.max_seeds=4", f"hydra.sweep.dir={folder}")
+    answer = sweep(*arguments, *more)
+    assert answer.status == 0, answer.err
+    seeds: dict[str, list[int]] = {}
+    for run in record(folder)["runs"]:
+        seeds.setdefault(run["value"], []).append(run["seed"])
+    planned = [1234, 1235]
+    assert seeds == {"4": [*planned, 1236, 1237], "2": [*planned, 1236, 1237], "3": planned}
+    (first,) = record(folder)["rounds"]
+    assert first == {
+        "look": 2,
+        "seeds": [1236, 1237],
+        "open": {"2": "undecided"},
+        "closed": {"3": "worse"},
+    }

@@ -39,7 +39,7 @@ def test_pairs_under_the_same_seed_see_what_the_spread_of_the_base_hides(sweep):
     assert result.effect == pytest.approx(0.003, abs=0.0002)
     assert result.low > 0 and result.seeds == 3 and result.clusters == 8
     assert len(result.by_seed) == 3 and np.mean(result.by_seed) == pytest.approx(result.effect)
-    assert "Each value was trained under 3 seeds" in headline(study).details[0]
+    assert "Each value was trained under 3 seeds" in headline(study).details[1]
     # The same values under one seed each: the base's spread hides them.
     alone = SweepBuilder(sweep.folder.with_name("alone"), seed_spread=0.004, image_noise=0.0002)
     alone.base(3).values("2", 1, effect=0.003).values("32", 1, effect=-0.003)
@@ -66,8 +66,8 @@ def test_three_words_for_three_tests(sweep):
 
 
 def test_the_margin_of_the_study_is_held_to(sweep):
-    settings = {"study.margin": 0.0001}
-    sweep.base(5, settings=settings).values("8", 5, settings=settings)
+    sweep.sweep_settings = {"margin": 0.0001}
+    sweep.base(5).values("8", 5)
     study, runs = judged(sweep)
     assert study.margin == 0.0001 and runs["8"].kind is Kind.NONE_SHOWN
 
@@ -134,7 +134,8 @@ def test_numbers_have_a_trend_with_a_test_of_its_own(sweep):
     assert trend.shown and trend.by_factor and trend.seeds == 5
     assert trend.slope == pytest.approx(-0.001, abs=0.0002)
     assert trend.low < trend.slope < trend.high < 0
-    assert any("falls with network.dim" in text for text in headline(study).details)
+    told = "With each doubling of network.dim: Held-out loss falls (−"
+    assert any(text.startswith(told) for text in headline(study).details)
 
 
 def test_names_have_no_trend(tmp_path):
@@ -152,10 +153,8 @@ def test_more_seeds_are_proposed_where_nothing_was_seen(sweep):
 
 
 def test_rounds_share_the_error_rate(sweep):
-    settings = {"study.seeds": 3, "study.max_seeds": 8}
-    sweep.base(8, settings=settings)
-    sweep.values("2", 3, effect=0.01, settings=settings)
-    sweep.values("8", 8, spread=0.004, settings=settings)
+    sweep.sweep_settings = {"seeds": [1234, 1235, 1236], "max_seeds": 8}
+    sweep.base(8).values("2", 3, effect=0.01).values("8", 8, spread=0.004)
     study, runs = judged(sweep)
     assert study.looks.counts == (3, 5, 8)
     first, last = held_out(runs["2"]), held_out(runs["8"])

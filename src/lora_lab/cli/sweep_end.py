@@ -31,7 +31,7 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bo
     report: Path | None = None
     if len(failed) < len(entries):
         well &= _attempt("the grids", lambda: _draw(folder, base), base.debug) is not None
-        well &= _measure(folder, base)
+        well &= measure_images(folder, base)
         report = _attempt("the report", lambda: _report(folder), base.debug)
         well &= report is not None
         well &= _publish(folder, base)
@@ -60,8 +60,16 @@ def _draw(folder: Path, base: TrainConfig) -> list[Path]:
     return gallery.grids
 
 
-def _measure(folder: Path, base: TrainConfig) -> bool:
-    """Scores the metric images; what is missing fails the sweep only if it is required."""
+def measure_images(folder: Path, base: TrainConfig) -> bool:
+    """Scores the metric images; what is missing fails the sweep only if it is required.
+
+    Args:
+        folder: the sweep folder.
+        base: settings of the base run.
+
+    Returns:
+        Whether nothing that is required is missing.
+    """
     if not base.metrics.enabled:
         return True
 

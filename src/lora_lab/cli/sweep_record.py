@@ -1,11 +1,12 @@
 """sweep.json: the parameter, its values, the base value, and the folder and status of each run."""
 
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lora_lab.cli.sweep_plan import Plan
+from lora_lab.cli.sweep_plan import Plan, PlannedRun
 from lora_lab.errors import LabError
 from lora_lab.files import read_json, write_json
 from lora_lab.run_folder.record import COMPLETE, FAILED, read_facts
@@ -35,16 +36,32 @@ class RunEntry:
     """Why it failed."""
 
 
-def planned_entries(plan: Plan, shared: dict[str, Path], sweep_dir: Path) -> list[RunEntry]:
-    """Returns the entries of a sweep that hasn't begun.
+@dataclass(frozen=True)
+class Round:
+    """What one look at the runs so far decided."""
+
+    look: int
+    """Seeds of the values that were looked at."""
+    seeds: list[int]
+    """Seeds that were added after it; empty where no value gets more."""
+    open: dict[str, str] = field(default_factory=dict)
+    """Value -> why it gets more seeds."""
+    closed: dict[str, str] = field(default_factory=dict)
+    """Value -> why it gets none."""
+
+
+def planned_entries(
+    runs: Sequence[PlannedRun], shared: Mapping[str, Path], sweep_dir: Path
+) -> list[RunEntry]:
+    """Returns the entries of runs that haven't begun.
 
     Args:
-        plan: what is to be run.
+        runs: what is to be run.
         shared: names of runs that are complete elsewhere, and their folders.
         sweep_dir: the sweep folder.
     """
     entries = []
-    for run in plan.runs:
+    for run in runs:
         elsewhere = shared.get(run.name)
         folder = run.name
         if elsewhere is not None:
@@ -84,8 +101,16 @@ def settle_entry(
     entry.error = error
 
 
-def write_record(sweep_dir: Path, plan: Plan, entries: list[RunEntry]) -> None:
+def write_record(
+    sweep_dir: Path, plan: Plan, entries: Sequence[RunEntry], rounds: Sequence[Round] = ()
+) -> None:
     """Writes sweep.json, whole or not at all.
+
+    Args:
+        sweep_dir: the sweep folder.
+        plan: what was planned.
+        entries: all runs, those of added seeds too.
+        rounds: the looks after which seeds were added or not.
 
     Raises:
         LabError: the folder can't be written.
@@ -95,8 +120,11 @@ def write_record(sweep_dir: Path, plan: Plan, entries: list[RunEntry]) -> None:
         "values": list(plan.values),
         "base_value": plan.base_value,
         "seeds": list(plan.seeds),
+        "max_seeds": plan.base.config.study.max_seeds,
+        "margin": plan.base.config.study.margin,
         "runs": [asdict(entry) for entry in entries],
         "overrides": list(plan.overrides),
+        "rounds": [asdict(one) for one in rounds],
     }
     write_json(sweep_dir / FILE_NAME, record)
 

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,20 @@ from lora_lab.cli.sweep_plan import (
     spelled,
 )
 from lora_lab.cli.sweep_record import (
+    Round,
     RunEntry,
     planned_entries,
     read_parameter,
     settle_entry,
     write_record,
 )
+from lora_lab.cli.sweep_rounds import added_runs, next_round
 from lora_lab.cli.task import shared_inputs
 from lora_lab.config import TrainConfig
 from lora_lab.errors import ConfigError, LabError
 from lora_lab.run_folder.folder import Refused, RunFolder
 from lora_lab.run_folder.locks import LOCK, hold
+from lora_lab.statistics.family import look_counts
 
 log = logging.getLogger(__name__)
 
@@ -145,11 +148,12 @@ class ParameterSweeper(Sweeper):
         plan = make_plan(overrides, self._compose, together)
         place = find_place(str(self.config.hydra.sweep.dir), plan)
         with hold(place.folder / LOCK, "wait until it ends, or choose another hydra.sweep.dir"):
-            entries = planned_entries(plan, place.present, place.folder)
+            entries = planned_entries(plan.runs, place.present, place.folder)
             write_record(place.folder, plan, entries)
             _announce(plan, place)
-            results = self._launch(plan, place, entries)
+            results = self._launch(plan, plan.runs, place, entries)
             write_record(place.folder, plan, entries)
+            results += self._add_seeds(plan, place.folder, entries)
             if not finish_sweep(place.folder, plan.base.config, entries):
                 sys.stdout.flush()
                 raise SystemExit(1)
@@ -165,10 +169,37 @@ class ParameterSweeper(Sweeper):
             lines = explain_overrides(folders, TrainConfig, overrides, sweeping=False)
             raise ConfigError("\n".join(lines or [first_line(error)])) from error
 
-    def _launch(self, plan: Plan, place: Place, entries: list[RunEntry]) -> list[JobReturn]:
+    def _add_seeds(self, plan: Plan, folder: Path, entries: list[RunEntry]) -> list[JobReturn]:
+        """Trains the values that are undecided under more seeds, round by round.
+
+        Raises:
+            LabError: the folder of an added run holds another run.
+        """
+        results: list[JobReturn] = []
+        rounds: list[Round] = []
+        counts = look_counts(len(plan.seeds), plan.base.config.study.max_seeds)
+        for look, after in pairwise(counts):
+            if all(entry.error is not None for entry in entries):
+                break
+            rounds.append(next_round(folder, plan.base.config, look, after))
+            added = added_runs(plan, rounds[-1])
+            place = _examine(folder, added, plan)
+            if isinstance(place, str):
+                raise LabError(f"no seeds can be added: {place}")
+            entries += planned_entries(added, place.present, folder)
+            write_record(folder, plan, entries, rounds)
+            results += self._launch(plan, added, place, entries)
+            write_record(folder, plan, entries, rounds)
+            if not added:
+                break
+        return results
+
+    def _launch(
+        self, plan: Plan, runs: Sequence[PlannedRun], place: Place, entries: list[RunEntry]
+    ) -> list[JobReturn]:
         """Runs what isn't there yet and settles its entries."""
         assert self.config is not None
-        waiting = [run for run in plan.runs if run.name not in place.present]
+        waiting = [run for run in runs if run.name not in place.present]
         if not waiting:
             return []
         folder = str(place.folder.absolute())  # a launcher's processes may start elsewhere

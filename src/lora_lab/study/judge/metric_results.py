@@ -74,6 +74,10 @@ METRICS = (
         *("preservation", "Preservation", "preserving the base model", True, "prompt"),
         "Distance to the base model's own image of a prompt without the trigger.",
     ),
+    Metric(
+        *("blind", "Chosen blind", "blind choice", False, "prompt"),
+        "What a person chose on blind.html: 1 the value, −1 the base, 0 a tie.",
+    ),
 )
 BY_NAME = {metric.name: metric for metric in METRICS}
 

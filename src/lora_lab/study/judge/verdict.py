@@ -125,7 +125,8 @@ def judge(sweep: Sweep) -> Study:
     reference = next((run for run in sweep.base_runs if run.complete), None)
     base = _usable_base_runs(sweep, reference)
     values = _value_runs(sweep, base, parameters)
-    looks, margin = _looks(sweep, reference), _margin(reference)
+    looks = _looks(sweep)
+    margin = sweep.margin if math.isfinite(sweep.margin) else MARGIN
     judgement = Judgement({})
     if reference is not None:
         judgeable = [value for value in values if not value.reason]
@@ -165,32 +166,15 @@ def _value_runs(
     )
 
 
-def _looks(sweep: Sweep, reference: Run | None) -> Looks:
+def _looks(sweep: Sweep) -> Looks:
     """One look at all seeds, or those of `study.max_seeds`."""
-    seeds = sweep.seeds
-    settings = reference.config if reference is not None else {}
-    most = _whole_number(settings.get("study.max_seeds", ""))
-    planned = settings.get("study.seeds", "")
-    first = _whole_number(planned) or (len(planned.split(",")) if planned else 0)
-    if not most or not first or most <= first:
-        return Looks((seeds,), (max(2, len(seeds)),))
+    first, most = sweep.planned_seeds, sweep.max_seeds
+    if not first or not most or most <= first:
+        return Looks((sweep.seeds,), (max(2, len(sweep.seeds)),))
     # One seed has no pairs to look at.
     counts = tuple(count for count in look_counts(first, most) if count >= 2)
-    seen = [count for count in counts if count <= len(seeds)] or [counts[0]]
-    return Looks(tuple(seeds[:count] for count in seen), counts)
-
-
-def _whole_number(text: str) -> int:
-    return int(text) if text.isdecimal() else 0
-
-
-def _margin(reference: Run | None) -> float:
-    """`study.margin` of the sweep."""
-    settings = reference.config if reference is not None else {}
-    try:
-        return float(settings.get("study.margin", MARGIN))
-    except ValueError:
-        return MARGIN
+    seen = [count for count in counts if count <= len(sweep.seeds)] or [counts[0]]
+    return Looks(tuple(sweep.seeds[:count] for count in seen), counts)
 
 
 def noise_floor(seeds: tuple[Run, ...]) -> Floor:

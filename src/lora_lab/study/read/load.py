@@ -69,6 +69,20 @@ class Run:
 
 
 @dataclass(frozen=True)
+class SeedRound:
+    """A look after which undecided values got more seeds."""
+
+    look: int
+    """Seeds of the values that were looked at."""
+    seeds: tuple[int, ...]
+    """Seeds that were added after it."""
+    open: dict[str, str]
+    """Value -> why it got them."""
+    closed: dict[str, str]
+    """Value -> why it didn't."""
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A sweep folder."""
 
@@ -80,6 +94,13 @@ class Sweep:
     runs: tuple[Run, ...]
     notes: tuple[str, ...] = ()
     """What concerns no single run."""
+    planned_seeds: int = 0
+    """Seeds that every value was trained under; 0 where sweep.json doesn't tell."""
+    max_seeds: int | None = None
+    """Seeds that an undecided value could get."""
+    margin: float = math.nan
+    """Share of the base's mean within which a value is as good; NaN where it isn't told."""
+    rounds: tuple[SeedRound, ...] = ()
     command: str = ""
     """What makes this comparison again where it comes from other logs; empty: `train.py -m`."""
 
@@ -135,6 +156,20 @@ def load_sweep(folder: Path) -> Sweep:
         overrides=tuple(as_text(item) for item in _list(sweep, "overrides")),
         runs=runs,
         notes=_strangers(folder, runs),
+        planned_seeds=len(_list(sweep, "seeds")),
+        max_seeds=most if isinstance(most := sweep.get("max_seeds"), int) else None,
+        margin=_numbers({"": sweep.get("margin")}).get("", math.nan),
+        rounds=tuple(_round(one) for one in _list(sweep, "rounds") if isinstance(one, dict)),
+    )
+
+
+def _round(entry: dict[str, Any]) -> SeedRound:
+    look, seeds = entry.get("look"), _list(entry, "seeds")
+    return SeedRound(
+        look=look if isinstance(look, int) else 0,
+        seeds=tuple(seed for seed in seeds if isinstance(seed, int)),
+        open=_texts(entry.get("open")),
+        closed=_texts(entry.get("closed")),
     )
 
 
