@@ -23,8 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.out is not None and options.kohya is None:
         parser.error("--out goes with --kohya; a sweep's report lies in the sweep folder")
-    if options.kohya is not None and (options.metrics or options.choose):
-        parser.error("--metrics and --choose need a sweep; kohya's logs hold no LoRA files")
+    if options.kohya is not None and (options.metrics or options.choose or options.blind):
+        parser.error(
+            "--metrics, --choose and --blind need a sweep; kohya's logs hold no LoRA files"
+        )
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         page = _build(options)
@@ -51,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="with --kohya: where to write; <FOLDER>/report"
     )
+    parser.add_argument(
+        "--blind", type=Path, metavar="FILE", help="answers that report/blind.html has saved"
+    )
     parser.add_argument("--metrics", action="store_true", help="draw and score its metric images")
     parser.add_argument(
         "--choose", action="store_true", help="choose a checkpoint and a LoRA weight for each run"
@@ -65,7 +70,7 @@ def _build(options: argparse.Namespace) -> Path:
             from lora_lab.metrics.sweep_images import draw_for_study
 
             draw_for_study(options.sweep, options.metrics, options.choose)
-        return build_report(options.sweep)
+        return build_report(options.sweep, options.blind)
     from lora_lab.study.kohya_logs.build import build_kohya_report
 
     return build_kohya_report(options.kohya, options.out or options.kohya / FOLDER)
