@@ -27,7 +27,7 @@ def quick(monkeypatch):
 def report(tmp_path_factory):
     """A report with good, failed, missing and hostile values, and a broken image."""
     sweep = SweepBuilder(tmp_path_factory.mktemp("sweep"), parameter="network.dim<b>")
-    sweep.base(2).value("8", effect=-0.004).value(HOSTILE, name="hostile")
+    sweep.base(2).value("8", effect=-0.03).value(HOSTILE, name="hostile")
     sweep.value("0", status="failed", error=HOSTILE, name="failed")
     sweep.value("64", status="missing").value("4", inputs=fingerprints(latents="x"))
     folder = sweep.write()

@@ -42,7 +42,7 @@ def test_each_metric_has_a_verdict_of_its_own(sweep):
     assert two.result("identity_clip").verdict is Kind.WORSE
     assert two.result("held_out_loss").verdict is Kind.BETTER
     assert two.result("identity_clip").mean == pytest.approx(0.6365)
-    text = headline(study).sentence
+    text = headline(study).details[0]
     assert "2 is better than the base (16) in held-out loss but worse in identity" in text
 
 

@@ -23,7 +23,7 @@ from lora_lab.study.report.comparison import comparison_text
 from lora_lab.study.report.pictures import MAX_PAGE_BYTES, embed_file
 from study_sweep_builder import SweepBuilder, fingerprints
 
-FIGURES = ("dlr", "loss", "loss_paired", "val_loss", "cost")
+FIGURES = ("effects", "pareto", "dlr", "loss", "loss_paired", "val_loss", "cost")
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}$x^2$'
 
 

@@ -20,7 +20,9 @@ def judged(sweep):
 
 
 def sentence(sweep):
-    return headline(judged(sweep)[0]).sentence
+    """The first line and the one below it, which has every metric and size."""
+    words = headline(judged(sweep)[0])
+    return " ".join([words.sentence, *words.details[:1]])
 
 
 def test_a_difference_beyond_what_another_seed_does_is_a_verdict(sweep):
@@ -201,7 +203,7 @@ def test_the_headline_says_what_would_have_been_seen(sweep):
 
 def test_the_headline_says_what_the_verdicts_rest_on(sweep):
     sweep.base(3).value("8")
-    evidence = headline(judged(sweep)[0]).details[0]
+    evidence = headline(judged(sweep)[0]).details[1]
     assert "under one seed" in evidence and "study.seeds=3" in evidence
     assert "5 in 100" in evidence
 
@@ -211,7 +213,8 @@ def test_the_headline_counts_many_values(sweep):
     for index in range(12):
         sweep.value(str(100 + index), effect=-0.01 - 0.001 * index)
     text = headline(judged(sweep)[0])
-    assert "12 values, 111 most of all, are better" in text.sentence
+    assert text.sentence == "Of 12 values beside 16, 12 are better."
+    assert "12 values, 111 most of all, are better" in text.details[0]
 
 
 def test_a_smaller_file_is_recommended_only_if_not_shown_to_be_worse(sweep):

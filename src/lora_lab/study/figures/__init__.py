@@ -9,12 +9,14 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from lora_lab.files import atomic_path
-from lora_lab.study.figures import cost, dlr, held_out, loss
+from lora_lab.study.figures import cost, dlr, effects, held_out, loss, pareto
 from lora_lab.study.figures.curve_axes import Pen, pen_for
 from lora_lab.study.figures.style import DARK, LIGHT, NARROW, WIDE, FigureSize, Theme, drawing
 from lora_lab.study.judge.verdict import Study
 
 DRAW: dict[str, Callable[[Pen], Figure]] = {
+    "effects": effects.draw,
+    "pareto": pareto.draw,
     "dlr": dlr.draw,
     "loss": loss.draw_loss,
     "loss_paired": loss.draw_paired,

@@ -26,6 +26,10 @@ class Theme:
     grid: str
     base: str
     """The base, and nothing else, is red; it is drawn thicker too, for eyes that see no red."""
+    good: str
+    """Better than the base."""
+    bad: str
+    """Worse."""
     series: tuple[str, ...]
     """One colour a value while there are few."""
     scale: tuple[float, float]
@@ -55,6 +59,8 @@ LIGHT = Theme(
     muted="#6a6f7a",
     grid="#e7e8ec",
     base="#c8102e",
+    good="#0a7a57",
+    bad="#b04a05",
     series=(
         "#0072b2",
         "#d98c00",
@@ -74,6 +80,8 @@ DARK = Theme(
     muted="#9ba1ad",
     grid="#2c2f37",
     base="#ff5a5f",
+    good="#56d3a5",
+    bad="#ffb27a",
     series=(
         "#5ab4f0",
         "#f2b134",

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from lora_lab.files import make_folder, write_text
 from lora_lab.study.judge.verdict import Study, judge
+from lora_lab.study.read.blind import Blind, read_answers, with_blind
 from lora_lab.study.read.load import load_sweep
+from lora_lab.study.report.blind_table import blind_table
 from lora_lab.study.report.comparison import write_comparison
 from lora_lab.study.report.gallery import Gallery, load_gallery
 from lora_lab.study.report.headline import Headline, headline
@@ -18,7 +20,7 @@ log = logging.getLogger(__name__)
 FOLDER = "report"
 
 
-def build_report(sweep_dir: Path) -> Path:
+def build_report(sweep_dir: Path, answers: Path | None = None) -> Path:
     """Reads a sweep folder and writes its report: the page, the figures and the table.
 
     Runs that failed, are missing, damaged or not comparable are named in the report and stop
@@ -26,20 +28,38 @@ def build_report(sweep_dir: Path) -> Path:
 
     Args:
         sweep_dir: the folder that holds sweep.json.
+        answers: what a person chose on report/blind.html, judged like a metric.
 
     Returns:
         The page, report/index.html.
 
     Raises:
-        ConfigError: there is no sweep in the folder.
+        ConfigError: there is no sweep in the folder, or the answers are of another one.
         LabError: sweep.json can't be read, or the report can't be written.
     """
     sweep_dir = Path(sweep_dir)
-    study = judge(load_sweep(sweep_dir))
-    return write_report(study, headline(study), sweep_dir / FOLDER, with_images=True)
+    sweep = load_sweep(sweep_dir)
+    blind = None
+    if answers is not None:
+        blind = read_answers(answers, sweep)
+        sweep = with_blind(sweep, blind)
+    study = judge(sweep)
+    folder = sweep_dir / FOLDER
+    make_folder(folder)
+    from lora_lab.study.report.blind_page import write_blind_page  # matplotlib, as below
+
+    write_blind_page(sweep, folder)
+    return write_report(study, headline(study), folder, with_images=True, blind=blind)
 
 
-def write_report(study: Study, words: Headline, folder: Path, *, with_images: bool) -> Path:
+def write_report(
+    study: Study,
+    words: Headline,
+    folder: Path,
+    *,
+    with_images: bool,
+    blind: Blind | None = None,
+) -> Path:
     """Writes the page, its short form, the figures and the table of a comparison.
 
     Args:
@@ -47,6 +67,7 @@ def write_report(study: Study, words: Headline, folder: Path, *, with_images: bo
         words: the first sentences of the page.
         folder: where all goes.
         with_images: whether the runs have images; without, the page doesn't speak of them.
+        blind: what a person chose, as far as that was asked for.
 
     Returns:
         The page, index.html.
@@ -66,6 +87,7 @@ def write_report(study: Study, words: Headline, folder: Path, *, with_images: bo
     room = MAX_PAGE_BYTES - TEXT_SHARE - page_bytes(figures)
     images = load_gallery(study, folder, room) if with_images else Gallery([], [], None)
     page = folder / "index.html"
-    write_page(study, words, figures, images, page)
+    table = blind_table(study, blind) if blind is not None else None
+    write_page(study, words, figures, images, page, table)
     write_text(folder / "report.md", markdown(study, words, images))
     return page

@@ -7,6 +7,7 @@ from lora_lab.statistics.family import ALPHA
 from lora_lab.study.judge.judge_values import WANTED
 from lora_lab.study.judge.metric_results import BY_NAME, METRICS, Kind, MetricResult
 from lora_lab.study.judge.verdict import Judged, Study
+from lora_lab.study.report.sentence import short_sentence
 from lora_lab.study.report.spelling import listed, magnitude, percent, signed, size
 
 RANKED = (Kind.BETTER, Kind.WORSE, Kind.MIXED, Kind.AS_GOOD, Kind.NONE_SHOWN)
@@ -31,8 +32,12 @@ class Headline:
 
 def headline(study: Study) -> Headline:
     """Says what was shown and what was not."""
-    details = (_evidence(study), *_trends(study), _more(study), _cost(study), _choice(study))
-    return Headline(_sentence(study), tuple(detail for detail in details if detail))
+    full, short = full_sentence(study), short_sentence(study)
+    details = (
+        full if short else "",
+        *(_evidence(study), _trends(study), _more(study), _cost(study), _choice(study)),
+    )
+    return Headline(short or full, tuple(detail for detail in details if detail))
 
 
 def of_kind(study: Study, *kinds: Kind) -> list[Judged]:
@@ -48,7 +53,8 @@ def shown_in(one: Judged, kind: Kind) -> list[MetricResult]:
     return [r for r in one.results if r.verdict is kind and BY_NAME[r.metric].judged]
 
 
-def _sentence(study: Study) -> str:
+def full_sentence(study: Study) -> str:
+    """Every verdict with its metric and size, and what would have been seen."""
     name, values = study.sweep.parameter, study.values
     if study.base is None:
         return f"No verdict on {name}: no run of the base was trained to its end."
@@ -191,20 +197,19 @@ def _evidence(study: Study) -> str:
     return f"{how} {rate}"
 
 
-def _trends(study: Study) -> list[str]:
+def _trends(study: Study) -> str:
     """Metrics that rise or fall with the values."""
-    found = []
+    told, step = [], ""
     for trend in study.trends:
-        if not trend.shown:
+        if not trend.shown or not BY_NAME[trend.metric].judged:
             continue
         step = "each doubling" if trend.by_factor else "each step of 1"
         results = [r for one in study.values if (r := one.result(trend.metric))]
         base = results[0].base_mean if results else 0.0
         size = percent(trend.slope / abs(base)) if base else signed(trend.slope)
         way = "rises" if trend.slope > 0 else "falls"
-        name = BY_NAME[trend.metric].title
-        found.append(f"{name} {way} with {study.sweep.parameter}: {size} with {step}.")
-    return found
+        told.append(f"{BY_NAME[trend.metric].title} {way} ({size})")
+    return f"With {step} of {study.sweep.parameter}: {'; '.join(told)}." if told else ""
 
 
 def _more(study: Study) -> str:

@@ -15,9 +15,18 @@ from lora_lab.study.report.provenance import command, problems
 from lora_lab.study.report.table import Row, make_table
 from lora_lab.study.report.texts import FIGURE_TEXTS, alt_text, limits, shown_figures
 
+FIRST = ("effects",)
+"""Figures that stand before the table."""
 MAX_ROWS = 60
 """More rows than this are not read in a pull request; comparison.csv has all."""
-_MARKS = re.compile(r"([\\`*_{}\[\]()#+\-.!|~>])")
+_MARKS = re.compile(
+    r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])"  # anywhere; an underscore inside a word is none
+    r"|^[#+=>-]"  # where a line begins: headings, lists, quotes
+    r"|:(?=//)|(?<=www)\."  # addresses that would become links
+)
+"""Signs that GitHub's Markdown would read as markup where they stand."""
+_NUMBER = re.compile(r"^(\d+)([.)])(?=\s|$)")
+"""Begins a numbered list."""
 
 
 def markdown(study: Study, headline: Headline, images: Gallery) -> str:
@@ -28,25 +37,35 @@ def markdown(study: Study, headline: Headline, images: Gallery) -> str:
         headline: its first sentences.
         images: the grids that lie beside the report.
     """
+    shown = shown_figures(study)
     parts = [f"# {plain_text(headline.sentence)}", *map(plain_text, headline.details)]
+    parts += [_picture(study, name) for name in FIRST if name in shown]
     parts += ["## Values", _table(study)]
     if found := problems(study):
         parts.append("## Problems")
         parts.append("\n".join(f"- {_problem(one.label, one.sentences)}" for one in found))
     parts += _grids(images)
-    for name in shown_figures(study):
+    for name in (name for name in shown if name not in FIRST):
         parts.append(f"## {FIGURE_TEXTS[name].title}")
-        parts.append(f"![{plain_text(alt_text(study, name))}]({name}.png)")
+        parts.append(_picture(study, name))
     parts += ["## What this study can’t tell"]
     parts.append("\n".join(f"- {plain_text(limit)}" for limit in limits(study)))
     parts += ["## Command", _code_block(command(study))]
-    parts.append("Every figure: [comparison.csv](comparison.csv). With pictures: `index.html`.")
+    parts.append(
+        "Every verdict: [verdicts.csv](verdicts.csv), every figure: "
+        "[comparison.csv](comparison.csv). With pictures: `index.html`."
+    )
     return "\n\n".join(parts) + "\n"
 
 
 def plain_text(text: str) -> str:
     """Text in which nothing is markup."""
-    return _MARKS.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    escaped = _MARKS.sub(r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
+    return _NUMBER.sub(r"\1\\\2", escaped)
+
+
+def _picture(study: Study, name: str) -> str:
+    return f"![{plain_text(alt_text(study, name))}]({name}.png)"
 
 
 def _table(study: Study) -> str:

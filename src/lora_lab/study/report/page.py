@@ -16,16 +16,20 @@ from lora_lab import __version__
 from lora_lab.files import write_text
 from lora_lab.study.figures import FigureSet
 from lora_lab.study.judge.verdict import Judged, Study
+from lora_lab.study.report.blind_table import BlindTable
 from lora_lab.study.report.gallery import Gallery
 from lora_lab.study.report.headline import Headline
 from lora_lab.study.report.pictures import Embedded, embed_png
 from lora_lab.study.report.provenance import command, fingerprint_facts, problems, version_facts
+from lora_lab.study.report.seeds import seeds_told
 from lora_lab.study.report.spelling import duration, listed, magnitude
 from lora_lab.study.report.table import make_figures, make_table
 from lora_lab.study.report.texts import FIGURE_TEXTS, alt_text, limits
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCRIPTS = ("report.js", "images.js")
+FIRST = ("effects", "pareto")
+"""Figures that stand before the table."""
 FORMS = ("light", "dark", "light_narrow", "dark_narrow")
 
 
@@ -35,6 +39,7 @@ def write_page(
     figures: list[FigureSet],
     images: Gallery,
     path: Path,
+    blind: BlindTable | None = None,
 ) -> None:
     """Renders the report and writes it.
 
@@ -44,19 +49,31 @@ def write_page(
         figures: the drawn figures.
         images: the images and grids, and what is missing of them.
         path: where the page goes.
+        blind: what a person chose; blind.html beside the page is linked where there is one.
 
     Raises:
         LabError: the file can't be written.
     """
-    environment = Environment(
+    template = environment().get_template("report.html.j2")
+    write_text(
+        path,
+        template.render(
+            _context(
+                study, headline, figures, images, blind, (path.parent / "blind.html").is_file()
+            )
+        ),
+    )
+
+
+def environment() -> Environment:
+    """Templates in which every text is escaped and every name must be known."""
+    return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template("report.html.j2")
-    write_text(path, template.render(_context(study, headline, figures, images)))
 
 
 def _context(
@@ -64,6 +81,8 @@ def _context(
     headline: Headline,
     figures: list[FigureSet],
     images: Gallery,
+    blind: BlindTable | None,
+    blind_page: bool,
 ) -> dict[str, Any]:
     columns, rows = make_table(study)
     figure_columns, figure_rows = make_figures(study)
@@ -87,7 +106,11 @@ def _context(
         "metrics": study.metrics,
         "problems": problems(study),
         "sweep_notes": study.sweep.notes,
-        "figures": [_figure(study, figure) for figure in figures],
+        "first_figures": [_figure(study, one) for one in figures if one.name in FIRST],
+        "figures": [_figure(study, one) for one in figures if one.name not in FIRST],
+        "seeds_told": seeds_told(study),
+        "blind": blind,
+        "blind_page": blind_page,
         "grids": images.grids,
         "grid_notes": images.notes,
         "explorer": images.explorer,

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from lora_lab.study.judge.comparable import changes_training_loss
 from lora_lab.study.judge.measure import HELD_OUT, Measures
+from lora_lab.study.judge.metric_results import BY_NAME
 from lora_lab.study.judge.verdict import Judged, Kind, Study
-from lora_lab.study.report.spelling import duration, plain, signed, size
+from lora_lab.study.report.spelling import duration, percent, plain, signed, size
 
 MAX_IN_ALT = 12
 """So many runs are read out in a figure's description; the table has all."""
@@ -26,6 +27,22 @@ class FigureText:
 
 
 FIGURE_TEXTS = {
+    "effects": FigureText(
+        "Effects",
+        "What each value does",
+        "The difference of each value to the base, a panel a metric, with its interval. Small dots "
+        "are single seeds, the grey band is the margin within which a value is as good.",
+        "Red line: the base. A triangle up is better, down is worse: its interval doesn't touch "
+        "the line. A square is as good, a ring undecided.",
+    ),
+    "pareto": FigureText(
+        "Cost and gain",
+        "What a value gains for what it costs",
+        "Each value's mean in a metric against the size of its file, or its time where the files "
+        "are alike.",
+        "Red diamond: the base. The broken line joins the values that no other beats in both. "
+        "Whether a difference is real says the mark, as in the figure above.",
+    ),
     "dlr": FigureText(
         "DLR",
         "Learning rate at work",
@@ -73,13 +90,15 @@ def shown_figures(study: Study) -> tuple[str, ...]:
     """The names of the figures of a report; other logs never hold a held-out loss."""
     held_out = any(one.run.metrics.measured(HELD_OUT) for one in study.judged)
     absent = {"val_loss"} if study.sweep.command and not held_out else set()
+    if not any(math.isfinite(r.effect) for one in study.values for r in one.results):
+        absent |= {"effects", "pareto"}
     return tuple(name for name in FIGURE_TEXTS if name not in absent)
 
 
 def alt_text(study: Study, name: str) -> str:
     """A description of a figure for those who don't see it: what it is, and its main figures."""
     text = FIGURE_TEXTS[name]
-    figures = [f"{one.label} {spoken}" for one in study.judged if (spoken := _ALT[name][1](one))]
+    figures = [f"{one.label} {spoken}" for one in study.shown if (spoken := _ALT[name][1](one))]
     if not figures:
         return f"{text.title}: nothing was measured."
     more = f"; and {len(figures) - MAX_IN_ALT} more" if len(figures) > MAX_IN_ALT else ""
@@ -100,6 +119,17 @@ def _paired(one: Judged) -> str:
     return signed(one.paired.tail) if one.paired is not None else ""
 
 
+def _effects(one: Judged) -> str:
+    if one.run.is_base:
+        return ""
+    told = [
+        f"{BY_NAME[result.metric].title} {percent(result.relative)}, {result.verdict.value}"
+        for result in one.results
+        if BY_NAME[result.metric].judged and math.isfinite(result.relative)
+    ]
+    return "; ".join(told[:2])
+
+
 def _costs(one: Judged) -> str:
     figures = one.measures
     if not one.run.complete:
@@ -113,6 +143,8 @@ _ALT: dict[str, tuple[str, Callable[[Judged], str]]] = {
     "loss_paired": ("Mean difference to the base in the last fifth", _paired),
     "val_loss": ("Held-out loss at the end", _figure(lambda m: m.held_out, plain)),
     "cost": ("Time and file size", _costs),
+    "effects": ("Difference to the base", _effects),
+    "pareto": ("Time and file size", _costs),
 }
 
 

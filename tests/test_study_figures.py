@@ -1,0 +1,64 @@
+"""What the figures of effects and costs hold."""
+
+import pytest
+
+from lora_lab.study.figures import render
+from lora_lab.study.figures.curve_axes import pen_for
+from lora_lab.study.figures.effects import MARKS, draw
+from lora_lab.study.figures.pareto import chosen_cost, frontier
+from lora_lab.study.figures.style import LAYOUTS, LIGHT, THEMES, WIDE, drawing
+from lora_lab.study.judge.verdict import Study, judge
+from lora_lab.study.read.load import load_sweep
+from study_sweep_builder import SweepBuilder
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    folder = tmp_path_factory.mktemp("figures") / "sweep"
+    sweep = SweepBuilder(folder, seed_spread=0.004, image_noise=0.0002)
+    sweep.base(3).values("2", 3, effect=0.003).values("8", 3, lora_bytes=500_000)
+    sweep.values("32", 3, effect=-0.003).values("64", 3, spread=0.004)
+    return judge(load_sweep(sweep.write()))
+
+
+def test_each_verdict_has_a_shape_and_a_colour(study):
+    with drawing(LIGHT, WIDE):
+        figure = draw(pen_for(study, LIGHT, WIDE))
+    (axes,) = figure.axes
+    labels = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert labels == ["2", "8", "32", "64"]
+    kinds = [one.kind for one in study.values]
+    assert len({MARKS[kind][0] for kind in kinds}) == 4
+    # One dot a seed, one mark a value: their places on the axis are the judge's own figures.
+    offsets = [c.get_offsets() for c in axes.collections if len(c.get_offsets()) == 3]
+    assert len(offsets) == 4
+    result = study.values[0].result("held_out_loss")
+    dots = sorted(float(x) for x, _ in offsets[0])
+    expected = sorted(100 * seed / result.base_mean for seed in result.by_seed)
+    assert dots == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["effects", "pareto"])
+def test_figures_are_drawn_on_both_papers_and_both_widths(study, name):
+    for theme in THEMES:
+        for layout in LAYOUTS:
+            picture = render(study, name, theme, layout)
+            assert picture.png.startswith(b"\x89PNG") and picture.width > 500
+
+
+def test_the_frontier_holds_what_nothing_beats_in_both():
+    points = [(4.0, 0.9), (1.0, 1.2), (2.0, 1.0), (3.0, 1.1), (2.0, 1.3)]
+    assert [points[i] for i in frontier(points, lower_is_better=True)] == [
+        (1.0, 1.2),
+        (2.0, 1.0),
+        (4.0, 0.9),
+    ]
+    assert [points[i] for i in frontier(points, lower_is_better=False)] == [(1.0, 1.2), (2.0, 1.3)]
+
+
+def test_time_stands_in_for_the_size_where_files_are_alike(study, tmp_path):
+    assert chosen_cost(pen_for(study, LIGHT, WIDE))[0] == "LoRA file, MB"
+    sweep = SweepBuilder(tmp_path / "alike", seed_spread=0.004, image_noise=0.0002)
+    sweep.base(3).values("1", 3).values("3", 3, steps_per_epoch=16)
+    alike = judge(load_sweep(sweep.write()))
+    assert chosen_cost(pen_for(alike, LIGHT, WIDE))[0] == "time of a run, minutes"
