@@ -5,11 +5,11 @@ import math
 
 import pytest
 
-from lora_lab.study import build_report
 from lora_lab.study.judge.metric_results import Kind, MetricResult
 from lora_lab.study.judge.rounds import can_be_decided, split_values
 from lora_lab.study.judge.verdict import judge
 from lora_lab.study.read.load import load_sweep
+from lora_lab.study.report.build import build_report
 from study_sweep_builder import SweepBuilder
 
 SEEDS = [1234, 1235, 1236]
