@@ -8,7 +8,6 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from lora_lab.checkpoint.embedded import is_hub_name, locate
-from lora_lab.checkpoint.hub import fetch_folder
 from lora_lab.config import (
     OptimizerConfig,
     SampleConfig,
@@ -93,6 +92,8 @@ def _check_paths(named: dict[str, str]) -> None:
 def _missing(key: str, location: str) -> list[str]:
     try:
         if key in CHECKPOINT_KEYS and is_hub_name(location):
+            from lora_lab.checkpoint.hub import fetch_folder  # imports PyTorch
+
             fetch_folder(location)  # now: a sweep would ask for it after hours of training
         else:
             locate(location)
