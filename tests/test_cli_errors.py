@@ -1,5 +1,7 @@
 """Wrong arguments: status 2, one line each, nothing started, no folder made."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 
 from command_line import Answer, call, tiny_arguments
 from lora_lab.cli.task import Outcome
-from lora_lab.errors import LabError
+from lora_lab.errors import LabError, Stopped
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIMIZERS = sorted(path.stem for path in (ROOT / "conf" / "optimizer").glob("*.yaml"))
@@ -147,8 +149,28 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(arguments):
     answer = call(*arguments, task=interrupt)
     assert answer.status == 130
     assert answer.errors == [
-        "interrupted; the same command with the same folder goes on where it stopped"
+        "interrupted; the same command goes on from the last checkpoint, or begins again"
     ]
+
+
+def test_a_run_that_saved_on_a_signal_says_that_it_goes_on_there(arguments):
+    def stop(config):
+        raise Stopped(signal.SIGINT, step=3)
+
+    answer = call(*arguments, task=stop)
+    assert answer.status == 130
+    assert answer.errors == [
+        "stopped by signal 2 after step 3; the same command with the same folder goes on where "
+        "it stopped"
+    ]
+
+
+def test_sigterm_before_the_first_step_is_told(arguments):
+    before = signal.getsignal(signal.SIGTERM)
+    answer = call(*arguments, task=lambda config: os.kill(os.getpid(), signal.SIGTERM))
+    assert answer.status == 143
+    assert answer.errors[0].startswith("stopped by signal 15 before the first step; the same")
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_run_that_went_well_ends_with_0_and_its_folder(arguments):

@@ -1,6 +1,8 @@
 import csv
 import os
+import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lora_lab.config import LoggerConfig, WandbConfig
 from lora_lab.loggers.build import build_loggers, log_images, public_settings, running_loggers
-from lora_lab.loggers.wandb_run import Job, LoggedImage, start, stored_id
+from lora_lab.loggers.wandb_run import Job, LoggedImage, answers, mode_of, start, stored_id
 from train import train
 from train_setup import train_config
 from wandb_file import OfflineRun
@@ -165,3 +167,32 @@ def test_a_run_that_was_cut_off_does_not_keep_the_files_of_the_next(tmp_path, mo
         if name == "cut-off":
             run.run.finish()  # wandb's own end; ours never comes
     run.finish(True)
+
+
+@pytest.fixture
+def closed() -> str:
+    """An address at which nobody listens."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_server_that_does_not_answer_is_noticed_at_once(closed, monkeypatch):
+    monkeypatch.setattr("lora_lab.loggers.wandb_run.getproxies", dict)
+    assert not answers(closed)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert answers(f"http://127.0.0.1:{server.getsockname()[1]}")
+
+
+def test_a_run_is_kept_offline_when_the_server_is_out_of_reach(closed, monkeypatch, caplog):
+    monkeypatch.setattr("lora_lab.loggers.wandb_run.getproxies", dict)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    import wandb
+
+    monkeypatch.setattr(wandb.api.__class__, "api_key", "k" * 40, raising=False)
+    monkeypatch.setattr(
+        wandb, "setup", lambda: SimpleNamespace(settings=SimpleNamespace(base_url=closed))
+    )
+    assert mode_of(WandbConfig(True, "test", None, True, "auto")) == "offline"
+    assert closed in caplog.text and "k" * 40 not in caplog.text
+    assert mode_of(WandbConfig(True, "test", None, True, "online")) == "online"

@@ -19,6 +19,7 @@ from lora_lab.run_folder.locks import LOCK, Locked, hold
 from lora_lab.run_folder.record import read_facts
 from lora_lab.training.callbacks.held_out_loss import COLUMNS as HELD_OUT_COLUMNS
 from lora_lab.training.callbacks.metrics_csv import keep_rows
+from lora_lab.training.callbacks.stop import StopOnSignal
 from tiny_person import make_tiny_person
 from train import train
 from train_setup import train_config
@@ -92,19 +93,30 @@ def test_killed_anywhere_and_resumed_gives_the_same_bytes(
     assert_same_run(whole(config), tmp_path)
 
 
-def test_sigterm_ends_at_the_next_step_with_its_checkpoint(
-    whole, tmp_path, tiny_base, tiny_person, shared
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_at_the_next_step_with_its_checkpoint(
+    whole, tmp_path, tiny_base, tiny_person, shared, number
 ):
     """The epoch has 3 steps and the only save is the last: step 2 is neither."""
     config = train_config(tiny_base, tiny_person, save_every=1.0)
-    code = run_until(signal_at, 2, signal.SIGTERM, config=config, folder=tmp_path, shared=shared)
+    code = run_until(signal_at, 2, number, config=config, folder=tmp_path, shared=shared)
     assert code == 1 and [row["step"] for row in table(tmp_path)] == ["1", "2"]
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2
     facts = read_facts(tmp_path) or {}
-    assert facts["status"] == "failed" and "stopped by signal 15 after step 2" in facts["error"]
+    assert (
+        facts["status"] == "failed"
+        and f"stopped by signal {number:d} after step 2" in facts["error"]
+    )
     train(config, tmp_path, shared)
     assert_same_run(whole(config), tmp_path)
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    stop = StopOnSignal(tmp_path, total_steps=2)
+    stop._note(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        stop._note(signal.SIGINT, None)
 
 
 @pytest.fixture

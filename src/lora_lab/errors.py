@@ -42,9 +42,11 @@ class Stopped(KeyboardInterrupt):
 
     Args:
         number: The signal.
-        step: The last step that was taken.
+        step: The last step that was taken; 0 before the first.
     """
 
     def __init__(self, number: int, step: int) -> None:
-        super().__init__(f"stopped by signal {number} after step {step}")
+        when = f"after step {step}" if step else "before the first step"
+        super().__init__(f"stopped by signal {number} {when}")
         self.number = number
+        self.step = step

@@ -4,10 +4,14 @@ Hydra composes the config and makes the folders; what it raises is told here in 
 """
 
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import hydra
@@ -58,7 +62,7 @@ def run_command(
         own = own_conf(conf)
         folders += [own] if own is not None else []
         arguments = with_search_path(own, arguments)
-        with guarded(permissions):
+        with guarded(permissions), _ended_by_sigterm():
             if {"--help", "-h"} & set(arguments):
                 sys.stdout.write(help_text(folders, config_name, schema, arguments))
                 return 0
@@ -80,10 +84,30 @@ def run_command(
         return 1
 
 
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM end the command as Ctrl-C does: with a word, and with run.json told."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(number, step=0)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _end_by_signal(stop: KeyboardInterrupt) -> int:
     """Tells how to go on and returns the exit status that shells know."""
-    reason = str(stop) or "interrupted"
-    _tell([f"{reason}; the same command with the same folder goes on where it stopped"])
+    if isinstance(stop, Stopped) and stop.step:
+        _tell([f"{stop}; the same command with the same folder goes on where it stopped"])
+    else:
+        reason = str(stop) or "interrupted"
+        _tell([f"{reason}; the same command goes on from the last checkpoint, or begins again"])
     return 128 + stop.number if isinstance(stop, Stopped) else INTERRUPTED
 
 

@@ -99,7 +99,7 @@ def _read_json(path: Path) -> Arguments:
 def _read_toml(path: Path) -> Arguments:
     try:
         tree = tomllib.loads(_text(path))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML ({error}): export it anew") from error
     if isinstance(tree.get("datasets"), list):
         raise ConfigError(

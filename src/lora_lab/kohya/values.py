@@ -61,7 +61,10 @@ def split_arguments(text: str) -> tuple[str, list[str]]:
 
 def named_arguments(items: Any) -> dict[str, Any]:
     """`["betas=0.9,0.99", ...]` as a mapping; what has no `=` is true."""
-    listed = items.split() if isinstance(items, str) else list(items or [])
+    if isinstance(items, list | tuple):
+        listed = list(items)
+    else:
+        listed = [] if is_empty(items) else str(items).split()
     pairs = (str(item).partition("=") for item in listed)
     return {name.strip(): parse(value) if sign else True for name, sign, value in pairs}
 

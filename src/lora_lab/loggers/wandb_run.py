@@ -4,22 +4,30 @@ No key is read from the config or written: wandb takes it from its own login. Of
 that a later `wandb sync` needs lies inside the run folder.
 """
 
+import logging
 import os
 import re
 import secrets
+import socket
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from lora_lab.config import WandbConfig
 from lora_lab.errors import LabError
 from lora_lab.files import read_json, write_json, write_text
 
+log = logging.getLogger(__name__)
+
 DATA_DIR = "WANDB_DATA_DIR"
 """Where wandb keeps files that an artifact or a table refers to until they are uploaded."""
 MAX_ARTIFACT_NAME = 128
+SECONDS_TO_ANSWER = 5.0
+"""wandb itself tries for minutes, and then gives up the run."""
 _OURS: set[str] = set()
 """What this process has set DATA_DIR to."""
 
@@ -194,14 +202,37 @@ def _restore(data_dir: str | None) -> None:
 
 
 def mode_of(settings: WandbConfig) -> Any:
-    """``auto`` is online when there is a login, else offline; wandb reads WANDB_MODE itself."""
+    """``auto`` is online with a login and a server that answers; wandb reads WANDB_MODE itself."""
     import wandb
 
     if settings.mode != "auto":
         return settings.mode
     if "WANDB_MODE" in os.environ:
         return None
-    return "online" if wandb.api.api_key else "offline"
+    if not wandb.api.api_key:
+        return "offline"
+    address = str(wandb.setup().settings.base_url)
+    if answers(address):
+        return "online"
+    log.warning(
+        "Weights & Biases: %s does not answer; the run is logged offline, `wandb sync` sends it "
+        "later (logger.wandb.mode=online insists)",
+        address,
+    )
+    return "offline"
+
+
+def answers(address: str) -> bool:
+    """Whether a server takes a connection; behind a proxy that can't be told, and is hoped."""
+    server = urlsplit(address)
+    if server.hostname is None or server.scheme in getproxies():
+        return True
+    port = server.port or (443 if server.scheme == "https" else 80)
+    try:
+        socket.create_connection((server.hostname, port), SECONDS_TO_ANSWER).close()
+    except OSError:
+        return False
+    return True
 
 
 def stored_id(folder: Path, key: str) -> str | None:

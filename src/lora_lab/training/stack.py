@@ -25,7 +25,7 @@ from lora_lab.errors import LabError, Stopped
 from lora_lab.network.stacked import LoRAStack, Member
 from lora_lab.text.caption_encoder import encode_captions
 from lora_lab.training.acceleration import accelerated
-from lora_lab.training.callbacks.stop import SIGNALS
+from lora_lab.training.callbacks.stop import ENDING, SIGNALS
 from lora_lab.training.stacked_run import BACKWARD, ENCODE, StackedRun
 from lora_lab.training.trainer import set_hardware
 
@@ -226,7 +226,7 @@ def train_together(
     errors = [one.error for one in endings if one.error is not None]
     stopped = next((error for error in errors if isinstance(error, Stopped)), None)
     if stopped is not None:
-        handled = stopped.number != signal.SIGTERM and callable(handlers.get(stopped.number))
+        handled = stopped.number not in ENDING and callable(handlers.get(stopped.number))
         if handled:
             signal.raise_signal(stopped.number)  # submitit hands the job to slurm again, and exits
     for error in (stopped, *errors):
@@ -240,6 +240,8 @@ def _listening(stack: RunStack) -> Iterator[dict[int, Any]]:
     """Note a signal for the runs, which save and stop at the end of their step."""
 
     def note(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and stack.signal == signal.SIGINT:
+            raise KeyboardInterrupt
         stack.signal = number
 
     before: dict[int, Any] = {}

@@ -1,6 +1,7 @@
-"""SIGTERM and SIGUSR1 end a run at the next step, with a checkpoint of that step.
+"""Ctrl-C, SIGTERM and SIGUSR1 end a run at the next step, with a checkpoint of that step.
 
-Clouds and slurm send one of them some seconds before they take a machine away.
+Clouds and slurm send one of them some seconds before they take a machine away. A second Ctrl-C ends
+the run at once.
 """
 
 import logging
@@ -21,8 +22,12 @@ from lora_lab.training.module import LoRAModule
 
 log = logging.getLogger(__name__)
 SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if name in signal.Signals.__members__
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1")
+    if name in signal.Signals.__members__
 )
+ENDING = (signal.SIGINT, signal.SIGTERM)
+"""After these the command ends; whoever listened to another one before is told of it."""
 
 
 class StopOnSignal(StepCallback):
@@ -45,6 +50,8 @@ class StopOnSignal(StepCallback):
             self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
         self.asked = number
 
     def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
@@ -64,7 +71,7 @@ class StopOnSignal(StepCallback):
         self._listen_no_more()
         number = self.asked or signal.SIGTERM
         log.warning("stopped at step %d by %s", batch["step"], signal.Signals(number).name)
-        if number != signal.SIGTERM and callable(self.before.get(number)):
+        if number not in ENDING and callable(self.before.get(number)):
             signal.raise_signal(number)  # submitit hands the job to slurm again, and exits
         raise Stopped(number, batch["step"])
 
