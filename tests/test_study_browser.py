@@ -45,7 +45,7 @@ waiting = pytest.importorskip("selenium.webdriver.support.wait")
 def page(tmp_path_factory) -> Path:
     hostile = "<img src=http://example.invalid/x.png onerror=alert(1)>"
     sweep = SweepBuilder(tmp_path_factory.mktemp("sweep"), epochs=6)
-    sweep.base(2).value("2", effect=0.005).value("8").value("32", effect=-0.005)
+    sweep.base(2).value("2", effect=0.03).value("8").value("32", effect=-0.03)
     sweep.value("0", status="failed", error=hostile)
     folder = sweep.write()
     sweep.grid(kind="simple")
