@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,8 +91,8 @@ def test_a_frozen_text_encoder_gives_the_same_bytes_with_and_without_kept_answer
     options = {"network__train_text_encoder": False, "shuffle_caption": True}
     kept = run(tiny_base, person, tmp_path / "kept", **options)
 
-    def forgetful(clip_skip: int, frozen: bool, restore_mean: bool) -> CaptionEncoder:
-        return CaptionEncoder(clip_skip, frozen, keep=False, restore_mean=restore_mean)
+    def forgetful(clip_skip: int, frozen: bool, **others: Any) -> CaptionEncoder:
+        return CaptionEncoder(clip_skip, frozen, keep=False, **others)
 
     monkeypatch.setattr("lora_lab.training.module.CaptionEncoder", forgetful)
     assert equal(kept, run(tiny_base, person, tmp_path / "fresh", **options))

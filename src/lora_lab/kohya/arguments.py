@@ -14,8 +14,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from lora_lab.errors import ConfigError
-from lora_lab.kohya.families import refuse_other_families
 from lora_lab.kohya.gui import from_gui
+from lora_lab.kohya.other_models import refuse_other_families
 from lora_lab.kohya.ss_metadata import UNTOLD, from_metadata, own_settings
 
 MAX_BYTES = 2**24
