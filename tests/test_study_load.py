@@ -198,3 +198,30 @@ def test_a_damaged_file_of_image_losses_says_nothing(tmp_path, text):
     path = tmp_path / "held_out.csv"
     path.write_text(text, encoding="utf-8")
     assert read_image_losses(path).final == {} and read_image_losses(path).training == {}
+
+
+def held_out_csv(path, gains):
+    lines = ["step,set,image,timestep,loss"]
+    for (part, image), gain in gains.items():
+        lines += [f"0,{part},{image},500,0.3", f"9,{part},{image},500,{0.3 - gain}"]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return read_image_losses(path)
+
+
+def test_memorisation_is_the_share_of_training_images_that_gained_more(tmp_path):
+    gains = {
+        **{("training", name): gain for name, gain in (("a", 0.2), ("b", 0.1), ("c", 0.01))},
+        **{("held_out", name): gain for name, gain in (("x", 0.05), ("y", 0.1))},
+    }
+    found = held_out_csv(tmp_path / "held_out.csv", gains).memorisation
+    assert found == pytest.approx({("x", ""): 2 / 3, ("y", ""): 1 / 2})
+
+
+def test_nothing_is_said_of_memorisation_without_the_losses_before_the_first_step(tmp_path):
+    path = tmp_path / "held_out.csv"
+    text = "step,set,image,timestep,loss\n9,training,a,500,0.1\n9,held_out,x,500,0.2\n"
+    path.write_text(text, encoding="utf-8")
+    assert read_image_losses(path).memorisation == {}
+    assert held_out_csv(path, {("training", "a"): 0.1, ("held_out", "x"): 0.0}).training == {
+        9: pytest.approx(0.2)
+    }

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from lora_lab.data.inputs import SharedInputs
 from lora_lab.run_folder.folder import Refused, RunFolder, State
 from lora_lab.study.judge.comparable import FINGERPRINTS
+from lora_lab.study.read.held_out_file import read_image_losses
 from lora_lab.training.callbacks.metrics_csv import COLUMNS
 from train import train
 from train_setup import train_config
@@ -91,6 +92,14 @@ def test_run_json_says_what_happened(run_dir):
     assert facts["steps"] == 6 and facts["epochs"] == 2 and facts["seed"] == 1234
     assert facts["lora_bytes"] == (run_dir / "lora" / "lora.safetensors").stat().st_size
     assert facts["seconds"]["step_median"] > 0 and facts["peak_memory_bytes"]["process"] > 1e7
+
+
+def test_the_losses_of_single_images_begin_with_the_bare_base(run_dir):
+    with (run_dir / "held_out.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    steps = [int(row["step"]) for row in table]
+    assert steps[0] == 0 and steps == sorted(steps) and steps.count(0) == steps.count(steps[-1])
+    assert read_image_losses(run_dir / "held_out.csv").memorisation
 
 
 def test_held_out_loss_leaves_training_as_it_was(run_dir, tmp_path, tiny_base, tiny_person, shared):

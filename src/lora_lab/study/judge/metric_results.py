@@ -46,6 +46,13 @@ METRICS = (
         is_loss=True,
     ),
     Metric(
+        *("memorisation", "Memorisation", "memorisation", True, "image"),
+        "How well the gain over the bare base tells training images from held-out ones (area under "
+        "the curve): 0.5 tells nothing, 1 every image.",
+        judged=False,
+        is_loss=True,
+    ),
+    Metric(
         *("identity_clip", "Identity (CLIP)", "identity", False, "prompt"),
         "Similarity of the generated images to the training images, CLIP-I.",
     ),

@@ -5,6 +5,7 @@ metrics.csv holds the means over the held-out images; this file holds what they 
 
 import csv
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class ImageLosses:
     """Held-out image -> mean over the timesteps at the last measured step."""
     units: dict[tuple[str, str], float] = field(default_factory=dict)
     """(held-out image, timestep) -> loss at the last measured step."""
+    memorisation: dict[tuple[str, str], float] = field(default_factory=dict)
+    """(held-out image, "") -> share of training images that gained more since step 0."""
 
 
 def read_image_losses(path: Path) -> ImageLosses:
@@ -58,7 +61,7 @@ def read_image_losses(path: Path) -> ImageLosses:
     training = {
         step: float(np.mean([np.mean(image) for image in images.values()]))
         for (part, step), images in losses.items()
-        if part == "training"
+        if part == "training" and step > 0
     }
     last = max((step for part, step in losses if part == "held_out"), default=0)
     final = losses.get(("held_out", last), {})
@@ -66,7 +69,34 @@ def read_image_losses(path: Path) -> ImageLosses:
         training,
         {image: float(np.mean(values)) for image, values in final.items()},
         units.get(last, {}),
+        _memorisation(losses, last),
     )
+
+
+def _memorisation(
+    losses: Mapping[tuple[str, int], Mapping[str, list[float]]], last: int
+) -> dict[tuple[str, str], float]:
+    """How well the gain over the bare base tells training images from held-out ones.
+
+    The mean over the held-out images is the area under the curve of a membership test by the gain
+    (Yeom et al. 2018, arXiv 1709.01604; with the base as reference Carlini et al. 2022, arXiv
+    2112.03570): 0.5 tells nothing, 1 tells every image.
+    """
+    gains: dict[str, dict[str, float]] = {}
+    for part in ("training", "held_out"):
+        before, after = losses.get((part, 0), {}), losses.get((part, last), {})
+        gains[part] = {
+            image: float(np.mean(before[image]) - np.mean(after[image]))
+            for image in before.keys() & after.keys()
+        }
+    known = np.array([gain for gain in gains["training"].values() if math.isfinite(gain)])
+    if last == 0 or not len(known):
+        return {}
+    return {
+        (image, ""): float(np.mean(known > gain) + np.mean(known == gain) / 2)
+        for image, gain in sorted(gains["held_out"].items())
+        if math.isfinite(gain)
+    }
 
 
 def with_training_images(table: MetricsTable, losses: ImageLosses) -> MetricsTable:

@@ -239,9 +239,15 @@ def load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
         metrics=metrics,
         image_losses=losses,
         choice=read_choice(folder / CHOICE_FILE),
-        scores=scores | ({"held_out_loss": losses.units} if losses.units else {}),
+        scores=scores | _of_losses(losses),
         notes=(*notes, *metrics.notes),
     )
+
+
+def _of_losses(losses: ImageLosses) -> dict[str, Scores]:
+    """The metrics that held_out.csv holds."""
+    found = {"held_out_loss": losses.units, "memorisation": losses.memorisation}
+    return {name: scores for name, scores in found.items() if scores}
 
 
 def _read_facts(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:

@@ -19,6 +19,8 @@ from lora_lab.training.callbacks.step_callback import StepCallback
 from lora_lab.training.module import LoRAModule
 
 COLUMNS = ("step", "set", "image", "timestep", "loss")
+Row = tuple[str, str, int, float]
+"""Set, image, timestep, loss."""
 
 
 class HeldOutLoss(StepCallback):
@@ -38,7 +40,11 @@ class HeldOutLoss(StepCallback):
         self.clock = clock
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin the file, or keep the rows up to the step that the run is resumed from."""
+        """Begin the file with the losses before the first step, or keep the rows up to a resume.
+
+        A fresh LoRA changes nothing, so step 0 is the bare base: what was gained since then tells
+        how far training images are known by heart.
+        """
         lines = [",".join(COLUMNS)]
         if trainer.global_step > 0 and self.path.is_file():
             whole = read_text(self.path).rpartition("\n")[0]
@@ -47,19 +53,24 @@ class HeldOutLoss(StepCallback):
                 if step.isdigit() and int(step) <= trainer.global_step:
                     lines.append(line)
         write_text(self.path, "\n".join(lines) + "\n")
+        if trainer.global_step == 0 and isinstance(pl_module, LoRAModule):
+            self._append(0, self._measure(trainer, pl_module))
 
     def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
         """Measure when the step is one of those that save."""
         if batch["step"] not in self.steps:
             return
+        rows = self._measure(trainer, module)
+        module.record.update(means(rows))
+        self._append(batch["step"], rows)
+
+    def _measure(self, trainer: pl.Trainer, module: LoRAModule) -> list[Row]:
         with self.clock.phase("held_out"):
             weights = averaged_weights(module.optimizer)
             with torch.no_grad(), weights, trainer.precision_plugin.forward_context():
-                rows = [row for probe in self.probes for row in losses_of(module, probe)]
-            module.record.update(means(rows))
-            self._append(batch["step"], rows)
+                return [row for probe in self.probes for row in losses_of(module, probe)]
 
-    def _append(self, step: int, rows: list[tuple[str, str, int, float]]) -> None:
+    def _append(self, step: int, rows: list[Row]) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([(step, *row) for row in rows])
         try:
@@ -69,8 +80,8 @@ class HeldOutLoss(StepCallback):
             raise write_error(self.path, error) from error
 
 
-def losses_of(module: LoRAModule, probe: Probe) -> list[tuple[str, str, int, float]]:
-    """The loss of each image of a probe at each timestep: (set, image, timestep, loss)."""
+def losses_of(module: LoRAModule, probe: Probe) -> list[Row]:
+    """The loss of each image of a probe at each timestep."""
     losses = module.validation_step(probe, 0).tolist()
     return [
         (probe.part, key, timestep, loss)
@@ -79,7 +90,7 @@ def losses_of(module: LoRAModule, probe: Probe) -> list[tuple[str, str, int, flo
     ]
 
 
-def means(rows: list[tuple[str, str, int, float]]) -> dict[str, float]:
+def means(rows: list[Row]) -> dict[str, float]:
     """The figures of the held-out images: at each timestep, and over all of them."""
     by_timestep = {
         timestep: [loss for part, _, at, loss in rows if part == HELD_OUT and at == timestep]
