@@ -5,6 +5,7 @@ python train.py -m network.dim=2,8,32
 python train.py --help
 """
 
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from lora_lab.data.inputs import SharedInputs
     from lora_lab.run_folder.folder import RunFolder
     from lora_lab.training.stacked_run import StackedRun
+
+log = logging.getLogger(__name__)
 
 
 @task.task_wrapper
@@ -77,6 +80,7 @@ def train(
     clock, shared = Clock(), shared or SharedInputs()
     folder = RunFolder.open(path, settings, shared.fingerprints)  # new, to go on, whole, or refused
     if folder.is_complete:
+        log.info("%s holds this run already: same settings, inputs and code", path)
         return folder
     with folder.locked():
         reset_peak_memory()

@@ -11,7 +11,7 @@ from lora_lab.config.store import register_schemas
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
-def train_config(*overrides: str) -> TrainConfig:
+def composed(*overrides: str) -> TrainConfig:
     """The base config with overrides as on the command line."""
     register_schemas()
     GlobalHydra.instance().clear()
@@ -21,7 +21,7 @@ def train_config(*overrides: str) -> TrainConfig:
 
 def tiny_sampling(checkpoint: Path, **changes: object) -> SamplingConfig:
     """Sampling of 32 px images in 3 steps."""
-    config = train_config().sampling
+    config = composed().sampling
     config.checkpoints = [str(checkpoint)]
     config.width = config.height = 32
     config.steps = 3

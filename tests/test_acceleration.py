@@ -124,7 +124,7 @@ def test_bf16_true_computes_in_bf16_and_keeps_the_lora_in_32_bits(stepper):
 
 
 def test_the_lora_is_in_bf16_only_when_asked(stepper):
-    from settings import train_config as composed
+    from settings import composed
 
     asked = stepper(
         trainer__precision="bf16-true",

@@ -14,7 +14,7 @@ from lora_lab.config import OptimizerConfig
 from lora_lab.data.inputs import SharedInputs
 from lora_lab.training.callbacks import LoRAExport
 from lora_lab.training.forecast import Forecast, Memory, duration, relative_error, seconds_ahead
-from settings import train_config as composed
+from settings import composed
 from train import train
 from train_setup import SCHEDULE, train_config
 

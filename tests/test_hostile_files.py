@@ -30,7 +30,7 @@ from lora_lab.lora_file import read_lora
 from lora_lab.run_folder.record import config_text, read_facts
 from lora_lab.run_folder.saved_loras import find_rows
 from lora_lab.study.read.load import load_sweep
-from settings import train_config
+from settings import composed
 
 BOMB = "a: &a [x, x]\n" + "".join(
     f"b{n}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}]\n" for n in range(24)
@@ -149,7 +149,7 @@ def test_a_hostile_config_is_a_note_in_the_report(tmp_path, case):
 
 def test_a_runs_config_is_read_as_it_stands(tmp_path, monkeypatch):
     monkeypatch.setenv("MY_API_KEY", "not-to-be-seen")
-    config = train_config()
+    config = composed()
     config.sampling.prompts.simple = "a \\${b} ${oc.env:MY_API_KEY}"
     (tmp_path / "config.yaml").write_text(config_text(config), encoding="utf-8")
     again = read_config(tmp_path / "config.yaml")

@@ -91,9 +91,9 @@ READERS_LOOK_AT = [
 @pytest.fixture(scope="module")
 def metadata():
     """Metadata of a run with the guide's settings."""
-    from settings import train_config
+    from settings import composed
 
-    config = train_config("model=sd15", "model.checkpoint=x", "data=folder", "data.dir=x")
+    config = composed("model=sd15", "model.checkpoint=x", "data=folder", "data.dir=x")
     return build_metadata(config, FACTS)
 
 
@@ -206,9 +206,9 @@ def test_every_field_of_sd_scripts_is_there(metadata):
 def test_a_batch_counts_all_that_a_step_sees_and_v_is_told():
     from dataclasses import replace
 
-    from settings import train_config
+    from settings import composed
 
-    config = train_config(
+    config = composed(
         *("model=sd15", "model.checkpoint=x", "data=folder", "data.dir=x", "data.batch_size=3"),
         *("trainer.accumulate_grad_batches=4", "schedule=constant", "schedule.warmup_steps=5"),
     )
@@ -224,9 +224,9 @@ def test_no_warm_up_is_a_whole_zero(metadata):
 
 
 def test_no_path_of_the_users_machine_reaches_the_metadata():
-    from settings import train_config
+    from settings import composed
 
-    config = train_config("data=folder", "data.dir=/home/someone/pictures", "model.checkpoint=/m/x")
+    config = composed("data=folder", "data.dir=/home/someone/pictures", "model.checkpoint=/m/x")
     text = json.dumps(build_metadata(config, FACTS))
     assert "/home/someone" not in text and "/m/x" not in text
 

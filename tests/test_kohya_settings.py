@@ -26,7 +26,7 @@ from lora_lab.kohya.names import KOHYA_NAMES
 from lora_lab.kohya.translation import translate
 from lora_lab.kohya.values import parse, split_arguments
 from lora_lab.optimizers import build_optimizer
-from settings import CONF, train_config
+from settings import CONF, composed
 
 TOML = """
 [model]
@@ -407,7 +407,7 @@ def test_an_import_ends_with_the_command_and_the_list_lies_beside_it(tmp_path, c
 def exported(tmp_path: Path, *overrides: str) -> dict[str, Any]:
     """What sd-scripts would be told of our settings, with the head under ``head``."""
     fixed = ("model=sd15", "model.checkpoint=/m/base.safetensors", "data=folder")
-    tree = as_tree(train_config(*fixed, "data.dir=/person", *overrides))
+    tree = as_tree(composed(*fixed, "data.dir=/person", *overrides))
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     out = tmp_path / "out.toml"
     assert main(["export", str(tmp_path / "config.yaml"), "--out", str(out)]) == 0

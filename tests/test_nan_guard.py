@@ -132,6 +132,6 @@ def test_one_more_than_allowed_ends_the_run(poison, tmp_path, tiny_base, tiny_pe
 
 
 def adamw() -> Any:
-    from settings import train_config as composed
+    from settings import composed
 
     return composed("optimizer=adamw").optimizer

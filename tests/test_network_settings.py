@@ -12,7 +12,7 @@ from lora_lab.errors import ConfigError
 from lora_lab.network import inject_lora
 from lora_lab.optimizers import step_rates
 from lora_lab.training.module import LoRAModule
-from settings import train_config as composed
+from settings import composed
 from train_setup import train_config
 
 GUIDE = ("model=sd15", "model.checkpoint=x", "data=folder", "data.dir=x", "sampling=sd15")

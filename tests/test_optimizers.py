@@ -15,14 +15,14 @@ from lora_lab.config.optimizer import TABLE
 from lora_lab.errors import ConfigError
 from lora_lab.network import flatten
 from lora_lab.optimizers import averaged_weights, build_optimizer, entry_of, step_rates
-from settings import train_config
+from settings import composed as as_typed
 from train_setup import OPTIMIZER
 
 
 def composed(name: str, *overrides: str) -> OptimizerConfig:
     """An optimizer as conf/optimizer/<name>.yaml has it."""
     guide = ("model=sd15", "model.checkpoint=none")
-    return train_config(*guide, f"optimizer={name}", *overrides).optimizer
+    return as_typed(*guide, f"optimizer={name}", *overrides).optimizer
 
 
 def tensors() -> list[Parameter]:

@@ -19,8 +19,7 @@ from lora_lab.checkpoint import base_model
 from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.config import OptimizerConfig, check
 from lora_lab.data.inputs import SharedInputs
-from settings import CONF
-from settings import train_config as composed
+from settings import CONF, composed
 from tiny_person import make_tiny_person
 from train import train
 from train_setup import NETWORK, train_config

@@ -26,7 +26,7 @@ from lora_lab.lora_file.training_metadata import told_settings
 from lora_lab.network import network_metadata
 from lora_lab.network.targets import Target
 from lora_lab.optimizers import described
-from settings import train_config
+from settings import composed as as_typed
 
 OPTIMIZERS = (
     *("adamw", "dadapt_adam", "dadapt_adan", "dadapt_lion", "dadapt_sgd", "dadapt_adagrad"),
@@ -95,7 +95,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 @cache
 def with_group(group: str) -> TrainConfig:
     """The guide's settings with another choice of one group."""
-    return train_config("model=sd15", "model.checkpoint=x", "data=folder", "data.dir=x", group)
+    return as_typed("model=sd15", "model.checkpoint=x", "data=folder", "data.dir=x", group)
 
 
 @cache

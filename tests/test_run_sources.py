@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from lora_lab.run_folder.identity import OBSERVERS, PACKAGE, training_files, versions
-from settings import train_config
+from settings import composed
 
 
 def names() -> set[str]:
@@ -28,7 +28,7 @@ def test_each_observer_is_there():
 
 
 def test_packages_that_take_part_are_recorded_and_others_are_not():
-    plain = train_config()
+    plain = composed()
     assert {"python", "torch", "lightning", "diffusers", "dadaptation"} <= versions(plain).keys()
     assert not versions(plain).keys() & {"prodigyopt", "lycoris_lora", "wandb", "tensorboard"}
     prodigy = replace(plain, optimizer=replace(plain.optimizer, name="prodigy"))

@@ -11,6 +11,7 @@ from lora_lab.data.inputs import SharedInputs
 from lora_lab.run_folder.folder import Refused, RunFolder, State
 from lora_lab.study.judge.comparable import FINGERPRINTS
 from lora_lab.study.read.held_out_file import read_image_losses
+from lora_lab.training.callbacks.cost import Cost
 from lora_lab.training.callbacks.metrics_csv import COLUMNS
 from train import train
 from train_setup import train_config
@@ -123,3 +124,18 @@ def test_the_base_is_as_before_after_a_run(run_dir, shared):
     (base,) = shared.bases.values()
     names = [name for name, _ in base.unet.named_modules() if "lora" in name]
     assert names == [] and not any(p.requires_grad for p in base.unet.parameters())
+
+
+def test_lightnings_callbacks_find_the_figures_by_name(tmp_path, tiny_base, tiny_person, shared):
+    """As EarlyStopping and ModelCheckpoint do."""
+    seen = {}
+
+    def keep(self, trainer, pl_module):
+        seen.update(trainer.callback_metrics)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Cost, "on_train_end", keep)
+        train(train_config(tiny_base, tiny_person, epochs=1), tmp_path, shared)
+    (row,) = rows(tmp_path)[-1:]
+    for name in ("loss/step", "loss/epoch", "val/loss", "dlr/unet"):
+        assert float(seen[name]) == pytest.approx(float(row[name]), rel=1e-6)

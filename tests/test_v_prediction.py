@@ -7,7 +7,7 @@ from safetensors import safe_open
 
 from lora_lab.errors import LabError
 from lora_lab.sampling.samplers import SAMPLERS, make_sampler
-from settings import train_config as composed
+from settings import composed
 from tiny_model import sd15_noise_scheduler
 from train import train
 from train_setup import train_config

@@ -1,4 +1,4 @@
-"""metrics.csv: one row a step, and the same figures for TensorBoard and Weights & Biases."""
+"""metrics.csv: one row a step, and the same figures for loggers and Lightning's own callbacks."""
 
 import csv
 import io
@@ -64,6 +64,7 @@ class MetricsCSV(StepCallback):
             record["loss/epoch"] = self.epoch_sum / self.epoch_steps
             self.epoch_sum, self.epoch_steps = 0.0, 0
         self._write({"step": batch["step"], "epoch": batch["epoch"], **record})
+        module.log_dict(record, logger=False)  # for Lightning's callbacks, which ask for a name
         for logger in trainer.loggers:
             logger.log_metrics({**record, "epoch": batch["epoch"]}, step=batch["step"])
 
