@@ -32,7 +32,7 @@ WITHOUT_INFLUENCE = (
 Reuse, resuming and the comparison of runs all go by this list.
 """
 OBSERVERS = (
-    *("loggers", "sampling", "images", "run_folder", "training/forecast", "training/ranks"),
+    *("loggers", "sampling", "images", "run_folder", "training/forecast"),
     *("training/callbacks/cost", "training/callbacks/estimate", "training/callbacks/progress"),
     *("training/callbacks/samples", "training/callbacks/stop"),
 )
