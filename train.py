@@ -34,13 +34,8 @@ def main(cfg: DictConfig) -> str | None:
         from lora_lab.cli.data_report_command import data_report_command
 
         return data_report_command(settings, task.output_folder())
-    train(
-        settings,
-        task.output_folder(),
-        task.shared_inputs(),
-        task.overrides_text(),
-        task.stacked_run(),
-    )
+    folder, shared = task.output_folder(), task.shared_inputs()
+    train(settings, folder, shared, task.overrides_text(), task.stacked_run())
     return None
 
 
