@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from killed_run import after_the_row, before_the_file, run_until, signal_at
 from lora_lab.config import TrainConfig
 from lora_lab.data.inputs import SharedInputs
+from lora_lab.errors import LabError
 from lora_lab.run_folder.folder import Refused
 from lora_lab.run_folder.locks import LOCK, Locked, hold
 from lora_lab.run_folder.record import read_facts
@@ -189,3 +190,26 @@ def test_rows_after_the_checkpoint_and_half_rows_are_dropped(tmp_path):
     keep_rows(path, 2)
     assert [row["step"] for row in table(tmp_path)] == ["1", "2"]
     assert HELD_OUT_COLUMNS[0] == "step"
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "pickle"])
+def test_a_damaged_checkpoint_is_named_and_nobody_is_told_to_trust_it(interrupted, shared, damage):
+    config, folder = interrupted
+    path = folder / "last.ckpt"
+    content = bytearray(path.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    path.write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    if damage == "pickle":
+        torch.save({"state_dict": Path}, path)
+    with pytest.raises(LabError, match=r"last\.ckpt is damaged") as caught:
+        train(config, folder, shared)
+    assert "weights_only" not in str(caught.value) and "overwrite=true" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"stip,epoch\n1,1\n"])
+def test_a_damaged_table_is_named(interrupted, shared, content):
+    config, folder = interrupted
+    (folder / "metrics.csv").write_bytes(content)
+    with pytest.raises(LabError, match=r"metrics\.csv is damaged"):
+        train(config, folder, shared)

@@ -12,7 +12,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -76,15 +76,22 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         os.replace(temporary, final)
+        with suppress(OSError):  # some file systems have no such thing for folders
+            flush(final.parent)  # without it a power cut can take the new name back
     except OSError as error:
         raise write_error(final, error) from error
     finally:
         _remove(temporary)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Has the system write a file or a folder to disk now.
+
+    Raises:
+        OSError: it is not there, or the disk is full.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

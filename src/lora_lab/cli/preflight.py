@@ -6,6 +6,7 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from safetensors import SafetensorError, safe_open
 
 from lora_lab.checkpoint.embedded import is_hub_name, locate
 from lora_lab.config import (
@@ -18,7 +19,10 @@ from lora_lab.config import (
 )
 from lora_lab.config.convert import to_sample_config, without_hydra
 from lora_lab.errors import ConfigError, LabError, one_line
+from lora_lab.files import require_regular
 
+RUN_SIGNS = ("run.json", "sweep.json", "lora")
+"""One of them stands in every run or sweep folder that can be drawn."""
 CHECKPOINT_KEYS = ("model.checkpoint", "sampling.checkpoints")
 
 
@@ -67,8 +71,52 @@ def checked_sample_config(config: DictConfig) -> SampleConfig:
     """
     typed = to_sample_config(config)
     check_sample(typed)
-    _check_paths({key: path for key in ("run", "lora") if (path := getattr(typed, key))})
+    _check_paths({key: path for key in ("run", "lora", "png") if (path := getattr(typed, key))})
+    _refuse_lines(_sample_problems(typed))
     return typed
+
+
+def _sample_problems(config: SampleConfig) -> list[str]:
+    """Returns one line for each file or folder that isn't what its key takes."""
+    found = []
+    run = Path(config.run).expanduser() if config.run else None
+    if run is not None and not any((run / name).exists() for name in RUN_SIGNS):
+        found.append(f"run: {run} holds no run or sweep; name a folder that train.py made")
+    for key in ("lora", "png", "scores"):
+        name = getattr(config, key)
+        if name and not Path(name).expanduser().is_file():
+            found.append(f"{key}: {name} is no file; name a file that exists")
+    if config.lora and not found and (reason := _not_safetensors(Path(config.lora).expanduser())):
+        found.append(f"lora: {config.lora} is not a complete safetensors file ({reason})")
+    if config.png and not found:
+        from lora_lab.images.png_info import read_recipe
+
+        if read_recipe(Path(config.png).expanduser()) is None:
+            found.append(
+                f"png: {config.png} can't be drawn again: it is damaged or holds no settings of ours"
+            )
+    for key in ("lora_dir", "wildcards_dir"):
+        name = getattr(config.sampling, key)
+        if name and not Path(name).expanduser().is_dir():
+            found.append(f"sampling.{key}: {name} is no folder; name one that exists")
+    if Path(config.output).expanduser().is_file():
+        found.append(f"output: {config.output} is a file; name a folder")
+    for item in config.sampling.embeddings:
+        if not Path(item).expanduser().exists():
+            found.append(f"sampling.embeddings: {item} does not exist; check the path")
+    for item in config.sampling.checkpoints:
+        found += _missing("sampling.checkpoints", item)
+    return found
+
+
+def _not_safetensors(path: Path) -> str | None:
+    """Why a file can't be read; its header tells, which needs no PyTorch."""
+    try:
+        require_regular(path)
+        with safe_open(path, framework="numpy"):
+            return None
+    except (SafetensorError, OSError) as error:
+        return one_line(error, 100)
 
 
 def check_sampling_paths(config: TrainConfig) -> None:
@@ -84,7 +132,10 @@ def check_sampling_paths(config: TrainConfig) -> None:
 
 
 def _check_paths(named: dict[str, str]) -> None:
-    problems = [line for key, item in named.items() for line in _missing(key, item)]
+    _refuse_lines([line for key, item in named.items() for line in _missing(key, item)])
+
+
+def _refuse_lines(problems: list[str]) -> None:
     if problems:
         raise ConfigError("\n".join(problems))
 

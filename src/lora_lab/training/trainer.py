@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import lightning.pytorch as pl
 import torch
 
 from lora_lab.config import TrainConfig, TrainerConfig
-from lora_lab.errors import ConfigError, Stopped
+from lora_lab.errors import ConfigError, LabError, Stopped, one_line
+from lora_lab.files import open_regular
 from lora_lab.training.acceleration import check_acceleration
 from lora_lab.training.ranks import ALONE, OurRanks, Rank, SharedStep, first_rank
 
@@ -99,9 +101,12 @@ class InterruptibleTrainer(pl.Trainer):
         """Train, as Lightning does.
 
         Raises:
+            LabError: The checkpoint is damaged.
             KeyboardInterrupt: Ctrl-C, which Lightning turns into an exit.
             Stopped: A signal ended the run; it can be resumed.
         """
+        if kwargs.get("ckpt_path") is not None:
+            check_checkpoint(Path(kwargs["ckpt_path"]))
         handler = signal.getsignal(signal.SIGINT)
         try:
             super().fit(*args, **kwargs)
@@ -117,3 +122,22 @@ class InterruptibleTrainer(pl.Trainer):
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
             raise
+
+
+def check_checkpoint(path: Path) -> None:
+    """Hold a checkpoint's bytes against their checksums, and its content against what is allowed.
+
+    Raises:
+        LabError: It is damaged, or holds more than tensors and plain values.
+    """
+    try:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {damaged} is wrong")
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises many kinds; its advice is to trust the file
+        reason = one_line(error, 100) if isinstance(error, ValueError | OSError) else "not readable"
+        raise LabError(
+            f"{path} is damaged ({reason}), so its run can't go on: begin it anew with "
+            "overwrite=true, or choose another folder"
+        ) from error

@@ -47,10 +47,10 @@ class HeldOutLoss(StepCallback):
         """
         lines = [",".join(COLUMNS)]
         if trainer.global_step > 0 and self.path.is_file():
-            whole = read_text(self.path).rpartition("\n")[0]
+            whole = read_text(self.path, errors="replace").rpartition("\n")[0]
             for line in whole.splitlines()[1:]:
                 step = line.split(",", 1)[0]
-                if step.isdigit() and int(step) <= trainer.global_step:
+                if step.isdecimal() and len(step) < 19 and int(step) <= trainer.global_step:
                     lines.append(line)
         write_text(self.path, "\n".join(lines) + "\n")
         if trainer.global_step == 0 and isinstance(pl_module, LoRAModule):

@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from lora_lab.data.batch import Batch
 from lora_lab.data.probes import TIMESTEPS
+from lora_lab.errors import LabError, one_line
 from lora_lab.files import read_text, write_error, write_text
 from lora_lab.training.callbacks.step_callback import StepCallback
 from lora_lab.training.module import LoRAModule
@@ -79,13 +81,31 @@ class MetricsCSV(StepCallback):
 
 
 def keep_rows(path: Path, last_step: int) -> None:
-    """Write the header and the whole rows up to a step; 0 keeps none."""
+    """Write the header and the whole rows up to a step; 0 keeps none.
+
+    Raises:
+        LabError: The file is damaged or can't be written.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     if last_step > 0 and path.is_file():
-        whole = read_text(path).rpartition("\n")[0]  # a kill can cut a row off
-        for row in csv.DictReader(whole.splitlines()):
-            if row["step"].isdigit() and int(row["step"]) <= last_step:
+        for row in _rows(path):
+            step = row["step"] or ""
+            if re.fullmatch(r"[0-9]{1,18}", step) and int(step) <= last_step:
                 writer.writerow({name: row.get(name) or "" for name in COLUMNS})
     write_text(path, text.getvalue())
+
+
+def _rows(path: Path) -> list[dict[str, str | None]]:
+    try:
+        whole = read_text(path).rpartition("\n")[0]  # a kill can cut a row off
+        reader = csv.DictReader(whole.splitlines())
+        if "step" not in (reader.fieldnames or ()):
+            raise ValueError("it has no column step")
+        return list(reader)
+    except (OSError, ValueError, csv.Error) as error:
+        raise LabError(
+            f"{path} is damaged ({one_line(error, 100)}), so its run can't go on: begin it anew "
+            "with overwrite=true, or choose another folder"
+        ) from error
