@@ -6,7 +6,6 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from safetensors import SafetensorError, safe_open
 
 from lora_lab.checkpoint.embedded import is_hub_name, locate
 from lora_lab.config import (
@@ -93,7 +92,7 @@ def _sample_problems(config: SampleConfig) -> list[str]:
 
         if read_recipe(Path(config.png).expanduser()) is None:
             found.append(
-                f"png: {config.png} can't be drawn again: it is damaged or holds no settings of ours"
+                f"png: {config.png} can't be drawn again: it is damaged, or not drawn by LoRA Lab"
             )
     for key in ("lora_dir", "wildcards_dir"):
         name = getattr(config.sampling, key)
@@ -111,6 +110,8 @@ def _sample_problems(config: SampleConfig) -> list[str]:
 
 def _not_safetensors(path: Path) -> str | None:
     """Why a file can't be read; its header tells, which needs no PyTorch."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         require_regular(path)
         with safe_open(path, framework="numpy"):
