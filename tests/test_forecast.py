@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lora_lab.clock import duration
 from lora_lab.config import OptimizerConfig
 from lora_lab.data.inputs import SharedInputs
 from lora_lab.training.callbacks import LoRAExport
-from lora_lab.training.forecast import Forecast, Memory, duration, relative_error, seconds_ahead
+from lora_lab.training.forecast import Forecast, Memory, relative_error, seconds_ahead
 from settings import composed
 from train import train
 from train_setup import SCHEDULE, train_config

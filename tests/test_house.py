@@ -1,4 +1,4 @@
-"""Rules of CONTRIBUTING.md that a machine can hold: names, prints, paths, weights."""
+"""Rules of CONTRIBUTING.md that a machine can hold: one subject a module, names, prints, paths."""
 
 import ast
 import re
@@ -51,6 +51,67 @@ def name_of(path: Path) -> str:
 def test_commands_are_thin():
     for command in ("train.py", "sample.py"):
         assert len((ROOT / command).read_text(encoding="utf-8").splitlines()) <= 100, command
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of the package; the links to train.py and sample.py are theirs."""
+    return {
+        name: ast.parse(path.read_text(encoding="utf-8"))
+        for path in python_files()
+        if (name := name_of(path)).startswith("src/") and not path.is_symlink()
+    }
+
+
+def test_no_class_has_the_name_of_another():
+    found: dict[str, list[str]] = {}
+    for name, tree in modules().items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(name)
+    assert not {name: places for name, places in found.items() if len(places) > 1}
+
+
+SAME_SUBJECT = {
+    *("__init__.py", "__main__.py"),
+    "build.py",  # builds what its folder is about
+    *("cost.py", "dlr.py", "trainer.py"),  # a figure or setting, and what it shows or sets
+}
+STILL_TWO = {"check.py", "choices.py", "export.py", "measure.py", "subject.py"}
+"""Names that mean two things still; none may be added."""
+
+
+def test_no_file_name_means_two_things():
+    found: dict[str, list[str]] = {}
+    for name in modules():
+        found.setdefault(Path(name).name, []).append(name)
+    twice = {name for name, places in found.items() if len(places) > 1}
+    assert twice - SAME_SUBJECT <= STILL_TWO
+
+
+def test_a_private_name_stays_in_its_module():
+    """A module that needs another's private parts is one subject in two files."""
+    borrowed = [
+        f"{name} imports {alias.name}"
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lora_lab")
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    ]
+    assert not borrowed
+
+
+def test_only_a_folders_init_hands_on_names():
+    """A module that re-exports what another defines was cut in two, or has two subjects."""
+    handing_on = [
+        name
+        for name, tree in modules().items()
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets)
+        if Path(name).name != "__init__.py"
+    ]
+    assert not handing_on
 
 
 def test_no_file_has_a_name_that_says_nothing():

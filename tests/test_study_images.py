@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lora_lab.run_folder.saved_loras import run_share
 from lora_lab.study import figures
 from lora_lab.study.report.build import build_report
-from lora_lab.study.report.run_images import share_of_run
 from lora_lab.study.report.thumbnails import make_thumbnails
 from study_sweep_builder import SweepBuilder, fingerprints
 
@@ -117,4 +117,4 @@ def test_what_the_smallest_thumbnails_cannot_hold_is_left_out_from_the_end(noise
 
 @pytest.mark.parametrize(("step", "share"), [(5, 0.1), (14, 0.3), (43, 0.9), (48, 1.0), (1, 0.1)])
 def test_a_save_stands_for_its_planned_share_of_the_run(step, share):
-    assert share_of_run(step, 48, 0.1) == pytest.approx(share)
+    assert run_share(step, 48, 0.1) == pytest.approx(share)

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from lora_lab.study.judge.verdict import Kind, judge
+from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.verdict import judge
 from lora_lab.study.read.load import load_sweep
 from lora_lab.study.report.headline import headline
 from study_sweep_builder import SweepBuilder, fingerprints

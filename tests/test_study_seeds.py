@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from lora_lab.study.judge.judge_values import Looks, judge_values
+from lora_lab.study.judge.metric_results import Kind
 from lora_lab.study.judge.paired_runs import Pair, ValueRuns
-from lora_lab.study.judge.verdict import Kind, judge
+from lora_lab.study.judge.verdict import judge
 from lora_lab.study.read.load import load_sweep
 from lora_lab.study.report.comparison import VERDICTS, verdicts_text
 from lora_lab.study.report.headline import headline

@@ -3,7 +3,8 @@
 import pytest
 
 from lora_lab.study.judge.comparable import parameters_of
-from lora_lab.study.judge.verdict import Kind, judge, same_value
+from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.verdict import judge, same_value
 from lora_lab.study.read.load import load_sweep
 from lora_lab.study.report.headline import headline
 from study_sweep_builder import SweepBuilder, fingerprints

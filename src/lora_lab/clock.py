@@ -1,5 +1,6 @@
 """Where a run's time goes: seconds by phase, and the seconds of each step."""
 
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -64,3 +65,16 @@ def percentile(values: list[float], percent: float) -> float:
     ordered = sorted(values)
     rank = round(percent / 100 * (len(ordered) - 1))
     return ordered[rank]
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: 3900.0 -> ``1 h 5 min``, 105.2 -> ``1 min 45 s``, 8.43 -> ``8.4 s``."""
+    if not math.isfinite(seconds):
+        return "–"
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -23,6 +23,12 @@ def printable(text: str, longest: int = LONGEST) -> str:
     return f"{line[: longest * 2 // 3]} … {line[-longest // 4 :]}"
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's text that isn't empty, or the error's kind."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
+
+
 class LabError(Exception):
     """A failure told in one line: what (key or file), its value, what is allowed, what to do next.
 

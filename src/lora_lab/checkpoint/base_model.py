@@ -89,8 +89,8 @@ def load_base(
     """
     path = fetch_folder(checkpoint) if is_hub_name(checkpoint) else locate(checkpoint)
     family = SD15
-    folder, tensors, said = read_checkpoint(path, allow_pickle, family)
-    facts = said.overruled(prediction_type, zero_terminal_snr)
+    folder, tensors, noise_facts = read_checkpoint(path, allow_pickle, family)
+    facts = noise_facts.with_config(prediction_type, zero_terminal_snr)
     modules = {part: _build(part, folder, family) for part in family.parts}
     for part in parts:
         fill(modules[part], tensors[part], path / part if path.is_dir() else path)

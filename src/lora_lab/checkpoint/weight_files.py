@@ -29,7 +29,7 @@ class NoiseFacts:
     """epsilon or v_prediction."""
     zero_terminal_snr: bool | None = None
 
-    def overruled(
+    def with_config(
         self, prediction_type: str | None, zero_terminal_snr: bool | None
     ) -> "NoiseFacts":
         """The same, with what the config says in the first place."""

@@ -23,13 +23,13 @@ from hydra_plugins.lora_lab_stacked import StackedLauncher
 from hydra_plugins.lora_lab_sweeper import LabSweeper
 from lora_lab.cli.config_guard import guarded, refuse_flags, take_permissions
 from lora_lab.cli.help import help_text
-from lora_lab.cli.messages import COMPOSITION_ERRORS, explain, first_line
+from lora_lab.cli.messages import COMPOSITION_ERRORS, explain
 from lora_lab.cli.own_conf import own_conf, with_search_path
 from lora_lab.cli.quoting import MULTIRUN_FLAGS, quote_texts
 from lora_lab.config.sample import SampleConfig
 from lora_lab.config.store import register_schemas
 from lora_lab.config.train import TrainConfig
-from lora_lab.errors import ConfigError, LabError, Stopped, one_line
+from lora_lab.errors import ConfigError, LabError, Stopped, first_line, one_line
 
 SCHEMAS: dict[str, type] = {"train": TrainConfig, "sample": SampleConfig}
 INTERRUPTED = 130

@@ -132,8 +132,3 @@ def _group_problem(override: Override, choice: str, folders: list[Path]) -> str 
 def _in_quotes(text: str) -> str:
     key, _, value = text.partition("=")
     return f"""{key}="'{value}'\""""
-
-
-def first_line(error: Any) -> str:
-    """Returns the first line of an error's text that isn't empty."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))

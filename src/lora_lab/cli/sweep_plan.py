@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, product
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +13,7 @@ from lora_lab.cli.messages import MAX_VALUES
 from lora_lab.cli.preflight import check_sampling_paths, checked_train_config
 from lora_lab.cli.quoting import quote
 from lora_lab.config import TrainConfig
-from lora_lab.config.convert import without_hydra
+from lora_lab.config.convert import spelled, without_hydra
 from lora_lab.config.study import MAX_SEED, seeds_of
 from lora_lab.errors import ConfigError
 
@@ -88,7 +87,8 @@ def make_plan(
         together: settings that change together, one mapping of key and value a run.
 
     Raises:
-        ConfigError: no parameter or several without leave, or any run with wrong settings.
+        ConfigError: no parameter, several although study.several_parameters is false, or a run with
+            wrong settings.
     """
     swept = {o.get_key_element(): _swept_values(o) for o in overrides if o.is_sweep_override()}
     latest = {
@@ -270,17 +270,6 @@ def _value_text(config: DictConfig, key: str) -> str:
         return str(choices[name])
     value = OmegaConf.select(config, name)
     return spelled(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
-
-
-def spelled(value: Any) -> str:
-    """A value as the command line spells it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ",".join(spelled(item) for item in value) + "]"
-    return str(value)
 
 
 def launch_overrides(run: PlannedRun, sweep_dir: str, group: str | None) -> list[str]:

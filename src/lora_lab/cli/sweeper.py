@@ -21,7 +21,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides, first_line
+from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides
 from lora_lab.cli.preflight import refuse_file
 from lora_lab.cli.sweep_end import finish_sweep
 from lora_lab.cli.sweep_plan import (
@@ -43,7 +43,7 @@ from lora_lab.cli.sweep_record import (
 from lora_lab.cli.sweep_rounds import added_runs, next_round
 from lora_lab.cli.task import shared_inputs
 from lora_lab.config import TrainConfig
-from lora_lab.errors import ConfigError, LabError
+from lora_lab.errors import ConfigError, LabError, first_line
 from lora_lab.run_folder.folder import Refused, RunFolder
 from lora_lab.run_folder.locks import LOCK, hold
 from lora_lab.statistics.family import look_counts

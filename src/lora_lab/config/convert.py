@@ -173,3 +173,14 @@ def _nodes(node: Any, schema: type, prefix: str) -> Iterator[tuple[str, DictConf
     for key, kind in field_types(schema).items():
         if is_group(kind) and key in node and isinstance(node[key], DictConfig):
             yield from _nodes(node[key], kind, f"{prefix}{key}.")
+
+
+def spelled(value: Any) -> str:
+    """A value as the command line spells it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(spelled(item) for item in value) + "]"
+    return str(value)

@@ -43,7 +43,7 @@ class Showing:
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers of one showing; None is what is off."""
+    """Random numbers for one view of an image; None where a setting is off."""
 
     noise: Tensor
     """(C, h, w)"""

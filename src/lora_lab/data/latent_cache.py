@@ -129,7 +129,7 @@ class LatentCache:
 
 
 def _read(path: Path, image: ImageFile) -> Posterior | None:
-    """What a file of the cache holds; None, and told, if it is damaged."""
+    """What a file of the cache holds; None if it is damaged, which the log tells."""
     try:
         tensors = load_file(path)
         found = Posterior(tensors["mean"], tensors["std"])

@@ -35,7 +35,7 @@ class ImageEncoder(Protocol):
     """Equal fingerprints give equal vectors."""
 
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
-        """Vectors of length 1, (N, D); a row of NaN for a picture without what is looked for."""
+        """Vectors of length 1, (N, D); a row of NaN where the encoder finds nothing, as no face."""
         ...
 
 

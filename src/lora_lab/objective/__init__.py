@@ -4,7 +4,6 @@ Shapes: B images a batch, C latent channels, h and w latent sides, T training ti
 """
 
 from lora_lab.objective.losses import (
-    LOSS_TYPES,
     elementwise_loss,
     huber_thresholds,
     image_means,
@@ -27,7 +26,6 @@ from lora_lab.objective.weights import (
 )
 
 __all__ = [
-    "LOSS_TYPES",
     "add_noise",
     "debiased_weights",
     "draw_timestep",

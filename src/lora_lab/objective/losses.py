@@ -7,8 +7,6 @@ import math
 
 from torch import Tensor
 
-LOSS_TYPES = ("l2", "l1", "huber", "smooth_l1")
-
 
 def elementwise_loss(
     prediction: Tensor, wanted: Tensor, loss_type: str, threshold: Tensor | None
@@ -22,7 +20,7 @@ def elementwise_loss(
     Args:
         prediction: (B, C, h, w).
         wanted: (B, C, h, w).
-        loss_type: One of ``LOSS_TYPES``.
+        loss_type: One of ``LOSS_TYPES`` in config/objective.py.
         threshold: c of each image, (B,); None for l2 and l1.
     """
     error = prediction.float() - wanted.float()

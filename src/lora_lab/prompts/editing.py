@@ -97,7 +97,7 @@ class _Reader:
         return self._read[position]
 
     def _sequence(self, position: int, depth: int) -> tuple[Text, int, frozenset[int]]:
-        """As many elements as there are; stops before what is none."""
+        """As many elements as follow here; stops where no further one begins."""
         parts: list[Text] = []
         ends: frozenset[int] = frozenset()
         while (parsed := self._element(position, depth)) is not None:

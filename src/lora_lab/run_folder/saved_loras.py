@@ -205,7 +205,7 @@ def run_share(step: int, total: int | None, save_every: float | None) -> float:
     """
     if not total:
         return 0.0
-    if save_every is None or step == total:
+    if save_every is None or not 0 < save_every <= 1 or step == total:
         return min(1.0, step / total)
     share = step / total
     planned = [index * save_every for index in range(1, int(1 / save_every + 1e-9) + 1)]

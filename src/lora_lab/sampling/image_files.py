@@ -24,19 +24,20 @@ def keyed(path: Path, key: str) -> Path:
     return path.with_name(f"{path.stem}{MARK}{key}{path.suffix}")
 
 
-def claim(path: Path, recipe: ImageRecipe, own: bool) -> tuple[Path, bool]:
+def claim(path: Path, recipe: ImageRecipe, plain_name: bool) -> tuple[Path, bool]:
     """Find an image's place.
 
     Args:
         path: Its plain name.
         recipe: What it is drawn from.
-        own: Whether it may have the plain name; what has it and is of other settings is renamed.
+        plain_name: Whether it gets the plain name. An image of other settings that has this name
+            is renamed.
 
     Returns:
         Where the image lies or is to be written, and whether it is there.
     """
     beside = keyed(path, recipe.key)
-    if not own:
+    if not plain_name:
         return beside, _holds(beside, recipe)
     if _holds(path, recipe):
         return path, True

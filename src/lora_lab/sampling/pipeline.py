@@ -15,7 +15,7 @@ from PIL import Image
 
 from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import SamplingConfig
-from lora_lab.errors import LabError
+from lora_lab.errors import LabError, first_line
 from lora_lab.images.png_info import ImageRecipe
 from lora_lab.lora_file.merge import LoRAMerger
 from lora_lab.prompts import LoRATag
@@ -265,8 +265,3 @@ def _keep(path: Path, drawn: Drawn, recipe: ImageRecipe, writer: ImageWriter) ->
         return ImageResult(None, drawn.problem or "not drawn")
     writer.write(path, drawn.image, recipe.at(*drawn.place))
     return ImageResult(path, drawn=True)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -7,6 +7,8 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from lora_lab.clock import duration
+
 WARM_UP = 1
 """Steps at the start that are slower than the rest: libraries choose their kernels there."""
 MEASURED = 3
@@ -76,12 +78,3 @@ def seconds_ahead(steps: list[float], areas: list[float], area_left: float) -> f
 def relative_error(predicted: float, actual: float) -> float:
     """How far a prediction was off, as a share of the truth; above 0 is too much."""
     return round((predicted - actual) / actual, 4)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: ``1 h 4 min``, ``2 min 5 s``, ``8 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from lora_lab.study.figures.colours import Colours, colours_of, label_ends
 from lora_lab.study.figures.style import FigureSize, Theme
-from lora_lab.study.judge.verdict import Judged, Kind, Study
+from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.verdict import Judged, Study
 
 MAX_POINTS = 1200
 """More points than this are not to be seen; every n-th is drawn."""

@@ -94,10 +94,8 @@ DARK = Theme(
     ),
     scale=(0.22, 1.0),
 )
-THEMES = (LIGHT, DARK)
 WIDE = FigureSize("wide", width=10.0, columns=3, panel_height=3.3, dpi=140, font=10.0)
 NARROW = FigureSize("narrow", width=4.6, columns=1, panel_height=2.5, dpi=170, font=9.0)
-LAYOUTS = (WIDE, NARROW)
 
 
 @contextmanager

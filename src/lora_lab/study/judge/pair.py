@@ -15,7 +15,6 @@ from lora_lab.statistics.curves import (
     moving_average,
     paired_difference,
     pooled_sd,
-    sample_sd,
     tail_mean,
 )
 from lora_lab.study.read.load import Run
@@ -121,7 +120,6 @@ def seed_sd_of_smoothed_loss(base_runs: tuple[Run, ...]) -> float:
     if len(base_runs) < 2:
         return float("nan")
     first = base_runs[0]
-    curves = [np.zeros(0)]
     shared = first.metrics.steps
     for run in base_runs[1:]:
         shared = np.intersect1d(shared, run.metrics.steps)
@@ -133,10 +131,3 @@ def seed_sd_of_smoothed_loss(base_runs: tuple[Run, ...]) -> float:
         for run in base_runs
     ]
     return pooled_sd(np.stack(curves))
-
-
-def seed_sd_of_tail_loss(base_runs: tuple[Run, ...]) -> float:
-    """Standard deviation between the base's seeds of the mean loss of the last fifth."""
-    return sample_sd(
-        np.array([tail_mean(run.metrics.column(STEP_LOSS), TAIL) for run in base_runs])
-    )

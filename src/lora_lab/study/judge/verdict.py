@@ -29,8 +29,6 @@ from lora_lab.study.judge.pair import PairedLoss, pair_loss, seed_sd_of_smoothed
 from lora_lab.study.judge.paired_runs import ROUNDING, ValueRuns, pair_runs
 from lora_lab.study.read.load import Run, Sweep
 
-__all__ = ["FACTOR", "Floor", "Judged", "Kind", "Metric", "MetricResult", "Study", "judge"]
-
 FACTOR = 2.0
 """Half the width of the band of the base's seeds in figures, in standard deviations."""
 NOT_MEASURED = "neither held-out loss nor image metrics were measured"

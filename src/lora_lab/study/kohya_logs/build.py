@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lora_lab import __version__
+from lora_lab.clock import duration
 from lora_lab.files import make_folder, write_text
 from lora_lab.study.judge.measure import measure
 from lora_lab.study.judge.verdict import Study, judge
@@ -26,7 +27,7 @@ from lora_lab.study.report.build import write_report
 from lora_lab.study.report.comparison import FORMULA_STARTS
 from lora_lab.study.report.headline import Headline
 from lora_lab.study.report.page import TEMPLATES, style_hash
-from lora_lab.study.report.spelling import duration, listed, plain, signed
+from lora_lab.study.report.spelling import listed, plain, signed
 
 MOST = 60
 """Longest name of a folder."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lora_lab.config.convert import spelled
 from lora_lab.errors import ConfigError, LabError
 from lora_lab.files import read_json, read_yaml
 from lora_lab.run_folder.choice_file import CHOICE_FILE, Choice, read_choice
@@ -175,13 +176,7 @@ def _round(entry: dict[str, Any]) -> SeedRound:
 
 def as_text(value: Any) -> str:
     """One line of text for a value from JSON or YAML, as Hydra's command line spells it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[" + ",".join(as_text(item) for item in value) + "]"
-    return " ".join(str(value).split())
+    return " ".join(spelled(value).split())
 
 
 def _read_json(path: Path) -> Any:

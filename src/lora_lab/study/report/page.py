@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lora_lab import __version__
+from lora_lab.clock import duration
 from lora_lab.files import write_text
 from lora_lab.study.figures import FigureSet
 from lora_lab.study.judge.verdict import Judged, Study
@@ -22,7 +23,7 @@ from lora_lab.study.report.headline import Headline
 from lora_lab.study.report.pictures import Embedded, embed_png
 from lora_lab.study.report.provenance import command, fingerprint_facts, problems, version_facts
 from lora_lab.study.report.seeds import seeds_told
-from lora_lab.study.report.spelling import duration, listed, magnitude
+from lora_lab.study.report.spelling import listed, magnitude
 from lora_lab.study.report.table import make_figures, make_table
 from lora_lab.study.report.texts import FIGURE_TEXTS, alt_text, limits
 

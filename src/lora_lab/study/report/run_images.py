@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from lora_lab.errors import LabError
 from lora_lab.images.png_info import read_parameters, read_recipe
+from lora_lab.run_folder.saved_loras import run_share
 from lora_lab.study.judge.verdict import Judged, Study
 
 FOLDER = "images"
@@ -65,7 +66,7 @@ def run_images(one: Judged) -> list[RunImage]:
             continue
         prompt = "-".join([*parts[1:], *([match[2]] if match[2] else [])])
         step = int(match[1])
-        share = share_of_run(step, max(total or 0, step), save_every)
+        share = run_share(step, max(total or 0, step), save_every)
         found.append(RunImage(path, parts[0], prompt, step, share, *_asked(path)))
     return sorted(
         found, key=lambda image: (image.checkpoint, prompt_order(image.prompt), image.step)
@@ -83,20 +84,6 @@ def _asked(path: Path) -> tuple[str, int | None]:
         return "", None
     seed = fields.get("Seed", "")
     return fields.get("Prompt", ""), int(seed) if seed.isdecimal() else None
-
-
-def share_of_run(step: int, total: int, save_every: float | None) -> float:
-    """Which share of a run a save stands for: step 5 of 48 is what a save every tenth calls 0.1.
-
-    Args:
-        step: steps done.
-        total: steps of the whole run.
-        save_every: the share after which a LoRA is saved; None gives step / total.
-    """
-    share = step / total
-    if save_every is None or not 0 < save_every <= 1 or step == total:
-        return share
-    return round(max(1, round(share / save_every)) * save_every, 6)
 
 
 def prompts_of(images: Iterable[RunImage]) -> list[str]:

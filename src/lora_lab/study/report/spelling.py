@@ -40,20 +40,6 @@ def magnitude(share: float) -> str:
     return f"{figure:.{digits}f} %"
 
 
-def duration(seconds: float) -> str:
-    """105.2 -> 1 min 45 s."""
-    if not math.isfinite(seconds):
-        return NONE
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def step_time(seconds: float) -> str:
     """0.0251 -> 25 ms."""
     if not math.isfinite(seconds):

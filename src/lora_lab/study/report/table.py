@@ -4,9 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lora_lab.clock import duration
 from lora_lab.study.judge.metric_results import Kind, Metric, MetricResult
 from lora_lab.study.judge.verdict import Judged, Study
-from lora_lab.study.report.spelling import duration, percent, plain, signed, size, step_time
+from lora_lab.study.report.spelling import percent, plain, signed, size, step_time
 
 STRIP = 95.0
 """Half the width of a strip in its own units."""

@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lora_lab.clock import duration
 from lora_lab.study.judge.comparable import changes_training_loss
 from lora_lab.study.judge.measure import HELD_OUT, Measures
-from lora_lab.study.judge.metric_results import BY_NAME
-from lora_lab.study.judge.verdict import Judged, Kind, Study
-from lora_lab.study.report.spelling import duration, percent, plain, signed, size
+from lora_lab.study.judge.metric_results import BY_NAME, Kind
+from lora_lab.study.judge.verdict import Judged, Study
+from lora_lab.study.report.spelling import percent, plain, signed, size
 
 MAX_IN_ALT = 12
 """So many runs are read out in a figure's description; the table has all."""
