@@ -6,7 +6,7 @@ from lora_lab.study.figures import render
 from lora_lab.study.figures.curve_axes import pen_for
 from lora_lab.study.figures.effects import MARKS, draw
 from lora_lab.study.figures.pareto import chosen_cost, frontier
-from lora_lab.study.figures.style import LAYOUTS, LIGHT, THEMES, WIDE, drawing
+from lora_lab.study.figures.style import DARK, LIGHT, NARROW, WIDE, drawing
 from lora_lab.study.judge.verdict import Study, judge
 from lora_lab.study.read.load import load_sweep
 from study_sweep_builder import SweepBuilder
@@ -40,8 +40,8 @@ def test_each_verdict_has_a_shape_and_a_colour(study):
 
 @pytest.mark.parametrize("name", ["effects", "pareto"])
 def test_figures_are_drawn_on_both_papers_and_both_widths(study, name):
-    for theme in THEMES:
-        for layout in LAYOUTS:
+    for theme in (LIGHT, DARK):
+        for layout in (WIDE, NARROW):
             picture = render(study, name, theme, layout)
             assert picture.png.startswith(b"\x89PNG") and picture.width > 500
 
