@@ -170,14 +170,14 @@ class Stages:
         return load_file(path)["latents"]
 
 
-class Part(Protocol):
+class PretrainedPart(Protocol):
     """A finished part of pocket, of diffusers or transformers."""
 
     def save_pretrained(self, folder: Path, /) -> object:
         """Write it into a folder."""
 
 
-def hand_on(part: Part, folder: Path) -> None:
+def hand_on(part: PretrainedPart, folder: Path) -> None:
     """Write a finished part, whole or not at all."""
     draft = folder.with_name(f".{folder.name}.draft")
     shutil.rmtree(draft, ignore_errors=True)

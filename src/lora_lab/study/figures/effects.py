@@ -36,7 +36,7 @@ MARKS = {
 
 
 @dataclass(frozen=True)
-class Row:
+class FigureRow:
     """One value in one metric, in the unit of the axis."""
 
     label: str
@@ -68,7 +68,7 @@ def colour_of(kind: Kind, theme: Theme) -> str:
     return {Kind.BETTER: theme.good, Kind.WORSE: theme.bad}.get(kind, theme.muted)
 
 
-def _rows(values: Sequence[Judged], metric: Metric) -> list[Row]:
+def _rows(values: Sequence[Judged], metric: Metric) -> list[FigureRow]:
     rows = []
     for one in values:
         result = one.result(metric.name)
@@ -77,7 +77,7 @@ def _rows(values: Sequence[Judged], metric: Metric) -> list[Row]:
             low, high = (end if math.isfinite(end) else result.effect for end in _ends(result))
             seeds = tuple(seed * unit for seed in result.by_seed)
             figures = (result.effect * unit, low * unit, high * unit)
-            rows.append(Row(one.label, result.verdict, *figures, seeds))
+            rows.append(FigureRow(one.label, result.verdict, *figures, seeds))
     return rows
 
 
@@ -116,7 +116,7 @@ def _panel(axes: Axes, pen: Pen, metric: Metric, named: bool) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:+.3g}".replace("-", "−")))
 
 
-def _draw_row(axes: Axes, pen: Pen, row: Row, place: int) -> None:
+def _draw_row(axes: Axes, pen: Pen, row: FigureRow, place: int) -> None:
     colour = colour_of(row.kind, pen.theme)
     mark = MARKS.get(row.kind, ("d", ""))[0]
     hollow = row.kind is Kind.NONE_SHOWN
@@ -135,7 +135,7 @@ def _draw_row(axes: Axes, pen: Pen, row: Row, place: int) -> None:
     )
 
 
-def _reach(rows: Sequence[Row]) -> float:
+def _reach(rows: Sequence[FigureRow]) -> float:
     """The end of the axis; a runaway interval is cut rather than hiding all others."""
     ends = [max(abs(row.low), abs(row.high), *map(abs, row.seeds), 0.0) for row in rows]
     usual = RUNAWAY * float(np.median(ends))

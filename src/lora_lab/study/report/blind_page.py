@@ -30,7 +30,7 @@ TEXT_BYTES = 200_000
 
 
 @dataclass(frozen=True)
-class Pair:
+class BlindPair:
     """Two images of one prompt, image seed and checkpoint."""
 
     left: BlindImage
@@ -71,14 +71,14 @@ def write_blind_page(sweep: Sweep, folder: Path) -> Path | None:
     return folder / PAGE
 
 
-def pairs_of(sweep: Sweep) -> list[Pair]:
+def pairs_of(sweep: Sweep) -> list[BlindPair]:
     """The pairs in the order in which they are shown: prompt by prompt.
 
     Every value meets the base once under each training seed for each prompt, so that whoever stops
     after some prompts has a whole table of seeds and prompts. Order and sides are drawn from the
     images themselves: the same sweep gives the same page.
     """
-    by_prompt: dict[str, list[Pair]] = {}
+    by_prompt: dict[str, list[BlindPair]] = {}
     for place, (run, base) in enumerate(partners(sweep)):
         own, theirs = blind_images(run), blind_images(base)
         seeds: dict[str, list[tuple[str, str, int]]] = {}
@@ -88,7 +88,7 @@ def pairs_of(sweep: Sweep) -> list[Pair]:
             key = keys[place % len(keys)]
             by_prompt.setdefault(prompt, []).append(_sided(own[key], theirs[key]))
     prompts = sorted(by_prompt, key=_digest)
-    pairs: list[Pair] = []
+    pairs: list[BlindPair] = []
     for prompt in prompts:
         found = by_prompt[prompt]
         if pairs and len(pairs) + len(found) > MAX_PAIRS:
@@ -98,16 +98,16 @@ def pairs_of(sweep: Sweep) -> list[Pair]:
     return pairs
 
 
-def _sided(one: BlindImage, other: BlindImage) -> Pair:
+def _sided(one: BlindImage, other: BlindImage) -> BlindPair:
     swapped = int(_digest(one.key + other.key), 16) % 2
-    return Pair(other, one) if swapped else Pair(one, other)
+    return BlindPair(other, one) if swapped else BlindPair(one, other)
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _payload(pairs: Sequence[Pair]) -> dict[str, Any]:
+def _payload(pairs: Sequence[BlindPair]) -> dict[str, Any]:
     images = {image.key: image for pair in pairs for image in (pair.left, pair.right)}
     paths = [image.path for image in images.values()]
     thumbnails = make_thumbnails(paths, MAX_PAGE_BYTES - TEXT_BYTES)
