@@ -67,7 +67,7 @@ def test_a_pretraining_killed_in_every_stage_writes_the_same_weights(
     run(_stages(tmp_path / "whole"), tmp_path / "models", tmp_path / "person")
     hand_on, handed = pretrain.hand_on, []
 
-    def killed(part: pretrain.Part, folder: Path) -> None:
+    def killed(part: pretrain.PretrainedPart, folder: Path) -> None:
         if folder.name not in handed:
             handed.append(folder.name)
             raise KeyboardInterrupt
