@@ -268,7 +268,7 @@ def test_a_damaged_sweep_ends_with_1(tmp_path, capsys):
 def test_the_command_loads_neither_torch_nor_matplotlib_to_refuse_a_folder():
     code = (
         "import sys; from lora_lab.study.__main__ import main; main(['nowhere']);"
-        "print(*{'torch', 'lightning', 'diffusers', 'omegaconf', 'matplotlib'} & set(sys.modules))"
+        "print(*{'torch', 'lightning', 'diffusers', 'matplotlib'} & set(sys.modules))"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1] / "src")}
     result = subprocess.run(

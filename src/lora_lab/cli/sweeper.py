@@ -46,7 +46,6 @@ from lora_lab.config import TrainConfig
 from lora_lab.errors import ConfigError, LabError, first_line
 from lora_lab.run_folder.folder import Refused, RunFolder
 from lora_lab.run_folder.locks import LOCK, hold
-from lora_lab.statistics.family import look_counts
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +174,8 @@ class ParameterSweeper(Sweeper):
         Raises:
             LabError: the folder of an added run holds another run.
         """
+        from lora_lab.statistics.family import look_counts  # imports NumPy: --help stays fast
+
         results: list[JobReturn] = []
         rounds: list[Round] = []
         counts = look_counts(len(plan.seeds), plan.base.config.study.max_seeds)
