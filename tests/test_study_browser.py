@@ -212,6 +212,7 @@ def test_prompts_can_be_filtered_by_name_and_by_words(opened):
 
 def test_a_missing_image_is_said_in_its_cell(opened):
     resize(opened, 1280)
+    waiting.WebDriverWait(opened, 20).until(lambda browser: len(sources(browser)) > 5)
     rows = sources(opened)
     assert rows[3][0] == "image missing" and rows[5] == ["run failed"] * 4
 

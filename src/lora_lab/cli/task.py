@@ -13,6 +13,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lora_lab.errors import ConfigError, LabError
+from lora_lab.run_folder.record import run_name
 
 if TYPE_CHECKING:
     from lora_lab.data.inputs import SharedInputs
@@ -51,7 +52,7 @@ def task_wrapper(task: Callable[[DictConfig], str | None]) -> Callable[[DictConf
     def wrapped(config: DictConfig) -> Outcome:
         folder = output_folder()
         if in_sweep():
-            log.info("%s", folder.name)
+            log.info("%s", run_name(folder))
         try:
             leaves = task(config)
         except Exception as error:

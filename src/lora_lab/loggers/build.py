@@ -19,7 +19,7 @@ from lora_lab.config import TrainConfig
 from lora_lab.files import read_text
 from lora_lab.images.opening import open_picture
 from lora_lab.loggers.wandb_run import Job, LoggedImage, WandbRun, start
-from lora_lab.run_folder.record import read_facts
+from lora_lab.run_folder.record import SEED, read_facts, run_name
 from lora_lab.run_folder.saved_loras import find_saves
 
 log = logging.getLogger(__name__)
@@ -192,8 +192,6 @@ def log_loras(run: WandbRun, run_dir: Path) -> None:
         run.log_files("lora", lora_name(run_dir), {LORA_FILE: save.path}, aliases, facts)
 
 
-SEED = "seed="
-"""Begins the folder of a run inside the folder of its value."""
 LORA_FILE = "lora.safetensors"
 """Name inside the artifact: versions of equal bytes must be one."""
 
@@ -211,14 +209,6 @@ def lora_name(run_dir: Path) -> str:
     folder = run_dir.resolve()
     sweep = folder.parent.parent.name if folder.name.startswith(SEED) else folder.parent.name
     return f"{sweep}-{run_name(folder).replace(' ', '-')}-lora"
-
-
-def run_name(run_dir: Path) -> str:
-    """What a run is shown as: its folder; in a sweep, the value's and the seed's."""
-    folder = run_dir.resolve()
-    if folder.name.startswith(SEED):
-        return f"{folder.parent.name} {folder.name}"
-    return folder.name
 
 
 def public_settings(config: TrainConfig) -> dict[str, Any]:

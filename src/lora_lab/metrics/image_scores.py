@@ -29,6 +29,7 @@ from lora_lab.metrics.encoders import CLIPEncoder, load_clip, load_dino
 from lora_lab.metrics.face import load_face
 from lora_lab.metrics.scores import departure, diversity, identity, prompt_agreement, vendi
 from lora_lab.prompts import plain_text
+from lora_lab.run_folder.record import run_name
 from lora_lab.run_folder.saved_loras import RunLoRAs, find_rows
 from lora_lab.run_folder.scores_file import SCORES_FILE, read_recipe, write_scores
 from lora_lab.sampling.generate import ImageRequest, draw_images, draw_settings
@@ -172,10 +173,10 @@ class ImageScorer:
             )
             more, unplain = self.preservation(lora, run.folder / "images" / IMAGES)
         except (LabError, OSError) as error:
-            return [f"{run.folder.name} has no image metrics: {error}"]
+            return [f"{run_name(run.folder)} has no image metrics: {error}"]
         write_scores(path, recipe, {**scores, "preservation": more})
-        log.info("%s: metric images drawn and scored", run.folder.name)
-        return [f"{run.folder.name}: {problem}" for problem in (*problems, *unplain)]
+        log.info("%s: metric images drawn and scored", run_name(run.folder))
+        return [f"{run_name(run.folder)}: {problem}" for problem in (*problems, *unplain)]
 
     def recipe(self, lora: Path) -> dict[str, object]:
         """All that the scores of a LoRA depend on."""

@@ -11,6 +11,9 @@ import yaml
 from lora_lab.config import TrainConfig
 from lora_lab.files import read_json, read_yaml
 
+SEED = "seed="
+"""How the folder of one seed of a value begins."""
+
 RUNNING, COMPLETE, FAILED = "running", "complete", "failed"
 RECORD, CONFIG, OVERRIDES = "run.json", "config.yaml", "overrides.yaml"
 
@@ -59,3 +62,11 @@ def _git(folder: Path, *arguments: str) -> str:
         timeout=5,
     )
     return answer.stdout.strip()
+
+
+def run_name(run_dir: Path) -> str:
+    """What a run is shown as: its folder; in a sweep, the value's and the seed's."""
+    folder = run_dir.resolve()
+    if folder.name.startswith(SEED):
+        return f"{folder.parent.name} {folder.name}"
+    return folder.name
