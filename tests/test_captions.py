@@ -7,8 +7,8 @@ from lora_lab.data.captions import (
     folder_meaning,
     kept_parts,
     read_caption,
-    shown_caption,
     shuffle_caption,
+    training_caption,
     with_trigger,
 )
 from lora_lab.errors import LabError
@@ -67,7 +67,7 @@ def test_shuffle_depends_on_image_step_and_occurrence():
 
 
 def shown(step: int, epoch: int = 1, text: str = "a, b, c, d", **options: object) -> str:
-    return shown_caption(text, data_config(Path(), **options), 1, "image", step, epoch, 0)
+    return training_caption(text, data_config(Path(), **options), 1, "image", step, epoch, 0)
 
 
 def test_a_caption_is_shown_as_it_is_unless_asked_for():

@@ -178,7 +178,7 @@ def test_the_trigger_is_prepended_once(person, images):
 @pytest.mark.parametrize(
     ("count", "repeats", "matched"),
     [
-        (3, 1, [4, 4, 4]),  # 12 showings of training images
+        (3, 1, [4, 4, 4]),  # 12 samples of training images
         (5, 1, [3, 3, 2, 2, 2]),
         (20, 1, [1] * 12),  # the last eight are not used
         (3, 5, [5, 5, 5]),

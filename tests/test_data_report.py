@@ -106,7 +106,7 @@ def test_counts_and_leftovers_are_those_of_training(report, config, tiny_base):
     assert report.concepts == {"1_sks dog": (1, 3), "3_zqx person": (3, 5)}
     sizes = {bucket.size: bucket for bucket in report.buckets}
     square = sizes[64, 64]
-    assert (square.images, square.showings, square.batches, square.last_batch) == (7, 17, 5, 1)
+    assert (square.images, square.samples, square.batches, square.last_batch) == (7, 17, 5, 1)
     inputs = Inputs.load(config, SharedInputs(), Clock())
     tokenizer, objective = inputs.base.tokenizer, config.objective
     loader = PairedLoader(inputs.items, tokenizer, config.data, objective, 1, 1000, 1)

@@ -76,8 +76,6 @@ SAME_SUBJECT = {
     "build.py",  # builds what its folder is about
     *("cost.py", "dlr.py", "trainer.py"),  # a figure or setting, and what it shows or sets
 }
-STILL_TWO = {"check.py", "choices.py", "export.py", "measure.py", "subject.py"}
-"""Names that mean two things still; none may be added."""
 
 
 def test_no_file_name_means_two_things():
@@ -85,7 +83,7 @@ def test_no_file_name_means_two_things():
     for name in modules():
         found.setdefault(Path(name).name, []).append(name)
     twice = {name for name, places in found.items() if len(places) > 1}
-    assert twice - SAME_SUBJECT <= STILL_TWO
+    assert not twice - SAME_SUBJECT
 
 
 def test_a_private_name_stays_in_its_module():

@@ -57,7 +57,7 @@ def test_masks_depend_on_image_and_step_but_not_on_the_batch(kind):
     whole = dropped(values, **rates)
     alone = dropped(values[:1], keys=("b",), **rates)
     assert torch.equal(whole[1:2], alone)
-    assert not torch.equal(whole[0], whole[2])  # the second showing of an image in a step
+    assert not torch.equal(whole[0], whole[2])  # the second occurrence of an image in a step
     assert not torch.equal(whole, dropped(values, step=2, **rates))
     assert not torch.equal(whole, dropped(values, name="y", **rates))
 

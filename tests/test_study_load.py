@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lora_lab.errors import ConfigError, LabError
-from lora_lab.study.judge.measure import measure
+from lora_lab.study.judge.run_measures import measure
 from lora_lab.study.read.held_out_file import TRAIN_LOSS, read_image_losses
 from lora_lab.study.read.load import load_sweep
 from lora_lab.study.read.metrics_table import read_metrics

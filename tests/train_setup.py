@@ -34,7 +34,7 @@ OBJECTIVE, TRAINER, SAMPLING = CONFIG.objective, CONFIG.trainer, CONFIG.sampling
 
 
 def data_config(folder: Path, **changes: Any) -> DataConfig:
-    """The tiny person at 32 px, 12 showings an epoch, 3 batches."""
+    """The tiny person at 32 px, 12 samples an epoch, 3 batches."""
     return replace(deepcopy(CONFIG.data), dir=str(folder), **changes)
 
 

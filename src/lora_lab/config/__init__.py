@@ -4,7 +4,7 @@ Values live in ``conf/``; nothing here holds a default.
 """
 
 from lora_lab.config.callbacks import CallbacksConfig
-from lora_lab.config.check import check, check_sample
+from lora_lab.config.check_all import check, check_sample
 from lora_lab.config.convert import read_config, to_config, to_sample_config
 from lora_lab.config.data import DataConfig
 from lora_lab.config.logger import LoggerConfig, WandbConfig

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lora_lab.config.check import check
+from lora_lab.config.check_all import check
 from lora_lab.config.literals import literals
 from lora_lab.config.sample import SampleConfig
 from lora_lab.config.sampling import GridConfig

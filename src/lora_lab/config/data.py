@@ -65,7 +65,7 @@ class DataConfig:
     keep_tokens: int
     """How many parts at the start of a caption stay as they are when others change; >= 0."""
     caption_dropout_rate: float
-    """Share of the showings that train with an empty caption; >= 0, <= 1."""
+    """Share of the training samples with an empty caption; >= 0, <= 1."""
     caption_dropout_every_n_epochs: int
     """Every n-th epoch trains with empty captions alone; >= 0, 0 is off."""
     caption_tag_dropout_rate: float

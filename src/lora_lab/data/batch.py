@@ -16,7 +16,7 @@ class Batch(TypedDict):
     """(B, C, h, w)"""
     noise: Tensor
     """Standard normal, (B, C, h, w)."""
-    offset_draw: Tensor
+    offset_noise: Tensor
     """Standard normal, for the noise offset, (B, C, 1, 1)."""
     offset_strength: Tensor
     """Uniform in [0, 1), for a noise offset of random size, (B,)."""

@@ -126,13 +126,13 @@ def kept_parts(text: str, config: DataConfig) -> int:
     return max(config.keep_tokens, len(trigger.split(",")))
 
 
-def shown_caption(
+def training_caption(
     text: str, config: DataConfig, seed: int, image_key: str, step: int, epoch: int, occurrence: int
 ) -> str:
-    """The caption as one showing of an image trains with it.
+    """The caption that one sample trains with.
 
-    In kohya's order: all of it dropped, or its parts shuffled and some left out. Each draw depends
-    on seed, image, step and occurrence alone.
+    In kohya's order: all of it dropped, or its parts shuffled and some left out. Each choice
+    depends on seed, image, step and occurrence alone.
 
     Args:
         text: The caption, with the trigger.
@@ -141,7 +141,7 @@ def shown_caption(
         image_key: Of the image.
         step: Optimizer step, from 1.
         epoch: From 1.
-        occurrence: How often the same step has shown the image before.
+        occurrence: How often the image occurred earlier in the same step.
     """
     every, names = config.caption_dropout_every_n_epochs, (image_key, step, occurrence)
     if every and epoch % every == 0:

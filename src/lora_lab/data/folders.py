@@ -159,7 +159,7 @@ def _tell_nameless(train: list[Example], config: DataConfig) -> None:
         )
 
 
-def _regularization(root: Path, config: DataConfig, shown: int) -> list[Example]:
+def _regularization(root: Path, config: DataConfig, samples: int) -> list[Example]:
     if not config.regularization:
         return []
     if config.reg_dir is not None:
@@ -169,15 +169,15 @@ def _regularization(root: Path, config: DataConfig, shown: int) -> list[Example]
     else:
         return []
     found = scan(folder, config, is_reg=True)
-    used = match_repeats(found, shown)
+    used = match_repeats(found, samples)
     if len(used) < len(found):
         log.warning(
             "%d of %d regularisation images in %s are not used: they are matched to the %d "
-            "showings of training images; raise data.repeats to use more",
+            "samples of training images; raise data.repeats to use more",
             len(found) - len(used),
             len(found),
             folder,
-            shown,
+            samples,
         )
     return used
 

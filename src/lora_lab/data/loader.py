@@ -2,10 +2,10 @@
 
 The order of an epoch depends on (seed, epoch); noise, timestep, crop, mirroring and caption of an
 image depend on (seed, image, step, occurrence), where occurrence counts how often the image was met
-before in the same step. Nothing depends on the batch size, on other images or on what was drawn
-before: two runs that meet an image in the same step draw the same for it. Stratified timesteps
-depend on which images share the step, too: two runs with the same images in a step, in whatever
-batches, draw the same for them.
+before in the same step. Nothing depends on the batch size, on other images or on earlier random
+numbers: two runs that meet an image in the same step give it the same noise. Stratified timesteps
+also depend on which images share the step: two runs with the same images in a step, in whatever
+batches, give them the same timesteps.
 
 Shapes: B images a batch, C latent channels, h and w latent sides, L tokens a caption.
 """
@@ -21,34 +21,34 @@ from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
 from lora_lab.config import DataConfig, ObjectiveConfig
 from lora_lab.data.batch import Batch
-from lora_lab.data.captions import shown_caption
-from lora_lab.data.draws import Draws, Showing, check_timesteps, draw
+from lora_lab.data.captions import training_caption
+from lora_lab.data.noise_inputs import NoiseInputs, NoiseSeed, check_timesteps, sample_noise
 from lora_lab.data.prepare import Item, View, sampled
 from lora_lab.data.tokens import CaptionTokens, caption_tokens
 from lora_lab.randomness import derive_seed, generator
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One showing of an image."""
+class PlannedSample:
+    """An image in the plan of a step: it occurs as often as its repeats say."""
 
     item: int
     """Index of the image."""
     occurrence: int
-    """How often the same step has shown it before."""
+    """How often it occurred earlier in the same step."""
     stratum: int
-    """Its place among the images of the step, in an order drawn anew for each step."""
+    """Its place among the images of the step, in a random order of each step's own."""
     step_images: int
     """Images in the step."""
 
 
 @dataclass(frozen=True)
-class Draw:
-    """What one showing of an image trains on."""
+class TrainingSample:
+    """What the network trains on: one image with all that is random about it."""
 
     latents: Tensor
     """(C, h, w)"""
-    draws: Draws
+    noise: NoiseInputs
     tokens: CaptionTokens
     mask: Tensor | None
     """(1, h, w)"""
@@ -61,7 +61,7 @@ class PairedLoader:
         items: The training images.
         tokenizer: Of the base model.
         config: Batch size, mirroring, caption shuffle.
-        objective: What is drawn for the noise, and how timesteps are.
+        objective: Which noise and which timesteps.
         seed: Of the run.
         timesteps: How many training timesteps the noise schedule has.
         accumulate: Batches whose gradients make one step.
@@ -110,17 +110,17 @@ class PairedLoader:
             self.delivered += 1
             yield self._share_of(epoch + 1, index, plan[index])
 
-    def _share_of(self, epoch: int, index: int, shown: list[Shown]) -> Batch:
+    def _share_of(self, epoch: int, index: int, planned: list[PlannedSample]) -> Batch:
         """This rank's part of a batch, with weights that make the ranks' mean the batch's mean.
 
         A rank for which nothing is left (a bucket's last batch) computes an image at weight 0.
         """
         if self.ranks == 1:
-            return self.batch(epoch, index, shown)
-        mine = shown[self.rank :: self.ranks]
-        batch = self.batch(epoch, index, mine or shown[:1])
+            return self.batch(epoch, index, planned)
+        mine = planned[self.rank :: self.ranks]
+        batch = self.batch(epoch, index, mine or planned[:1])
         # A batch's loss is divided by its own images, or by those of all ranks' step (module.py).
-        divided_by = len(mine) / len(shown) if self.accumulate == 1 else float(bool(mine))
+        divided_by = len(mine) / len(planned) if self.accumulate == 1 else float(bool(mine))
         batch["loss_weights"] = batch["loss_weights"] * (divided_by * self.ranks)
         return batch
 
@@ -132,7 +132,7 @@ class PairedLoader:
         """Go on where ``state_dict`` was taken."""
         self.delivered = state["delivered"]
 
-    def plan(self, epoch: int) -> list[list[Shown]]:
+    def plan(self, epoch: int) -> list[list[PlannedSample]]:
         """The batches of an epoch; none mixes buckets."""
         by_bucket: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for index, item in enumerate(self.items):
@@ -148,7 +148,7 @@ class PairedLoader:
         batches.sort()  # by their first image's rank, which mixes the buckets' batches
         indices = [[index for _, index in batch] for batch in batches]
         steps = math.ceil(len(indices) / self.accumulate)
-        plan: list[list[Shown]] = []
+        plan: list[list[PlannedSample]] = []
         for number in range(steps):
             start = number * self.accumulate
             plan += self._step(indices[start : start + self.accumulate], number + 1, epoch, steps)
@@ -156,73 +156,73 @@ class PairedLoader:
 
     def _step(
         self, batches: list[list[int]], number: int, epoch: int, steps_per_epoch: int
-    ) -> list[list[Shown]]:
-        """The showings of one step, batch by batch."""
+    ) -> list[list[PlannedSample]]:
+        """The samples of one step, batch by batch."""
         step = (epoch - 1) * steps_per_epoch + number
         met: Counter[int] = Counter()
-        showings = []
+        occurrences = []
         for index in (index for batch in batches for index in batch):
-            showings.append((index, met[index]))
+            occurrences.append((index, met[index]))
             met[index] += 1
-        keys = [(self.items[index].example.key, occurrence) for index, occurrence in showings]
+        keys = [(self.items[index].example.key, occurrence) for index, occurrence in occurrences]
         order = sorted(keys, key=lambda key: derive_seed(self.seed, "stratum", *key, step))
         places = {key: place for place, key in enumerate(order)}
-        shown = [
-            Shown(*showing, places[key], len(keys))
-            for showing, key in zip(showings, keys, strict=True)
+        planned = [
+            PlannedSample(*occurrence, places[key], len(keys))
+            for occurrence, key in zip(occurrences, keys, strict=True)
         ]
-        following = iter(shown)
+        following = iter(planned)
         return [[next(following) for _ in batch] for batch in batches]
 
-    def batch(self, epoch: int, index: int, shown: list[Shown]) -> Batch:
+    def batch(self, epoch: int, index: int, planned: list[PlannedSample]) -> Batch:
         """One batch with all that is random in it.
 
         Args:
             epoch: From 1.
             index: Of the batch in the epoch, from 0.
-            shown: The images of the batch.
+            planned: The images of the batch.
         """
         step = (epoch - 1) * self.steps_per_epoch + index // self.accumulate + 1
-        drawn = [self._draw(self.items[one.item], step, epoch, one) for one in shown]
-        draws = [one.draws for one in drawn]
+        samples = [self._sample(self.items[one.item], step, epoch, one) for one in planned]
+        noises = [one.noise for one in samples]
         last = index == self.batches_per_epoch - 1
         return Batch(
-            latents=torch.stack([one.latents for one in drawn]),
-            noise=torch.stack([one.noise for one in draws]),
-            offset_draw=torch.stack([one.offset for one in draws]),
-            offset_strength=torch.tensor([one.strength for one in draws]),
-            noise_levels=_stacked([one.levels for one in draws]),
-            perturbation=_stacked([one.perturbation for one in draws]),
-            timesteps=torch.tensor([one.timestep for one in draws]),
-            input_ids=torch.stack([one.tokens.input_ids for one in drawn]),
-            token_weights=_stacked([one.tokens.weights for one in drawn]),
-            loss_weights=torch.tensor([self._weight(one) for one in shown]),
-            masks=_stacked([one.mask for one in drawn]),
-            keys=[self.items[one.item].example.key for one in shown],
+            latents=torch.stack([one.latents for one in samples]),
+            noise=torch.stack([one.noise for one in noises]),
+            offset_noise=torch.stack([one.offset for one in noises]),
+            offset_strength=torch.tensor([one.strength for one in noises]),
+            noise_levels=_stacked([one.levels for one in noises]),
+            perturbation=_stacked([one.perturbation for one in noises]),
+            timesteps=torch.tensor([one.timestep for one in noises]),
+            input_ids=torch.stack([one.tokens.input_ids for one in samples]),
+            token_weights=_stacked([one.tokens.weights for one in samples]),
+            loss_weights=torch.tensor([self._weight(one) for one in planned]),
+            masks=_stacked([one.mask for one in samples]),
+            keys=[self.items[one.item].example.key for one in planned],
             step=step,
             epoch=epoch,
-            step_images=shown[0].step_images,
+            step_images=planned[0].step_images,
             ends_step=last or (index + 1) % self.accumulate == 0,
             ends_epoch=last,
         )
 
-    def _weight(self, shown: Shown) -> float:
-        is_reg = self.items[shown.item].example.is_reg
+    def _weight(self, planned: PlannedSample) -> float:
+        is_reg = self.items[planned.item].example.is_reg
         return self.config.prior_loss_weight if is_reg else 1.0
 
-    def _draw(self, item: Item, step: int, epoch: int, shown: Shown) -> Draw:
-        """All that is random in one showing of an image."""
-        key, occurrence = item.example.key, shown.occurrence
+    def _sample(self, item: Item, step: int, epoch: int, planned: PlannedSample) -> TrainingSample:
+        """An image with all that is random about it."""
+        key, occurrence = item.example.key, planned.occurrence
         names = (key, step, occurrence)
         view = self._view(item, *names)
         latents = view.posterior.mean
         if self.config.latents == "sample":
             latents = sampled(view.posterior, generator(self.seed, "posterior", *names))
         text = item.example.caption.text
-        text = shown_caption(text, self.config, self.seed, key, step, epoch, occurrence)
-        showing = Showing(self.seed, key, step, occurrence, shown.stratum, shown.step_images)
-        draws = draw(showing, latents.shape, self.objective, self.timesteps)
-        return Draw(latents, draws, self._tokenize(text), view.mask)
+        text = training_caption(text, self.config, self.seed, key, step, epoch, occurrence)
+        seed = NoiseSeed(self.seed, key, step, occurrence, planned.stratum, planned.step_images)
+        noise = sample_noise(seed, latents.shape, self.objective, self.timesteps)
+        return TrainingSample(latents, noise, self._tokenize(text), view.mask)
 
     def _view(self, item: Item, key: str, step: int, occurrence: int) -> View:
         views = item.views

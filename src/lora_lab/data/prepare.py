@@ -2,7 +2,7 @@
 
 Random crops and colours would make an encoded image useless for the next epoch. So a few of them
 are drawn for each image (``data.variants``), from the image's name alone, and all are encoded once;
-a showing takes one of them. Memory or disk then hold them like any other latent.
+a training sample takes one of them. Memory or disk then hold them like any other latent.
 
 Shapes: C latent channels, h and w latent sides.
 """

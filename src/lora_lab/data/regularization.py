@@ -1,28 +1,28 @@
-"""Regularisation images: shown as often as the training images, whatever their number."""
+"""Regularisation images: as many samples as of the training images."""
 
 from dataclasses import replace
 
 from lora_lab.data.examples import Example
 
 
-def match_repeats(found: list[Example], showings: int) -> list[Example]:
-    """Repeats that sum up to at least the showings of the training images, as kohya counts them.
+def match_repeats(found: list[Example], samples: int) -> list[Example]:
+    """Regularisation images with repeats that give as many samples as the training images.
 
-    Images are taken in order with their own repeats until the sum is reached; what is left is not
-    used. While the sum is too small, each image in turn is shown once more.
+    As kohya counts: images are taken in order with their own repeats until there are enough
+    samples; the rest is not used. If all of them are too few, each in turn is repeated once more.
 
     Args:
         found: The regularisation images with their folders' repeats.
-        showings: Training images times their repeats.
+        samples: Training images times their repeats.
     """
     used: list[Example] = []
     total = 0
     for example in found:
-        if total >= showings:
+        if total >= samples:
             break
         used.append(example)
         total += example.repeats
-    lacking = max(0, showings - total)
+    lacking = max(0, samples - total)
     each, more = divmod(lacking, len(used)) if used else (0, 0)
     return [
         replace(example, repeats=example.repeats + each + (index < more))

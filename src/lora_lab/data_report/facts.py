@@ -53,7 +53,7 @@ class BucketFacts:
 
     size: tuple[int, int]
     images: int
-    showings: int
+    samples: int
     """Images times their repeats."""
     batches: int
     last_batch: int
@@ -212,8 +212,8 @@ def _buckets(images: list[ImageFacts], batch_size: int) -> list[BucketFacts]:
             sizes.setdefault(image.bucket, []).append(image)
     buckets = []
     for size, held in sorted(sizes.items()):
-        showings = sum(image.repeats for image in held)
-        batches = ceil(showings / batch_size)
-        last = showings - (batches - 1) * batch_size
-        buckets.append(BucketFacts(size, len(held), showings, batches, last))
+        samples = sum(image.repeats for image in held)
+        batches = ceil(samples / batch_size)
+        last = samples - (batches - 1) * batch_size
+        buckets.append(BucketFacts(size, len(held), samples, batches, last))
     return buckets

@@ -27,8 +27,8 @@ from lora_lab.kohya.experiment import (
     record,
     summary,
 )
-from lora_lab.kohya.export import Places, flatten, to_arguments, toml_text
 from lora_lab.kohya.translation import translate
+from lora_lab.kohya.write_toml import Places, flatten, to_arguments, toml_text
 
 CONF = Path(__file__).parents[1] / "conf"
 """The base config."""

@@ -34,7 +34,7 @@ from lora_lab.run_folder.saved_loras import RunLoRAs, find_rows
 from lora_lab.run_folder.scores_file import SCORES_FILE, read_recipe, write_scores
 from lora_lab.sampling.generate import ImageRequest, draw_images, draw_settings
 from lora_lab.sampling.pipeline import ImageResult, ImageTask, LoRAPipeline
-from lora_lab.sampling.subject import SUBJECT, trained_subject
+from lora_lab.sampling.prompt_subject import SUBJECT, trained_subject
 from lora_lab.statistics.paired import Scores
 
 log = logging.getLogger(__name__)

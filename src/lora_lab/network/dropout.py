@@ -26,7 +26,7 @@ class Moment:
 
     step: int
     images: list[tuple[str, int]]
-    """Key of each image and how often the step has shown it before."""
+    """Key of each image and how often it occurred earlier in the step."""
 
 
 class PairedDropout:
@@ -41,7 +41,7 @@ class PairedDropout:
         self.config = config
         self.seed = seed
         self.moment: Moment | None = None
-        self._shown: Counter[str] = Counter()
+        self._met: Counter[str] = Counter()
         self._step = 0
 
     @property
@@ -63,11 +63,11 @@ class PairedDropout:
         """A batch begins; its masks hold until `end`, for gradient checkpointing, too."""
         if step != self._step:
             self._step = step
-            self._shown.clear()
+            self._met.clear()
         images = []
         for key in keys:
-            images.append((key, self._shown[key]))
-            self._shown[key] += 1
+            images.append((key, self._met[key]))
+            self._met[key] += 1
         self.moment = Moment(step, images)
 
     def end(self) -> None:
@@ -80,8 +80,8 @@ class PairedDropout:
             return output
         rates = self.config
         if rates.module_dropout:
-            draw = torch.rand((), generator=self._draws(output, "module_dropout", name))
-            if draw < rates.module_dropout:
+            uniform = torch.rand((), generator=self._generator(output, "module_dropout", name))
+            if uniform < rates.module_dropout:
                 return output * 0.0
         if rates.dropout:
             output = output * self._kept(output, "dropout", name, rates.dropout)
@@ -101,15 +101,15 @@ class PairedDropout:
         masks = []
         for row in range(rows):
             share, part = divmod(row, rows // len(images))
-            draws = self._draws(output, kind, name, *images[share], part)
+            generator = self._generator(output, kind, name, *images[share], part)
             columns = places if kind == "dropout" else 1
-            masks.append(torch.rand((dim, columns), generator=draws, device=output.device))
+            masks.append(torch.rand((dim, columns), generator=generator, device=output.device))
         kept = (torch.stack(masks) >= rate).to(output.dtype) / (1.0 - rate)  # (B, dim, L or 1)
         if kind == "rank_dropout":
             kept = kept.expand(rows, dim, places)
         return kept.reshape(output.shape) if convolution else kept.mT.reshape(output.shape)
 
-    def _draws(self, output: Tensor, kind: str, name: str, *keys: Any) -> torch.Generator:
+    def _generator(self, output: Tensor, kind: str, name: str, *keys: Any) -> torch.Generator:
         assert self.moment is not None
         seed = derive_seed(self.seed, kind, name, self.moment.step, *keys)
         device = "cpu" if kind == "module_dropout" else output.device

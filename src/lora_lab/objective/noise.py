@@ -26,19 +26,19 @@ def add_noise(latents: Tensor, noise: Tensor, timesteps: Tensor, alphas_cumprod:
     return alpha_bar.sqrt() * latents + (1.0 - alpha_bar).sqrt() * noise
 
 
-def offset_noise(noise: Tensor, offset_draw: Tensor, strength: Tensor | float) -> Tensor:
+def offset_noise(noise: Tensor, offset: Tensor, strength: Tensor | float) -> Tensor:
     """Noise with a random shift of each channel's mean: ε + strength · randn(B, C, 1, 1).
 
     Source: N. Guttenberg, "Diffusion with Offset Noise" (2023); the form of kohya's sd-scripts.
 
     Args:
         noise: ε, (B, C, h, w).
-        offset_draw: Standard normal draws, (B, C, 1, 1).
+        offset: Standard normal, (B, C, 1, 1).
         strength: One number for all images, or one for each, (B,); 0 returns the noise itself.
     """
     if isinstance(strength, Tensor):
-        return noise + strength.to(noise.dtype).view(-1, 1, 1, 1) * offset_draw
-    return noise if strength == 0 else noise + strength * offset_draw
+        return noise + strength.to(noise.dtype).view(-1, 1, 1, 1) * offset
+    return noise if strength == 0 else noise + strength * offset
 
 
 def pyramid_levels(shape: tuple[int, int, int], iterations: int, draws: torch.Generator) -> Tensor:

@@ -14,12 +14,12 @@ Any text is a valid prompt: what is not closed holds to the end, what was never 
 """
 
 from lora_lab.prompts.attention import ParsedPrompt, parse_prompt, plain_text
-from lora_lab.prompts.choices import Wildcards, expand_choices, wildcards_of
 from lora_lab.prompts.chunks import Chunks, Insert, apply_weights, empty_chunk, token_ids, tokenize
 from lora_lab.prompts.composition import SubPrompt, split_composition
 from lora_lab.prompts.editing import Phase, edited_texts
 from lora_lab.prompts.embeddings import Embedding, read_embedding, read_embeddings
 from lora_lab.prompts.networks import LoRATag, take_networks
+from lora_lab.prompts.wildcards import Wildcards, expand_choices, wildcards_of
 
 __all__ = [
     "Chunks",

@@ -9,7 +9,7 @@ from lora_lab.run_folder.saved_loras import file_rows
 from lora_lab.sampling.generate import ImageRequest, check_settings, draw_settings
 from lora_lab.sampling.pipeline import ImageTask, LoRAPipeline
 from lora_lab.sampling.prompt_names import PromptNames
-from lora_lab.sampling.subject import distinct, prompt_text, safe_name, with_subject
+from lora_lab.sampling.prompt_subject import distinct, prompt_text, safe_name, with_subject
 
 
 def draw_from_file(

@@ -20,7 +20,7 @@ def batch_noise(batch: Batch, config: ObjectiveConfig) -> Tensor:
     strength: Tensor | float = config.noise_offset
     if config.noise_offset_random and config.noise_offset > 0:
         strength = config.noise_offset * batch["offset_strength"]
-    return offset_noise(batch["noise"], batch["offset_draw"], strength)
+    return offset_noise(batch["noise"], batch["offset_noise"], strength)
 
 
 def training_alphas(base: BaseModel, config: ObjectiveConfig) -> Tensor:

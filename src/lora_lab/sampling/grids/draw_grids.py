@@ -23,7 +23,7 @@ from lora_lab.sampling.grids.layout import pages
 from lora_lab.sampling.grids.picture import write_grid
 from lora_lab.sampling.grids.tasks import MissingImage
 from lora_lab.sampling.pipeline import ImageResult, ImageTask, LoRAPipeline
-from lora_lab.sampling.subject import distinct, safe_name, with_subject
+from lora_lab.sampling.prompt_subject import distinct, safe_name, with_subject
 
 log = logging.getLogger(__name__)
 PROBLEMS_SHOWN = 5

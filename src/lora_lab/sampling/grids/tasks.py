@@ -9,7 +9,7 @@ from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_settings
 from lora_lab.sampling.grids.axes import Point, PromptChoice
 from lora_lab.sampling.pipeline import ImageTask
 from lora_lab.sampling.prompt_names import PromptNames
-from lora_lab.sampling.subject import prompt_text
+from lora_lab.sampling.prompt_subject import prompt_text
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from lora_lab.study.figures.colours import draw_scale, label_margin
 from lora_lab.study.figures.curve_axes import Curve, Pen, column, curves, draw_curves, label_curves
 from lora_lab.study.figures.style import log_axis, nothing_measured, panels, tidy
-from lora_lab.study.judge.measure import DLR_TEXT, DLR_UNET, D
+from lora_lab.study.judge.run_measures import DLR_TEXT, DLR_UNET, D
 
 DECADES = 6
 """A schedule ends at zero, which no logarithmic axis holds: so far below the peak it is cut."""

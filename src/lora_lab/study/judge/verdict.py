@@ -15,7 +15,6 @@ from lora_lab.statistics.family import look_counts
 from lora_lab.statistics.paired import mean_of
 from lora_lab.study.judge.comparable import compare, parameters_of
 from lora_lab.study.judge.judge_values import Judgement, Looks, judge_values
-from lora_lab.study.judge.measure import HELD_OUT, Measures, measure
 from lora_lab.study.judge.metric_results import (
     BY_NAME,
     METRICS,
@@ -27,6 +26,7 @@ from lora_lab.study.judge.metric_results import (
 )
 from lora_lab.study.judge.pair import PairedLoss, pair_loss, seed_sd_of_smoothed_loss
 from lora_lab.study.judge.paired_runs import ROUNDING, ValueRuns, pair_runs
+from lora_lab.study.judge.run_measures import HELD_OUT, Measures, measure
 from lora_lab.study.read.load import Run, Sweep
 
 FACTOR = 2.0

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from lora_lab import __version__
 from lora_lab.clock import duration
 from lora_lab.files import make_folder, write_text
-from lora_lab.study.judge.measure import measure
+from lora_lab.study.judge.run_measures import measure
 from lora_lab.study.judge.verdict import Study, judge
 from lora_lab.study.kohya_logs.compare_logs import (
     Comparison,

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from lora_lab.clock import duration
 from lora_lab.study.judge.comparable import changes_training_loss
-from lora_lab.study.judge.measure import HELD_OUT, Measures
 from lora_lab.study.judge.metric_results import BY_NAME, Kind
+from lora_lab.study.judge.run_measures import HELD_OUT, Measures
 from lora_lab.study.judge.verdict import Judged, Study
 from lora_lab.study.report.spelling import percent, plain, signed, size
 

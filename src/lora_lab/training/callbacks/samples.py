@@ -35,7 +35,7 @@ from lora_lab.sampling.generate import (
 )
 from lora_lab.sampling.pipeline import base_recipe
 from lora_lab.sampling.prompt_names import PromptNames
-from lora_lab.sampling.subject import SUBJECT, prompt_text
+from lora_lab.sampling.prompt_subject import SUBJECT, prompt_text
 from lora_lab.training.callbacks.lora_export import step_name
 from lora_lab.training.callbacks.step_callback import StepCallback
 from lora_lab.training.module import LoRAModule

@@ -1,7 +1,8 @@
-"""All that the objective draws for one showing of an image.
+"""The random numbers that the objective needs for one training sample.
 
-Each draw has a generator of its own from (seed, image, step, occurrence). Turning one on, or asking
-for another size of it, never changes another draw.
+A training sample is an image in a step: it occurs as often as its repeats say. Each random number
+has a generator of its own from (seed, image, step, occurrence). Turning one on, or asking for
+another size of it, never changes another.
 
 Shapes: B images a batch, C latent channels, h and w latent sides, L levels.
 """
@@ -18,32 +19,32 @@ from lora_lab.randomness import derive_seed, generator
 
 
 @dataclass(frozen=True)
-class Showing:
-    """What the draws of one showing depend on."""
+class NoiseSeed:
+    """What the random numbers of one training sample depend on."""
 
     seed: int
     key: str
     """The image's key."""
     step: int
     occurrence: int
-    """How often the same step has shown the image before."""
+    """How often the image occurred earlier in the same step."""
     stratum: int
-    """Which part of the timesteps is the showing's, when they are stratified."""
+    """Which part of the timesteps is the sample's, when they are stratified."""
     strata: int
     """How many images the step has."""
 
     def generator(self, name: str) -> torch.Generator:
-        """The generator of one draw."""
+        """The generator of one tensor."""
         return generator(self.seed, name, self.key, self.step, self.occurrence)
 
     def integer(self, name: str) -> int:
-        """A uniform draw in [0, 2^63)."""
+        """A uniform integer in [0, 2^63)."""
         return derive_seed(self.seed, name, self.key, self.step, self.occurrence)
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Random numbers for one view of an image; None where a setting is off."""
+class NoiseInputs:
+    """The random numbers of one training sample; None where a setting is off."""
 
     noise: Tensor
     """(C, h, w)"""
@@ -58,38 +59,40 @@ class Draws:
     timestep: int
 
 
-def draw(showing: Showing, shape: torch.Size, config: ObjectiveConfig, timesteps: int) -> Draws:
-    """Draw all that the objective needs.
+def sample_noise(
+    seed: NoiseSeed, shape: torch.Size, config: ObjectiveConfig, timesteps: int
+) -> NoiseInputs:
+    """All that the objective needs for one training sample.
 
     Args:
-        showing: Of which image, in which step.
+        seed: Of which image, in which step.
         shape: (C, h, w) of its latents.
         config: What is on.
         timesteps: T, the timesteps of the noise schedule.
     """
     levels = config.multires_noise_iterations
     size = (shape[0], shape[1], shape[2])
-    return Draws(
-        noise=torch.randn(shape, generator=showing.generator("noise")),
-        offset=torch.randn((shape[0], 1, 1), generator=showing.generator("noise_offset")),
-        strength=showing.integer("noise_offset_strength") / 2**63,
-        levels=pyramid_levels(size, levels, showing.generator("multires")) if levels else None,
+    return NoiseInputs(
+        noise=torch.randn(shape, generator=seed.generator("noise")),
+        offset=torch.randn((shape[0], 1, 1), generator=seed.generator("noise_offset")),
+        strength=seed.integer("noise_offset_strength") / 2**63,
+        levels=pyramid_levels(size, levels, seed.generator("multires")) if levels else None,
         perturbation=(
-            torch.randn(shape, generator=showing.generator("ip_noise"))
+            torch.randn(shape, generator=seed.generator("ip_noise"))
             if config.ip_noise_gamma > 0
             else None
         ),
-        timestep=_timestep(showing, config, timesteps),
+        timestep=_timestep(seed, config, timesteps),
     )
 
 
-def _timestep(showing: Showing, config: ObjectiveConfig, timesteps: int) -> int:
+def _timestep(seed: NoiseSeed, config: ObjectiveConfig, timesteps: int) -> int:
     high = timesteps if config.max_timestep is None else config.max_timestep
     shape = (config.timestep_sampling, config.min_timestep, high)
     logit = (config.logit_mean, config.logit_std)
-    uniform = showing.integer("timestep")
+    uniform = seed.integer("timestep")
     if config.timestep_stratified:
-        return stratified(uniform, showing.stratum, showing.strata, *shape, *logit)
+        return stratified(uniform, seed.stratum, seed.strata, *shape, *logit)
     return draw_timestep(uniform, *shape, *logit)
 
 

@@ -1,4 +1,4 @@
-"""What the objective draws is paired: by (seed, image, step, occurrence), strata by step."""
+"""The objective's random numbers are paired by (seed, image, step, occurrence), strata by step."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from lora_lab.data.draws import Draws, Showing, draw
 from lora_lab.data.loader import PairedLoader
+from lora_lab.data.noise_inputs import NoiseInputs, NoiseSeed, sample_noise
 from test_loader import epochs, items, loader
 from train_setup import OBJECTIVE
 
 SHAPE = torch.Size((4, 8, 8))
-SHOWING = Showing(seed=1, key="a.png", step=3, occurrence=0, stratum=1, strata=4)
+SEED = NoiseSeed(seed=1, key="a.png", step=3, occurrence=0, stratum=1, strata=4)
 
 
-def drawn(**changes: Any) -> Draws:
-    return draw(SHOWING, SHAPE, replace(OBJECTIVE, **changes), 1000)
+def inputs(**changes: Any) -> NoiseInputs:
+    return sample_noise(SEED, SHAPE, replace(OBJECTIVE, **changes), 1000)
 
 
 @pytest.mark.parametrize(
@@ -29,16 +29,16 @@ def drawn(**changes: Any) -> Draws:
         {"timestep_stratified": True},
     ],
 )
-def test_turning_a_draw_on_leaves_the_others(switch):
-    plain, other = drawn(), drawn(**switch)
+def test_turning_a_setting_on_leaves_the_other_numbers(switch):
+    plain, other = inputs(), inputs(**switch)
     assert torch.equal(plain.noise, other.noise) and torch.equal(plain.offset, other.offset)
     assert plain.strength == other.strength
     if "timestep" not in next(iter(switch)):
         assert plain.timestep == other.timestep
 
 
-def test_draws_of_one_showing_are_independent_of_each_other():
-    made = drawn(ip_noise_gamma=0.1, multires_noise_iterations=2)
+def test_the_numbers_of_one_sample_are_independent_of_each_other():
+    made = inputs(ip_noise_gamma=0.1, multires_noise_iterations=2)
     assert made.perturbation is not None and made.levels is not None
     flat = torch.stack([made.noise, made.perturbation, made.levels[0]]).flatten(1)
     assert float(torch.corrcoef(flat).triu(1).abs().max()) < 0.2
@@ -47,7 +47,7 @@ def test_draws_of_one_showing_are_independent_of_each_other():
 def test_timesteps_stay_in_their_range():
     for sampling in ("uniform", "logit_normal"):
         for stratified in (False, True):
-            made = drawn(
+            made = inputs(
                 timestep_sampling=sampling,
                 timestep_stratified=stratified,
                 min_timestep=100,
@@ -62,7 +62,7 @@ def stratify(source: PairedLoader) -> PairedLoader:
 
 
 def test_stratified_timesteps_cover_each_step_evenly():
-    """8 showings a step over two batches of 4: one in each eighth of the 1000 timesteps."""
+    """8 samples a step over two batches of 4: one in each eighth of the 1000 timesteps."""
     batches = epochs(stratify(loader(items(8, repeats=1), accumulate=2, batch_size=4)), 3)
     for number in range(0, len(batches), 2):
         steps = torch.cat([batch["timesteps"] for batch in batches[number : number + 2]])
