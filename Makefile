@@ -30,8 +30,8 @@ demo: $(STAMP)  ## Train, sweep and compare on the embedded model; the last line
 	$(BIN)/python train.py -m $(SWEEP) hydra/launcher=stacked trainer.threads=1 $(DEMO_SIZE) \
 	  $(if $(DEMO_DIR),hydra.sweep.dir=$(DEMO_DIR)) $(ARGS)
 
-test: $(STAMP)  ## Run the fast tests
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+test: $(STAMP)  ## Run the fast tests, files side by side on at most four cores (ARGS="-n 0": one process)
+	$(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: $(STAMP)  ## Run the tests that train and sample on the embedded model for longer
 	$(BIN)/python -m pytest -m slow $(ARGS)

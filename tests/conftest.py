@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+# Tests run side by side, a process a core; PyTorch reads this once, when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 
