@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lora_lab.metrics.image_scores import IMAGES, STORE
+from lora_lab.run_folder.scores_file import SCORES_FILE
 from tiny_model import make_tiny_base
 from tiny_person import make_tiny_person
 
@@ -52,14 +54,25 @@ def _training(materials: Materials) -> list[str]:
         *("trainer.threads=1", "callbacks.progress=false", "metrics.enabled=false"),
         f"sampling.checkpoints=['{materials.base}']",
         *("sampling.width=32", "sampling.height=32", "sampling.steps=2", "study.reuse_from=null"),
+        *("sampling.prompts.random=[a]", "sampling.random_seeds=[1]"),
     ]
 
 
 def _sweep(materials: Materials, folder: Path, *more: str) -> list[str]:
-    values = ["-m", "network.dim=2,4", "epochs=1", "save_every=0.5", "study.seeds=2"]
+    values = ["-m", "network.dim=4", "network.dim=2,4", "epochs=1", "save_every=0.5"]
+    values += ["study.seeds=2"]
     changed = {argument.split("=")[0] for argument in values}
+    changed |= {argument.split("=")[0] for argument in more}
     kept = [a for a in _training(materials) if a.split("=")[0] not in changed]
     return [*values, *kept, f"hydra.sweep.dir={folder / 'sweep'}", *more]
+
+
+SCORED = (
+    *("metrics.enabled=true", "metrics.seeds=[1,2]", "metrics.plain_seeds=[3]", "metrics.steps=2"),
+    "metrics.prompts=[" + ",".join(f"'{{subject}} {n}'" for n in range(5)) + "]",
+    "metrics.plain_prompts=[" + ",".join(f"'plain {n}'" for n in range(5)) + "]",
+)
+"""The images that are scored, few and small."""
 
 
 def _copied(part: str) -> Callable[[Materials, Path], None]:
@@ -72,6 +85,14 @@ def _copied(part: str) -> Callable[[Materials, Path], None]:
 def _sweep_without_report(materials: Materials, folder: Path) -> None:
     _copied("sweep")(materials, folder)
     shutil.rmtree(folder / "sweep" / "report")
+
+
+def _sweep_without_scores(materials: Materials, folder: Path) -> None:
+    _sweep_without_report(materials, folder)
+    shutil.rmtree(folder / "sweep" / STORE)
+    for path in (folder / "sweep").rglob(SCORES_FILE):
+        path.unlink()
+        shutil.rmtree(path.parent / "images" / IMAGES)
 
 
 JOBS = (
@@ -121,8 +142,15 @@ JOBS = (
     Job(
         "a sweep with its grids, scores and report",
         TRAIN,
-        lambda m, folder: _sweep(m, folder),
+        lambda m, folder: _sweep(m, folder, *SCORED),
         moments=("sweep/sweep.json", "sweep/**/lora/*.safetensors", "sweep/report"),
+    ),
+    Job(
+        "scoring a sweep",
+        STUDY,
+        lambda m, folder: [str(folder / "sweep"), "--metrics"],
+        prepare=_sweep_without_scores,
+        moments=("sweep/**/images/metrics/*.png", "sweep/embeddings/*", f"sweep/**/{SCORES_FILE}"),
     ),
     Job(
         "a sweep in a stack",
@@ -146,8 +174,16 @@ JOBS = (
         moments=("sweep/sweep.json", "sweep/**/lora/*.safetensors"),
         alone=False,
     ),
+    Job(
+        "a sweep through Ray",
+        TRAIN,
+        lambda m, folder: _sweep(
+            m, folder, "hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2"
+        ),
+        moments=("sweep/sweep.json", "sweep/**/lora/*.safetensors"),
+        alone=False,
+    ),
 )
-"""Ray is left out: killing its workers means killing a cluster that outlives the command."""
 
 
 def make_materials(folder: Path) -> Materials:
