@@ -218,6 +218,10 @@ def test_sample_wants_either_a_run_or_a_lora():
         ("sampling.grids.0.name=../x", r"sampling\.grids\[0\]\.name must be letters"),
         ("sampling.grids.1.name=simple", r"sampling\.grids\[1\]\.name must be another"),
         ("sampling.grids.0.prompts=[random]", r"prompts must be one prompt unless an axis"),
+        (
+            "sampling={prompts:{random:[]},random_seeds:[]}",
+            r"grids\[2\]\.prompts must name a prompt, got random",
+        ),
         ("sampling.picture.formats=[webp]", r"picture\.formats must be \[png\]"),
         ("columns=seed", "rows must be set where columns or pages are"),
     ],

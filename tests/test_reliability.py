@@ -20,7 +20,7 @@ SEEDS = Path(__file__).parent / "corpora" / "seeds.json"
 
 @pytest.mark.slow
 def test_six_strikes_leave_what_an_undisturbed_command_leaves(tmp_path, capsys):
-    assert main(["--kills", "6", "--work", str(tmp_path), "--jobs", "training"]) == 0
+    assert main(["--kills", "6", "--work", str(tmp_path)]) == 0
     assert "6 of 6 equal an undisturbed command." in capsys.readouterr().out
 
 

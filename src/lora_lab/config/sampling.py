@@ -231,6 +231,11 @@ def problems(sampling: SamplingConfig) -> list[str]:
     for index, grid in enumerate(sampling.grids):
         key = f"sampling.grids[{index}]"
         found += [f"{key}.{line}" for line in grid_problems(grid)]
+        if set(grid.prompts) == {"random"} and not prompts:
+            found.append(
+                f"{key}.prompts must name a prompt, got random, but sampling.prompts.random is "
+                "empty: add prompts there or leave the grid out of sampling.grids"
+            )
         if names.index(grid.name) != index:
             found.append(f"{key}.name must be another for each grid, got {grid.name!r} twice")
     return found
