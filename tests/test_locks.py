@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -55,12 +54,12 @@ def test_who_waits_says_so_and_goes_on_when_the_other_ends(tmp_path, other, capl
     process, leave = other
     caplog.set_level(logging.INFO)
     leave.send("leave")
-    began = time.monotonic()
     with wait_for(tmp_path / ".lock", "the grids") as waited:
         process.join(30)
-    assert time.monotonic() - began < 20
     if waited:  # the other may have left before we came
-        assert f"waiting for the grids, in use by process {process.pid}" in caplog.text
+        # It may also leave between our attempt and our look at who holds the lock.
+        who = (f"process {process.pid}", "another process")
+        assert any(f"waiting for the grids, in use by {one}" in caplog.text for one in who)
 
 
 def test_a_lock_is_free_again_after_an_error(tmp_path):
