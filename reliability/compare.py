@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 
 TIMES = ("seconds", "second", "memory", "bytes", "minutes", "start", "finish", "median", "p95")
 """Columns of these names measure the machine and may differ."""
+ORIGIN = "reused"
+"""comparison.csv: whether the last command trained a run or found it, which a kill does change."""
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -56,7 +58,11 @@ def _table(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return [
-        {k: v for k, v in row.items() if k and not any(t in k.lower() for t in TIMES)}
+        {
+            k: v
+            for k, v in row.items()
+            if k and k != ORIGIN and not any(t in k.lower() for t in TIMES)
+        }
         for row in rows
     ]
 
