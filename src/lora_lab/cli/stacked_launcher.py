@@ -21,6 +21,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lora_lab.cli import task
+from lora_lab.cli.image_jobs import image_job
 from lora_lab.cli.preflight import checked_train_config
 from lora_lab.cli.stack_plan import LARGEST, even, make_stacks
 from lora_lab.config import TrainConfig
@@ -75,6 +76,10 @@ class StackLauncher(Launcher):
         assert self.config is not None and self.hydra_context is not None
         assert self.task_function is not None
         compose = self.hydra_context.config_loader.load_sweep_config
+        if self.task_function is image_job:  # nothing is trained
+            first = checked_train_config(without_hydra(compose(self.config, [*job_overrides[0]])))
+            inner = self._inner(self._workers(first), image_job)
+            return inner.launch(job_overrides, initial_job_idx)
         settings = [
             checked_train_config(without_hydra(compose(self.config, list(overrides))))
             for overrides in job_overrides
@@ -88,16 +93,10 @@ class StackLauncher(Launcher):
         if all(len(stack) == 1 for stack in stacks):
             log.info("stacks of one run: as without hydra/launcher=stacked")
         jobs = [[list(job_overrides[number]) for number in stack] for stack in stacks]
-        outer = copy.deepcopy(self.config)
-        with open_dict(outer):
-            outer.hydra.launcher = self._within(workers)
-        launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.hydra_context,
-            task_function=StackTask(
-                self.task_function, self.hydra_context, self.config, jobs, self.stack, workers
-            ),
-            config=outer,
+        stacked = StackTask(
+            self.task_function, self.hydra_context, self.config, jobs, self.stack, workers
         )
+        launcher = self._inner(workers, stacked)
         firsts = [stack[0] for stack in jobs]
         results: list[JobReturn | None] = [None] * len(settings)
         for stack, done in zip(stacks, launcher.launch(firsts, 0), strict=True):
@@ -105,6 +104,16 @@ class StackLauncher(Launcher):
             for number, one in zip(stack, returned, strict=True):
                 results[number] = one
         return [one for one in results if one is not None]
+
+    def _inner(self, workers: int, task_function: TaskFunction) -> Launcher:
+        """The launcher whose workers do a task."""
+        assert self.config is not None and self.hydra_context is not None
+        outer = copy.deepcopy(self.config)
+        with open_dict(outer):
+            outer.hydra.launcher = self._within(workers)
+        return Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context, task_function=task_function, config=outer
+        )
 
     def _workers(self, settings: TrainConfig) -> int:
         """How many stacks are trained beside each other."""

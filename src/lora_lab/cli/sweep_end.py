@@ -1,27 +1,41 @@
-"""The end of a sweep: what failed, grids, report, and where it all is."""
+"""The end of a sweep: images, grids, what failed, the report, and where it all is.
+
+Images are drawn and scored by the launcher's workers; here they are put together, without a base
+model and without a GPU.
+"""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lora_lab.cli.image_jobs import RunImages, image_settings
 from lora_lab.cli.sweep_record import RunEntry
 from lora_lab.config import TrainConfig
 from lora_lab.errors import LabError, one_line
 
+if TYPE_CHECKING:
+    from lora_lab.sampling.grids.draw_grids import GridDrawer
+
 log = logging.getLogger(__name__)
 
 
-def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bool:
-    """Draws the grids, builds the report, tells what failed, and prints the report's path last.
+Launch = Callable[[list[str]], list["RunImages | str"]]
+"""Draws and scores the images of some runs, named by their folder inside the sweep folder, where
+the sweep's runs are trained; gives back what came of each, or why its job came to no end."""
+
+
+def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry], launch: Launch) -> bool:
+    """Has the images drawn, puts them into grids, builds the report, and prints its path last.
 
     Args:
         folder: the sweep folder.
         base: settings of the base run.
         entries: the runs and how they ended.
+        launch: has the images drawn and scored.
 
     Returns:
         Whether all went well.
@@ -30,8 +44,7 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bo
     well = not failed
     report: Path | None = None
     if len(failed) < len(entries):
-        well &= _attempt("the grids", lambda: _draw(folder, base), base.debug) is not None
-        well &= measure_images(folder, base)
+        well &= make_images(folder, base, launch)
         report = _attempt("the report", lambda: _report(folder), base.debug)
         well &= report is not None
         well &= _publish(folder, base)
@@ -44,44 +57,70 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry]) -> bo
     return well
 
 
-def _draw(folder: Path, base: TrainConfig) -> list[Path]:
-    import torch
-
-    from lora_lab.sampling.grids.draw_grids import draw_grids, refuse_missing
-
-    if base.trainer.threads:
-        # A launcher may have trained in other processes: the same images need the same threads.
-        torch.set_num_threads(base.trainer.threads)
-    sampling = base.sampling
-    if not sampling.checkpoints:
-        sampling = replace(sampling, checkpoints=[base.model.checkpoint])
-    gallery = draw_grids(folder, sampling)
-    refuse_missing(gallery.problems)
-    return gallery.grids
-
-
-def measure_images(folder: Path, base: TrainConfig) -> bool:
-    """Scores the metric images; what is missing fails the sweep only if it is required.
+def make_images(folder: Path, base: TrainConfig, launch: Launch) -> bool:
+    """Has the images of all runs drawn and scored, and puts them into the grids.
 
     Args:
         folder: the sweep folder.
         base: settings of the base run.
+        launch: has the images of some runs drawn and scored.
 
     Returns:
         Whether nothing that is required is missing.
     """
-    if not base.metrics.enabled:
-        return True
+    folder = folder.absolute()  # as the workers name it
+    grids = _attempt("the grids", lambda: _plan_grids(folder, base), base.debug)
+    runs = [os.path.relpath(run, folder) for run in (grids.runs() if grids is not None else ())]
+    if base.metrics.enabled:
+        runs += _attempt("the image metrics", lambda: _scored_runs(folder), base.debug) or []
+    asked = list(dict.fromkeys(Path(run).as_posix() for run in runs))
+    answers = dict(zip(asked, launch(asked), strict=True)) if asked else {}
+    done = [answer for answer in answers.values() if not isinstance(answer, str)]
+    lost = {run: answer for run, answer in answers.items() if isinstance(answer, str)}
+    well = grids is not None and not lost
+    for run, reason in lost.items():
+        sys.stderr.write(f"error: {one_line(f'the images of {run} are missing: {reason}')}\n")
+    if grids is not None and grids.config.grids:
+        write = partial(_write_grids, folder, grids, done)
+        well &= _attempt("the grids", write, base.debug) is not None
+    return well & _tell_unscored(base, done, bool(lost))
 
-    def score() -> list[str]:
-        from lora_lab.metrics.image_scores import score_sweep
 
-        return score_sweep(folder, base)
+def _plan_grids(folder: Path, base: TrainConfig) -> "GridDrawer":
+    from lora_lab.run_folder.saved_loras import find_rows, first_seeds
+    from lora_lab.sampling.grids.draw_grids import GridDrawer
 
-    problems = _attempt("the image metrics", score, base.debug)
-    for problem in problems or ():
+    sampling = image_settings(base)
+    return GridDrawer(first_seeds(find_rows(folder), sampling.train_seeds), sampling)
+
+
+def _scored_runs(folder: Path) -> list[str]:
+    from lora_lab.metrics.image_scores import scorable
+
+    return [os.path.relpath(run.folder, folder) for run in scorable(folder)]
+
+
+def _write_grids(folder: Path, grids: "GridDrawer", done: "list[RunImages]") -> list[Path]:
+    from lora_lab.sampling.grids.draw_grids import refuse_missing
+
+    for images in done:
+        if images.drawn is not None:
+            grids.drawn.add(images.drawn)
+    gallery = grids.write_all(folder)
+    refuse_missing(gallery.problems)
+    return gallery.grids
+
+
+def _tell_unscored(base: TrainConfig, done: "list[RunImages]", lost: bool) -> bool:
+    """Tells what scores are missing; that fails the sweep only if they are required."""
+    reasons = dict.fromkeys(images.not_scored for images in done if images.not_scored)
+    for reason in reasons:
+        sys.stderr.write(f"error: the image metrics could not be made: {one_line(reason)}\n")
+    problems = dict.fromkeys(line for images in done for line in images.unscored)
+    for problem in problems:
         sys.stderr.write(f"warning: image metrics: {one_line(problem)}\n")
-    return not base.metrics.required or problems == []
+    missing = bool(reasons or problems or lost)
+    return not (base.metrics.enabled and base.metrics.required and missing)
 
 
 def _report(folder: Path) -> Path:

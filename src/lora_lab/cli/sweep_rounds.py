@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from lora_lab.cli.sweep_end import measure_images
+from lora_lab.cli.sweep_end import Launch, make_images
 from lora_lab.cli.sweep_plan import Plan, PlannedRun
 from lora_lab.cli.sweep_record import Round
 from lora_lab.config import TrainConfig
@@ -12,7 +12,7 @@ from lora_lab.config.study import further_seeds
 log = logging.getLogger(__name__)
 
 
-def next_round(folder: Path, base: TrainConfig, look: int, after: int) -> Round:
+def next_round(folder: Path, base: TrainConfig, look: int, after: int, launch: Launch) -> Round:
     """Judges the runs so far and says which values get more seeds.
 
     Args:
@@ -20,12 +20,13 @@ def next_round(folder: Path, base: TrainConfig, look: int, after: int) -> Round:
         base: settings of the base run.
         look: seeds that the open values have now.
         after: seeds that they have after the round.
+        launch: has the images of some runs drawn and scored.
     """
     from lora_lab.study.judge.rounds import split_values
     from lora_lab.study.judge.verdict import judge
     from lora_lab.study.read.load import load_sweep
 
-    measure_images(folder, base)
+    make_images(folder, base, launch)
     most = base.study.max_seeds or look
     found = split_values(judge(load_sweep(folder)), most)
     first = look - len_planned(base)

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lora_lab.cli.image_jobs import RunImages, image_job, image_overrides
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides
 from lora_lab.cli.preflight import refuse_file
 from lora_lab.cli.sweep_end import finish_sweep
@@ -96,22 +98,24 @@ class ParameterSweeper(Sweeper):
         self.config = config
         self.hydra_context = hydra_context
         self.task_function = task_function
-        self._make_launcher()
+        self._make_launcher(task_function)
 
-    def _make_launcher(self) -> Launcher:
+    def _make_launcher(self, task_function: TaskFunction) -> Launcher:
         """Makes the launcher that was chosen, with the sweep folder as it is known now.
+
+        Args:
+            task_function: what its workers do.
 
         Raises:
             ConfigError: its package isn't installed.
         """
         assert self.config is not None and self.hydra_context is not None
-        assert self.task_function is not None
         name = str(self.config.hydra.launcher._target_)
         try:
             importlib.import_module(name.rpartition(".")[0])
             return Plugins.instance().instantiate_launcher(
                 hydra_context=self.hydra_context,
-                task_function=self.task_function,
+                task_function=task_function,
                 config=self.config,
             )
         except ImportError as error:
@@ -152,8 +156,10 @@ class ParameterSweeper(Sweeper):
             _announce(plan, place)
             results = self._launch(plan, plan.runs, place, entries)
             write_record(place.folder, plan, entries)
-            results += self._add_seeds(plan, place.folder, entries)
-            if not finish_sweep(place.folder, plan.base.config, entries):
+            done: dict[str, RunImages] = {}
+            results += self._add_seeds(plan, place.folder, entries, done)
+            launch = partial(self._launch_images, plan, place.folder, done)
+            if not finish_sweep(place.folder, plan.base.config, entries, launch):
                 sys.stdout.flush()
                 raise SystemExit(1)
         return [results]
@@ -168,7 +174,9 @@ class ParameterSweeper(Sweeper):
             lines = explain_overrides(folders, TrainConfig, overrides, sweeping=False)
             raise ConfigError("\n".join(lines or [first_line(error)])) from error
 
-    def _add_seeds(self, plan: Plan, folder: Path, entries: list[RunEntry]) -> list[JobReturn]:
+    def _add_seeds(
+        self, plan: Plan, folder: Path, entries: list[RunEntry], done: dict[str, RunImages]
+    ) -> list[JobReturn]:
         """Trains the values that are undecided under more seeds, round by round.
 
         Raises:
@@ -178,11 +186,12 @@ class ParameterSweeper(Sweeper):
 
         results: list[JobReturn] = []
         rounds: list[Round] = []
+        launch = partial(self._launch_images, plan, folder, done)
         counts = look_counts(len(plan.seeds), plan.base.config.study.max_seeds)
         for look, after in pairwise(counts):
             if all(entry.error is not None for entry in entries):
                 break
-            rounds.append(next_round(folder, plan.base.config, look, after))
+            rounds.append(next_round(folder, plan.base.config, look, after, launch))
             added = added_runs(plan, rounds[-1])
             place = _examine(folder, added, plan)
             if isinstance(place, str):
@@ -199,14 +208,12 @@ class ParameterSweeper(Sweeper):
         self, plan: Plan, runs: Sequence[PlannedRun], place: Place, entries: list[RunEntry]
     ) -> list[JobReturn]:
         """Runs what isn't there yet and settles its entries."""
-        assert self.config is not None
+        assert self.task_function is not None
         waiting = [run for run in runs if run.name not in place.present]
         if not waiting:
             return []
-        folder = str(place.folder.absolute())  # a launcher's processes may start elsewhere
-        with open_dict(self.config):
-            self.config.hydra.sweep.dir = folder
-        launcher = self._make_launcher()
+        folder = self._enter(place.folder)
+        launcher = self._make_launcher(self.task_function)
         group = wandb_group(plan.base.config, place.folder)
         jobs = [launch_overrides(run, folder, group) for run in waiting]
         size = self.max_batch_size or len(jobs)
@@ -218,6 +225,56 @@ class ParameterSweeper(Sweeper):
             broken_off = isinstance(result, str)
             settle_entry(by_name[run.name], _outcome_error(result), place.folder, broken_off)
         return [result for result in results if not isinstance(result, str)]
+
+    def _enter(self, folder: Path) -> str:
+        """Tells the launcher the sweep folder; a launcher's processes may start elsewhere."""
+        assert self.config is not None
+        with open_dict(self.config):
+            self.config.hydra.sweep.dir = str(folder.absolute())
+        return str(folder.absolute())
+
+    def _launch_images(
+        self, plan: Plan, folder: Path, done: dict[str, RunImages], runs: list[str]
+    ) -> list[RunImages | str]:
+        """Has the images of some runs drawn and scored by the launcher's workers.
+
+        A launcher that breaks off tells nothing of its other jobs, so all that came to no end are
+        handed over again: images that are there are found. Then one by one, so that a run whose
+        worker dies every time takes no other with it.
+
+        Args:
+            plan: what the sweep runs.
+            folder: the sweep folder.
+            done: what came of images so far; learns what comes of these.
+            runs: folders of the runs, relative to the sweep folder.
+
+        Returns:
+            What came of each, or why its job came to no end.
+        """
+        sweep_dir = self._enter(folder)
+        failed: dict[str, str] = {}
+        waiting = [run for run in runs if run not in done]
+        most = self.max_batch_size or len(runs)
+        for size in (most, most, 1):
+            lost: list[str] = []
+            for start in range(0, len(waiting), size):
+                part = waiting[start : start + size]
+                jobs = [image_overrides(plan.base, sweep_dir, run) for run in part]
+                launcher = self._make_launcher(image_job)
+                for run, result in zip(part, _launch_batch(launcher, jobs, start), strict=True):
+                    if isinstance(result, str):
+                        lost.append(run)
+                        failed[run] = f"the launcher broke off: {result}"
+                    elif result.status == JobStatus.COMPLETED:
+                        done[run] = result._return_value
+                    else:
+                        failed[run] = _reason(result._return_value)
+            waiting = lost
+            if lost and size > 1:
+                log.warning(
+                    "%s; the images of %s are drawn again", failed[lost[0]], ", ".join(lost)
+                )
+        return [done[run] if run in done else failed[run] for run in runs]
 
 
 def _launch_batch(
@@ -267,9 +324,12 @@ def _outcome_error(result: JobReturn | str) -> str | None:
     if isinstance(result, str):
         return f"the launcher broke off: {result}"
     value = result._return_value
-    if result.status == JobStatus.COMPLETED:
-        return value.error
-    text = str(value) if isinstance(value, LabError) else f"{type(value).__name__}: {value}"
+    return value.error if result.status == JobStatus.COMPLETED else _reason(value)
+
+
+def _reason(error: object) -> str:
+    """Why a job failed, in one line."""
+    text = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())
 
 

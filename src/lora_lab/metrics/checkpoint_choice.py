@@ -12,9 +12,9 @@ from scipy import stats
 
 from lora_lab.config import TrainConfig
 from lora_lab.errors import LabError
-from lora_lab.metrics.image_scores import STORE, ImageScorer, load_encoders, subject_of
+from lora_lab.metrics.image_scores import ImageScorer, load_scorer, scorable
 from lora_lab.run_folder.choice_file import CHOICE_FILE, Choice, write_choice
-from lora_lab.run_folder.saved_loras import RunLoRAs, find_rows
+from lora_lab.run_folder.saved_loras import RunLoRAs
 from lora_lab.run_folder.scores_file import SCORES_FILE, read_scores
 from lora_lab.statistics.paired import mean_of
 
@@ -40,11 +40,10 @@ def choose_checkpoints(folder: Path, config: TrainConfig) -> list[str]:
     Raises:
         LabError: CLIP, the base checkpoint or the training images can't be read.
     """
-    runs = [run for run in find_rows(folder).runs if run.saves and not run.problem]
+    runs = scorable(folder)
     if not runs:
         return ["no run was trained to its end"]
-    encoders, problems = load_encoders(config.metrics, folder / STORE)
-    scorer = ImageScorer(folder, config, encoders, subject_of(config.sampling, runs))
+    scorer, problems = load_scorer(folder, config)
     for run in runs:
         problems += scorer.score_run(run)
         try:

@@ -1,4 +1,7 @@
-"""Embeddings kept on disk by the content of the image and the encoder: nothing is encoded twice."""
+"""Embeddings kept on disk by the content of the image and the encoder: nothing is encoded twice.
+
+Several processes may add to one file: each takes in what the others have added before it writes.
+"""
 
 import hashlib
 import logging
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from lora_lab.files import atomic_path
 from lora_lab.metrics.encoders import ImageEncoder
+from lora_lab.run_folder.locks import wait_for
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +48,10 @@ class EmbeddingStore:
         if new:
             vectors = self.encoder.embed_images(list(new.values()))
             self.vectors |= dict(zip(new, vectors, strict=True))
-            with atomic_path(self.path) as temporary:
-                save_file(self.vectors, temporary)
+            with wait_for(self.path.with_suffix(".lock"), f"{self.path.name}"):
+                self.vectors = self._load() | self.vectors
+                with atomic_path(self.path) as temporary:
+                    save_file(self.vectors, temporary)
         return torch.stack([self.vectors[key] for key in keys])
 
     def _load(self) -> dict[str, Tensor]:

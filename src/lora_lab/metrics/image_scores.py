@@ -2,7 +2,8 @@
 
 The same prompts, seeds and noise for every run, on the checkpoint that was trained on. Images that
 are there with the same recipe are not drawn again, embeddings are kept by content, and scores that
-were made with the same LoRA, encoders and prompts are not made again.
+were made with the same LoRA, encoders and prompts are not made again. Several processes may score
+runs of one sweep at once: the first that needs the bare base's images draws them for all.
 """
 
 import hashlib
@@ -29,10 +30,11 @@ from lora_lab.metrics.encoders import CLIPEncoder, load_clip, load_dino
 from lora_lab.metrics.face import load_face
 from lora_lab.metrics.scores import departure, diversity, identity, prompt_agreement, vendi
 from lora_lab.prompts import plain_text
+from lora_lab.run_folder.locks import wait_for
 from lora_lab.run_folder.record import run_name
 from lora_lab.run_folder.saved_loras import RunLoRAs, find_rows
 from lora_lab.run_folder.scores_file import SCORES_FILE, read_recipe, write_scores
-from lora_lab.sampling.generate import ImageRequest, draw_images, draw_settings
+from lora_lab.sampling.generate import ImageRequest, draw_settings
 from lora_lab.sampling.pipeline import ImageResult, ImageTask, LoRAPipeline
 from lora_lab.sampling.prompt_subject import SUBJECT, trained_subject
 from lora_lab.statistics.paired import Scores
@@ -42,6 +44,8 @@ log = logging.getLogger(__name__)
 STORE = "embeddings"
 IMAGES = "metrics"
 """Folder of the metric images in a run's images/."""
+ORIGINALS = "base"
+"""Folder of the bare base's images, beside the embeddings."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +104,36 @@ def score_sweep(folder: Path, config: TrainConfig) -> list[str]:
     Raises:
         LabError: CLIP, the base checkpoint or the training images can't be read.
     """
-    runs = [run for run in find_rows(folder).runs if run.saves and not run.problem]
+    runs = scorable(folder)
     if not runs:
         return []
-    encoders, problems = load_encoders(config.metrics, folder / STORE)
-    scorer = ImageScorer(folder, config, encoders, subject_of(config.sampling, runs))
+    scorer, problems = load_scorer(folder, config)
     for run in runs:
         problems += scorer.score_run(run)
     return problems
+
+
+def scorable(folder: Path) -> list[RunLoRAs]:
+    """The complete runs of a sweep or run folder."""
+    return [run for run in find_rows(folder).runs if run.saves and not run.problem]
+
+
+def load_scorer(folder: Path, config: TrainConfig) -> tuple["ImageScorer", list[str]]:
+    """Loads what scores the runs of a sweep.
+
+    Args:
+        folder: the sweep folder.
+        config: settings of the base run.
+
+    Returns:
+        The scorer, and one line for each optional encoder that is missing.
+
+    Raises:
+        LabError: CLIP, the base checkpoint or the training images can't be read.
+    """
+    encoders, problems = load_encoders(config.metrics, folder / STORE)
+    subject = subject_of(config.sampling, scorable(folder))
+    return ImageScorer(folder, config, encoders, subject), problems
 
 
 def subject_of(sampling: SamplingConfig, runs: Sequence[RunLoRAs]) -> str:
@@ -254,17 +280,14 @@ class ImageScorer:
         """The bare base's images, drawn once for all runs."""
         if self._originals:
             return
-        results = draw_images(self.base, requests, draw_settings(self.sampling))
-        pictures = {
-            request: result.image
-            for request, result in zip(requests, results, strict=True)
-            if result.image is not None
-        }
-        vectors = self.encoders.likeness.embed(list(pictures.values()))
-        self._originals = dict(zip(pictures, vectors, strict=True))
+        folder = self.folder / STORE / ORIGINALS
+        with wait_for(folder / ".lock", "the images of the bare base"):
+            drawn, _ = self._draw(None, 1.0, folder, requests)
+        vectors = self.encoders.likeness.embed(list(drawn.values())) if drawn else ()
+        self._originals = dict(zip(drawn, vectors, strict=True))
 
     def _draw(
-        self, lora: Path, weight: float, folder: Path, requests: list[ImageRequest]
+        self, lora: Path | None, weight: float, folder: Path, requests: list[ImageRequest]
     ) -> tuple[dict[ImageRequest, Image.Image], list[str]]:
         """The images that could be drawn, and one line for each that couldn't."""
         files = {folder / f"{index:03d}-{r.seed}.png": r for index, r in enumerate(requests)}

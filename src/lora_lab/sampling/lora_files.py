@@ -40,6 +40,10 @@ class LoRAFileCache:
     def __init__(self) -> None:
         self._files: dict[Path, LoRAFile] = {}
 
+    def forget(self) -> None:
+        """Read each file again when it is asked for."""
+        self._files.clear()
+
     def read(self, path: Path) -> LoRAFile:
         """A LoRA file.
 

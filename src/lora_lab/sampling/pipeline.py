@@ -97,6 +97,7 @@ class LoRAPipeline:
         Raises:
             LabError: An image can't be written.
         """
+        self._files.forget()  # a file may be another one by now
         outcomes = [ImageResult(None, "not drawn") for _ in tasks]
         groups: dict[Weights, list[int]] = {}
         for index, task in enumerate(tasks):

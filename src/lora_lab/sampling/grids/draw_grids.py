@@ -1,10 +1,14 @@
-"""All grids of a run or sweep folder, or of one LoRA file: images first, then the pictures."""
+"""All grids of a run or sweep folder, or of one LoRA file: images first, then the pictures.
+
+The images of a run depend on nothing of the other runs, so a process can draw them run by run, or
+processes beside each other, and one that has no base model puts them into grids.
+"""
 
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lora_lab.checkpoint.embedded import locate
@@ -14,7 +18,7 @@ from lora_lab.files import read_json, write_json
 from lora_lab.images.png_info import read_recipe
 from lora_lab.lora_file.merge import load_model
 from lora_lab.run_folder.locks import GRIDS_LOCK, wait_for
-from lora_lab.run_folder.record import COMPLETE, read_facts
+from lora_lab.run_folder.record import COMPLETE, read_facts, run_name
 from lora_lab.run_folder.saved_loras import Rows, file_rows, find_rows, first_seeds
 from lora_lab.sampling.generate import check_settings, draw_settings
 from lora_lab.sampling.grids.axes import Identity, Point, prompt_choices
@@ -56,6 +60,40 @@ class DrawnGrids:
     """One line for each checkpoint, prompt or LoRA that could not be drawn with."""
 
 
+@dataclass
+class DrawnImages:
+    """What came of the images of some runs: all that grids of them need to know."""
+
+    labels: dict[str, str] = field(default_factory=dict)
+    """Checkpoint -> its name and hash for the header."""
+    results: dict[Identity, tuple[Point, ImageResult]] = field(default_factory=dict)
+    keys: dict[Path, str] = field(default_factory=dict)
+    """Image -> what it shares with those of the same recipe."""
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, other: "DrawnImages") -> None:
+        """Take in the images of other runs."""
+        self.labels |= other.labels
+        self.results |= other.results
+        self.keys |= other.keys
+        self.problems += other.problems
+
+
+LoadPipeline = Callable[[str, SamplingConfig], LoRAPipeline]
+"""From a checkpoint and how to draw to what draws."""
+
+
+def load_pipeline(checkpoint: str, config: SamplingConfig) -> LoRAPipeline:
+    """Load a checkpoint to draw with.
+
+    Raises:
+        LabError: It can't be read, or the settings don't suit it.
+    """
+    base = load_model(checkpoint, config)
+    check_settings(base, draw_settings(config))
+    return LoRAPipeline(base, config)
+
+
 class GridDrawer:
     """Draws the images of some tables and the grids that show them.
 
@@ -84,33 +122,41 @@ class GridDrawer:
         self.config = with_subject(config, texts, saves)
         self.scores = {path.resolve(): text for path, text in (scores or {}).items()}
         self.names = distinct([_name(locate(c)) for c in config.checkpoints])
-        self.labels: dict[str, str] = {}
-        self.images: dict[Identity, tuple[Point, ImageResult]] = {}
-        self.keys: dict[Path, str] = {}
-        self.problems: list[str] = []
+        self.drawn = DrawnImages()
 
-    def draw(self) -> None:
-        """Draw every image that is missing, checkpoint by checkpoint."""
+    def runs(self) -> list[Path]:
+        """Folders of the runs that there are images to draw of."""
+        asked = [one for name in self.names for one in self._asked(name)]
+        return list(dict.fromkeys(p.run.folder for p, task in asked if isinstance(task, ImageTask)))
+
+    def draw(self, run: Path | None = None, load: LoadPipeline = load_pipeline) -> None:
+        """Draw every image that is missing, checkpoint by checkpoint.
+
+        Args:
+            run: The folder of the run whose images are wanted; None: those of all.
+            load: Loads a checkpoint, or has it at hand.
+        """
+        self.note_missing()
         for name, checkpoint in zip(self.names, self.config.checkpoints, strict=True):
-            asked = self._asked(name)
+            asked: dict[Path, list[tuple[Point, ImageTask]]] = {}
+            for point, task in self._asked(name):
+                if isinstance(task, ImageTask) and run in (None, point.run.folder):
+                    asked.setdefault(point.run.folder, []).append((point, task))
             if not asked:
                 continue
             try:
-                base = load_model(checkpoint, self.config)
-                check_settings(base, draw_settings(self.config))
-                pipeline = LoRAPipeline(base, self.config)
+                pipeline = load(checkpoint, self.config)
             except LabError as error:
-                self._fail(asked, str(error))
+                self._fail([point for tasks in asked.values() for point, _ in tasks], str(error))
                 continue
-            self.labels[name] = f"{base.name}, {base.fingerprint[:10]}"
-            began = time.perf_counter()
-            tasks = [(point, task) for point, task in asked if isinstance(task, ImageTask)]
-            outcomes = pipeline.draw([task for _, task in tasks])
-            found = [(point, outcome) for (point, _), outcome in zip(tasks, outcomes, strict=True)]
-            self._missing(
-                [(point, task) for point, task in asked if isinstance(task, MissingImage)]
-            )
-            self._note(name, found, time.perf_counter() - began)
+            self.drawn.labels[name] = f"{pipeline.base.name}, {pipeline.base.fingerprint[:10]}"
+            for folder, tasks in asked.items():
+                with wait_for(folder / GRIDS_LOCK, f"the images of {folder}"):
+                    began = time.perf_counter()
+                    outcomes = pipeline.draw([task for _, task in tasks])
+                    seconds = time.perf_counter() - began
+                found = [(p, outcome) for (p, _), outcome in zip(tasks, outcomes, strict=True)]
+                self._note(name, folder, found, seconds)
 
     def _asked(self, name: str) -> list[tuple[Point, ImageTask | MissingImage]]:
         """What one checkpoint is asked for, over all grids; each image once."""
@@ -126,48 +172,48 @@ class GridDrawer:
         for grid in self.config.grids:
             together = "checkpoint" in (grid.rows, grid.columns, grid.pages)
             groups = [self.names] if together else [[name] for name in self.names]
-            result += [Table(rows, grid, self.config, self.labels, names) for names in groups]
+            labels = self.drawn.labels
+            result += [Table(rows, grid, self.config, labels, names) for names in groups]
         return result
 
-    def _missing(self, missing: list[tuple[Point, MissingImage]]) -> None:
-        """Keep why there is no image."""
-        for point, task in missing:
-            self.images[point.identity] = point, ImageResult(None, task.problem)
-            if task.failed:
-                self.problems.append(task.problem)
+    def note_missing(self) -> None:
+        """Keep why there is no image where none could be drawn."""
+        for point, task in (one for name in self.names for one in self._asked(name)):
+            if isinstance(task, MissingImage) and point.identity not in self.drawn.results:
+                self.drawn.results[point.identity] = point, ImageResult(None, task.problem)
+                if task.failed:
+                    self.drawn.problems.append(task.problem)
 
-    def _note(self, name: str, found: list[tuple[Point, ImageResult]], seconds: float) -> None:
-        """Keep what came of a checkpoint's images, and the time in each run's facts."""
-        drawn: dict[Path, int] = {}
+    def _note(
+        self, name: str, folder: Path, found: list[tuple[Point, ImageResult]], seconds: float
+    ) -> None:
+        """Keep what came of a run's images on a checkpoint, and the time in the run's facts."""
         for point, outcome in found:
-            self.images[point.identity] = point, outcome
+            self.drawn.results[point.identity] = point, outcome
             if outcome.path is None:
-                self.problems.append(f"{point.run.label} on {name}: {outcome.problem}")
+                self.drawn.problems.append(f"{point.run.label} on {name}: {outcome.problem}")
             elif (recipe := read_recipe(outcome.path)) is not None:
-                self.keys[outcome.path] = recipe.key
-            if outcome.drawn:
-                drawn[point.run.folder] = drawn.get(point.run.folder, 0) + 1
-        count = sum(drawn.values())
+                self.drawn.keys[outcome.path] = recipe.key
+        count = sum(outcome.drawn for _, outcome in found)
         if count:
-            log.info("%s: %d images in %.0f s", name, count, seconds)
-        for folder, images in drawn.items():
-            _add_seconds(folder, seconds * images / count)
+            log.info("%s on %s: %d images in %.0f s", run_name(folder), name, count, seconds)
+            _add_seconds(folder, seconds)
 
-    def _fail(self, asked: list[tuple[Point, ImageTask | MissingImage]], problem: str) -> None:
-        self.problems.append(problem)
+    def _fail(self, asked: list[Point], problem: str) -> None:
+        self.drawn.problems.append(problem)
         outcome = ImageResult(None, " ".join(problem.split()))
-        self.images |= {point.identity: (point, outcome) for point, _ in asked}
+        self.drawn.results |= {point.identity: (point, outcome) for point in asked}
 
     def write(self, rows: Rows, folder: Path) -> list[Path]:
         """Draw the grids of some of the rows into a folder, where they are not there already."""
         paths = []
         for table in self.tables(rows):
-            if not any(name in self.labels for name in table.names):
+            if not any(name in self.drawn.labels for name in table.names):
                 continue
             together = "checkpoint" in table.sides()
             stem = f"grid_{TOGETHER if together else table.names[0]}_{table.config.name}"
-            outcomes = {identity: outcome for identity, (_, outcome) in self.images.items()}
-            grids = compose(table, outcomes, self.keys, self.scores)
+            outcomes = {name: outcome for name, (_, outcome) in self.drawn.results.items()}
+            grids = compose(table, outcomes, self.drawn.keys, self.scores)
             parts = [part for grid in grids for part in pages(grid, self.config.picture)]
             for number, part in enumerate(parts, 1):
                 path = folder / (f"{stem}-p{number}.png" if number > 1 else f"{stem}.png")
@@ -176,14 +222,30 @@ class GridDrawer:
             _remove_pages(folder, stem, len(parts))
         return paths
 
+    def write_all(self, folder: Path) -> DrawnGrids:
+        """Put the images into the grids of each run and of the sweep.
+
+        Args:
+            folder: Of a sweep, whose grids go into its report/, or of a run, into its grids/.
+        """
+        self.note_missing()
+        grids: list[Path] = []
+        with wait_for(folder / GRIDS_LOCK, f"the grids of {folder}"):
+            for run in self.rows.runs:
+                alone = Rows("", (replace(run, note="", is_base=False),))
+                grids += self.write(alone, run.folder / "grids")
+            if self.rows.parameter:
+                grids = self.write(self.rows, folder / "report")
+        return self.gallery(grids)
+
     def gallery(self, grids: list[Path]) -> DrawnGrids:
         """What came of it."""
         images = [
             GridImage(outcome.path, point)
-            for point, outcome in self.images.values()
+            for point, outcome in self.drawn.results.values()
             if outcome.path is not None
         ]
-        return DrawnGrids(grids, images, list(dict.fromkeys(self.problems)))
+        return DrawnGrids(grids, images, list(dict.fromkeys(self.drawn.problems)))
 
 
 def draw_grids(folder: Path, config: SamplingConfig, scores: Path | None = None) -> DrawnGrids:
@@ -202,17 +264,9 @@ def draw_grids(folder: Path, config: SamplingConfig, scores: Path | None = None)
             checkpoint is named, one is missing, or the subject is unknown.
     """
     texts = None if scores is None else read_scores(scores, folder)
-    rows = first_seeds(find_rows(folder), config.train_seeds)
-    with wait_for(folder / GRIDS_LOCK, f"the grids of {folder}"):
-        drawer = GridDrawer(rows, config, texts)
-        drawer.draw()
-        grids: list[Path] = []
-        for run in rows.runs:
-            alone = Rows("", (replace(run, note="", is_base=False),))
-            grids += drawer.write(alone, run.folder / "grids")
-        if rows.parameter:
-            grids = drawer.write(rows, folder / "report")
-        return drawer.gallery(grids)
+    drawer = GridDrawer(first_seeds(find_rows(folder), config.train_seeds), config, texts)
+    drawer.draw()
+    return drawer.write_all(folder)
 
 
 def draw_file_grids(lora: Path, output: Path, config: SamplingConfig) -> DrawnGrids:
