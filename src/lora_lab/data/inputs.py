@@ -13,6 +13,9 @@ from lora_lab.data.prepare import Item, latents_fingerprint, prepare
 from lora_lab.data.truncation import tell_truncated
 from lora_lab.lora_file.merge import load_model
 
+ImageLoss = tuple[str, str, int, float]
+"""Set (held out or training), image, timestep, loss."""
+
 
 @dataclass
 class SharedInputs:
@@ -22,6 +25,8 @@ class SharedInputs:
     """What `model` says -> base model."""
     latents: dict[str | None, LatentCache] = field(default_factory=dict)
     """Cache folder -> latents."""
+    bare_losses: dict[str, list[ImageLoss]] = field(default_factory=dict)
+    """What the losses of the bare base depend on -> these losses."""
 
     def base(self, config: ModelConfig) -> BaseModel:
         """The base model that a config names, with the LoRAs merged that it names."""
@@ -54,6 +59,8 @@ class Inputs:
     items: list[Item]
     """Training images, then regularisation images."""
     held_out: list[Item]
+    bare_losses: dict[str, list[ImageLoss]]
+    """Of the process's runs, to be added to."""
 
     @classmethod
     def load(cls, config: TrainConfig, shared: SharedInputs, clock: Clock) -> "Inputs":
@@ -75,7 +82,7 @@ class Inputs:
             shown = examples.train + examples.reg
             items = prepare(shown, base, cache, config.data, augment=True)
             held_out = prepare(examples.held_out, base, cache, config.data, augment=False)
-        return cls(base, examples, items, held_out)
+        return cls(base, examples, items, held_out, shared.bare_losses)
 
     @property
     def training_items(self) -> list[Item]:

@@ -11,19 +11,22 @@ import logging
 import math
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
 from lora_lab.checkpoint.embedded import locate
+from lora_lab.cli.stack_plan import LARGEST, make_stacks
 from lora_lab.config import TrainConfig, check, to_config
 from lora_lab.config.store import register_schemas
 from lora_lab.errors import LabError, one_line
 from lora_lab.files import make_folder, write_json, write_text
 from lora_lab.metrics.image_scores import ImageScorer, load_encoders, subject_of
 from lora_lab.randomness import shuffled
+from lora_lab.run_folder.record import read_facts
 from lora_lab.run_folder.saved_loras import find_rows
 from lora_lab.statistics.family import ALPHA
 from lora_lab.study.judge.metric_results import BY_NAME, Kind
@@ -39,8 +42,13 @@ SEEDS = 3
 VALUES = 3
 """In each study in which nothing differs."""
 STUDY_RUNS = SEEDS * (1 + VALUES)
-EPOCHS = 15
-"""120 steps on pocket: short runs vary more than long ones, which makes the check harder."""
+SHORT = (
+    *("epochs=6", "save_every=1", "optimizer=adamw", "optimizer.lr=1e-3"),
+    *("network.train_text_encoder=false", "metrics.steps=6"),
+    *("metrics.seeds=[101,102]", "metrics.plain_seeds=[201]", "sampling.subject=zqx person"),
+)
+"""48 steps on pocket at a rate that learns in so few of them, and fewer images than a sweep draws:
+a run takes seconds, and short runs vary more than long ones, which makes the check harder."""
 
 
 @dataclass(frozen=True)
@@ -85,20 +93,19 @@ def plan(pool: int, repeats: int, folder: Path) -> dict[str, list[str]]:
     base = range(FIRST_SEED, FIRST_SEED + max(pool, len(fresh)))
     kinds = {"dim32": DIM_32, **{one.name: one.overrides for one in PLANTED}}
     captions = folder / "shuffled_captions"
-    runs = {f"base-{seed}": [f"seed={seed}"] for seed in base}
+    runs: dict[str, list[str]] = {}
     for name, overrides in kinds.items():
         filled = [text.format(captions=captions) for text in overrides]
         runs |= {f"{name}-{seed}": [f"seed={seed}", *filled] for seed in fresh}
-    return runs
+    return runs | {f"base-{seed}": [f"seed={seed}"] for seed in base}
 
 
 def settings(overrides: Sequence[str]) -> TrainConfig:
     """The base config with overrides, on one thread and without a progress bar."""
     register_schemas()
     quiet = ["callbacks.progress=false", "trainer.threads=1"]
-    short = [f"epochs={EPOCHS}", "save_every=1"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = to_config(compose("train", [*quiet, *short, *overrides]))
+        config = to_config(compose("train", [*quiet, *SHORT, *overrides]))
     check(config)
     return config
 
@@ -118,26 +125,52 @@ def shuffle_captions(source: Path, target: Path) -> None:
     draft.rename(target)
 
 
-def train_all(folder: Path, runs: dict[str, list[str]]) -> None:
-    """Trains what isn't there yet."""
+def train_all(folder: Path, runs: Mapping[str, Sequence[str]], most: int) -> None:
+    """Trains what isn't there yet, several runs in one pass, and scores their images.
+
+    Args:
+        folder: of the check.
+        runs: name -> overrides.
+        most: runs in a stack at most.
+    """
     from lora_lab.data.inputs import SharedInputs
     from lora_lab.train import train
+    from lora_lab.training.stack import train_together
+    from lora_lab.training.stacked_run import StackedRun
 
+    there = [name for name in runs if (read_facts(folder / name) or {}).get("status") == "complete"]
+    log.info("%d of %d runs are there", len(there), len(runs))
+    score_all(folder, there)
+    left = [name for name in runs if name not in there]
+    configs = [settings(runs[name]) for name in left]
+    stacks, _ = make_stacks(configs, most, 1)
     shared = SharedInputs()
-    for number, (name, overrides) in enumerate(runs.items(), 1):
-        log.info("%s (%d of %d)", name, number, len(runs))
-        train(settings(overrides), folder / name, shared)
+
+    def job(number: int) -> Callable[[StackedRun], object]:
+        return lambda stacked: train(configs[number], folder / left[number], shared, None, stacked)
+
+    for place, stack in enumerate(stacks, 1):
+        names = [left[number] for number in stack]
+        log.info("stack %d of %d: %s", place, len(stacks), ", ".join(names))
+        train_together([job(number) for number in stack], names)
+        score_all(folder, names)
 
 
 def score_all(folder: Path, names: Sequence[str]) -> None:
-    """Draws and scores the metric images of each run."""
+    """Draws and scores the metric images of runs."""
+    if not names:
+        return
+    scorer = _scorer(folder)
+    for name in names:
+        for problem in scorer.score_run(find_rows(folder / name).runs[0]):
+            log.warning("%s", problem)
+
+
+@lru_cache(maxsize=1)
+def _scorer(folder: Path) -> ImageScorer:
     config = settings([])
     encoders, _ = load_encoders(config.metrics, folder / "embeddings")
-    rows = [find_rows(folder / name).runs[0] for name in names]
-    scorer = ImageScorer(folder, config, encoders, subject_of(config.sampling, rows))
-    for row in rows:
-        for problem in scorer.score_run(row):
-            log.warning("%s", problem)
+    return ImageScorer(folder, config, encoders, subject_of(config.sampling, []))
 
 
 def deal(names: Sequence[str], number: int) -> list[list[str]]:
@@ -254,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pool", type=int, default=96, help="runs that differ by their seed alone")
     parser.add_argument("--repeats", type=int, default=5, help="of each planted effect")
     parser.add_argument("--deals", type=int, default=50, help="ways to deal the pool into studies")
+    parser.add_argument("--stack", type=int, default=LARGEST, help="runs trained in one pass")
     parser.add_argument(
         "--as-is", action="store_true", help="train nothing: judge the runs that are there"
     )
@@ -261,7 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if options.pool < STUDY_RUNS:
         parser.error(f"--pool must be >= {STUDY_RUNS}, got {options.pool}")
-    for name in ("repeats", "deals"):
+    for name in ("repeats", "deals", "stack"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be >= 1, got {getattr(options, name)}")
     try:
@@ -277,7 +311,7 @@ def _run(options: argparse.Namespace) -> dict[str, object]:
     runs = plan(options.pool, options.repeats, folder)
     if not options.as_is:
         shuffle_captions(locate("embedded:person"), folder / "shuffled_captions")
-        train_all(folder, runs)
+        train_all(folder, runs, options.stack)
     there = [name for name in runs if (folder / name / "run.json").is_file()]
     loaded = {name: load_run(folder, {"name": name, "folder": name}) for name in there}
     complete = [name for name, run in loaded.items() if run.complete]

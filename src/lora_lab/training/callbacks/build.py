@@ -60,7 +60,8 @@ def build_callbacks(
     if config.trainer.devices > 1:
         callbacks.append(GatherLosses())
     if data.probes:
-        callbacks.append(HeldOutLoss(folder.path / "held_out.csv", data.probes, set(saves), clock))
+        path = folder.path / "held_out.csv"
+        callbacks.append(HeldOutLoss(path, data.probes, set(saves), clock, inputs.bare_losses))
     if config.callbacks.samples:
         items = inputs.training_items
         callbacks.append(Samples(folder.path, inputs.base, config, items, set(saves), clock))

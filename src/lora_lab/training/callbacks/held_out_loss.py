@@ -4,6 +4,7 @@ Nothing of training is touched: no random number of it is drawn, no gradient is 
 """
 
 import csv
+import hashlib
 import io
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import lightning.pytorch as pl
 import torch
 
 from lora_lab.clock import Clock
+from lora_lab.config import TrainConfig
 from lora_lab.data.batch import Batch
+from lora_lab.data.inputs import ImageLoss
 from lora_lab.data.probes import HELD_OUT, TIMESTEPS, Probe
 from lora_lab.files import read_text, write_error, write_text
 from lora_lab.optimizers import averaged_weights
@@ -19,8 +22,6 @@ from lora_lab.training.callbacks.step_callback import StepCallback
 from lora_lab.training.module import LoRAModule
 
 COLUMNS = ("step", "set", "image", "timestep", "loss")
-Row = tuple[str, str, int, float]
-"""Set, image, timestep, loss."""
 
 
 class HeldOutLoss(StepCallback):
@@ -31,13 +32,22 @@ class HeldOutLoss(StepCallback):
         probes: What is measured.
         steps: When to measure.
         clock: Counts the seconds.
+        bare: What earlier runs of the process measured of the bare base, by `bare_key`.
     """
 
-    def __init__(self, path: Path, probes: list[Probe], steps: set[int], clock: Clock) -> None:
+    def __init__(
+        self,
+        path: Path,
+        probes: list[Probe],
+        steps: set[int],
+        clock: Clock,
+        bare: dict[str, list[ImageLoss]],
+    ) -> None:
         self.path = path
         self.probes = probes
         self.steps = steps
         self.clock = clock
+        self.bare = bare
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the file with the losses before the first step, or keep the rows up to a resume.
@@ -54,7 +64,7 @@ class HeldOutLoss(StepCallback):
                     lines.append(line)
         write_text(self.path, "\n".join(lines) + "\n")
         if trainer.global_step == 0 and isinstance(pl_module, LoRAModule):
-            self._append(0, self._measure(trainer, pl_module))
+            self._append(0, self._measure_bare(trainer, pl_module))
 
     def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
         """Measure when the step is one of those that save."""
@@ -64,13 +74,22 @@ class HeldOutLoss(StepCallback):
         module.record.update(means(rows))
         self._append(batch["step"], rows)
 
-    def _measure(self, trainer: pl.Trainer, module: LoRAModule) -> list[Row]:
+    def _measure_bare(self, trainer: pl.Trainer, module: LoRAModule) -> list[ImageLoss]:
+        """The losses before the first step, once for all runs of the process that share them."""
+        if module.config.network.weights is not None:
+            return self._measure(trainer, module)  # not the bare base
+        key = bare_key(module.config, self.probes)
+        if key not in self.bare:
+            self.bare[key] = self._measure(trainer, module)
+        return self.bare[key]
+
+    def _measure(self, trainer: pl.Trainer, module: LoRAModule) -> list[ImageLoss]:
         with self.clock.phase("held_out"):
             weights = averaged_weights(module.optimizer)
             with torch.no_grad(), weights, trainer.precision_plugin.forward_context():
                 return [row for probe in self.probes for row in losses_of(module, probe)]
 
-    def _append(self, step: int, rows: list[Row]) -> None:
+    def _append(self, step: int, rows: list[ImageLoss]) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([(step, *row) for row in rows])
         try:
@@ -80,7 +99,20 @@ class HeldOutLoss(StepCallback):
             raise write_error(self.path, error) from error
 
 
-def losses_of(module: LoRAModule, probe: Probe) -> list[Row]:
+def bare_key(config: TrainConfig, probes: list[Probe]) -> str:
+    """What the losses of the bare base depend on: the model, the arithmetic, and the probes."""
+    trainer = config.trainer
+    told = (config.model, trainer.precision, trainer.accelerator, config.data.restore_mean)
+    digest = hashlib.sha256(repr(told).encode())
+    for probe in probes:
+        digest.update(repr((probe.part, probe.keys)).encode())
+        for tensor in (probe.latents, probe.input_ids, probe.token_weights):
+            if tensor is not None:
+                digest.update(tensor.double().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def losses_of(module: LoRAModule, probe: Probe) -> list[ImageLoss]:
     """The loss of each image of a probe at each timestep."""
     losses = module.validation_step(probe, 0).tolist()
     return [
@@ -90,7 +122,7 @@ def losses_of(module: LoRAModule, probe: Probe) -> list[Row]:
     ]
 
 
-def means(rows: list[Row]) -> dict[str, float]:
+def means(rows: list[ImageLoss]) -> dict[str, float]:
     """The figures of the held-out images: at each timestep, and over all of them."""
     by_timestep = {
         timestep: [loss for part, _, at, loss in rows if part == HELD_OUT and at == timestep]
