@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lora_lab.cli.stack_plan import make_stacks
 from lora_lab.config import TrainConfig
 from lora_lab.errors import LabError
 from lora_lab.training.stack_memory import StackMemory
+from lora_lab.training.stack_plan import make_stacks
 from train_setup import train_config
 
 

@@ -23,10 +23,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from lora_lab.cli import task
 from lora_lab.cli.image_jobs import image_job
 from lora_lab.cli.preflight import checked_train_config
-from lora_lab.cli.stack_plan import LARGEST, even, make_stacks
 from lora_lab.config import TrainConfig
 from lora_lab.config.convert import without_hydra
 from lora_lab.errors import ConfigError
+from lora_lab.training.stack_plan import LARGEST, even, make_stacks
 
 if TYPE_CHECKING:
     from lora_lab.training.stacked_run import StackedRun

@@ -19,7 +19,6 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from lora_lab.checkpoint.embedded import locate
-from lora_lab.cli.stack_plan import LARGEST, make_stacks
 from lora_lab.config import TrainConfig, check, to_config
 from lora_lab.config.store import register_schemas
 from lora_lab.errors import LabError, one_line
@@ -32,6 +31,7 @@ from lora_lab.statistics.family import ALPHA
 from lora_lab.study.judge.metric_results import BY_NAME, Kind
 from lora_lab.study.judge.verdict import Study, judge
 from lora_lab.study.read.load import Run, Sweep, load_run
+from lora_lab.training.stack_plan import LARGEST, make_stacks
 
 log = logging.getLogger(__name__)
 
