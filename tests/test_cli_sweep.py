@@ -242,7 +242,7 @@ def test_a_broken_launcher_fails_its_values_and_the_report_is_made(
 ):
     folder = tmp_path / "sweep"
     shutil.copytree(finished[0], folder, ignore=shutil.ignore_patterns("sweep.json", "*=2"))
-    monkeypatch.setattr(ParameterSweeper, "_make_launcher", lambda self: Breaking())
+    monkeypatch.setattr(ParameterSweeper, "_make_launcher", lambda self, task: Breaking())
     answer = sweep(*arguments, "network.dim=2,4", f"hydra.sweep.dir={folder}")
     assert answer.status == 1 and answer.out.splitlines()[-1].endswith("index.html")
     reason = (
