@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -107,6 +108,25 @@ def test_held_out_loss_leaves_training_as_it_was(run_dir, tmp_path, tiny_base, t
     config = train_config(tiny_base, tiny_person, callbacks__held_out_loss=False, save_every=1.0)
     train(config, tmp_path / "run", shared)
     assert_same_bytes(final_tensors(run_dir), final_tensors(tmp_path / "run"))
+
+
+def test_the_bare_base_is_measured_anew_where_its_noise_schedule_is_another(
+    tmp_path, tiny_base, tiny_person
+):
+    config = train_config(tiny_base, tiny_person, epochs=1)
+    objective = replace(config.objective, zero_terminal_snr=True)
+    other = replace(config, objective=objective)
+    shared = SharedInputs()
+    train(config, tmp_path / "first", shared)
+    train(config, tmp_path / "again", shared)
+    train(other, tmp_path / "after", shared)
+    train(other, tmp_path / "alone", SharedInputs())
+    first, again, after, alone = (
+        (tmp_path / name / "held_out.csv").read_text()
+        for name in ("first", "again", "after", "alone")
+    )
+    assert first == again and len(shared.bare_losses) == 2
+    assert after == alone and after != first
 
 
 def test_reuse_asks_for_the_same_settings_and_inputs(run_dir, tiny_base, tiny_person, shared):

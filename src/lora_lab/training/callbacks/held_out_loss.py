@@ -12,7 +12,6 @@ import lightning.pytorch as pl
 import torch
 
 from lora_lab.clock import Clock
-from lora_lab.config import TrainConfig
 from lora_lab.data.batch import Batch
 from lora_lab.data.inputs import ImageLoss
 from lora_lab.data.probes import HELD_OUT, TIMESTEPS, Probe
@@ -78,7 +77,7 @@ class HeldOutLoss(StepCallback):
         """The losses before the first step, once for all runs of the process that share them."""
         if module.config.network.weights is not None:
             return self._measure(trainer, module)  # not the bare base
-        key = bare_key(module.config, self.probes)
+        key = bare_key(module, self.probes)
         if key not in self.bare:
             self.bare[key] = self._measure(trainer, module)
         return self.bare[key]
@@ -99,11 +98,12 @@ class HeldOutLoss(StepCallback):
             raise write_error(self.path, error) from error
 
 
-def bare_key(config: TrainConfig, probes: list[Probe]) -> str:
-    """What the losses of the bare base depend on: the model, the arithmetic, and the probes."""
-    trainer = config.trainer
-    told = (config.model, trainer.precision, trainer.accelerator, config.data.restore_mean)
+def bare_key(module: LoRAModule, probes: list[Probe]) -> str:
+    """What the losses of the bare base depend on: model, noise schedule, arithmetic and probes."""
+    config = module.config
+    told = (config.model, config.trainer, config.data.restore_mean)
     digest = hashlib.sha256(repr(told).encode())
+    digest.update(module.alphas_cumprod.cpu().numpy().tobytes())
     for probe in probes:
         digest.update(repr((probe.part, probe.keys)).encode())
         for tensor in (probe.latents, probe.input_ids, probe.token_weights):
