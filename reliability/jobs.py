@@ -95,6 +95,17 @@ def _sweep_without_scores(materials: Materials, folder: Path) -> None:
         shutil.rmtree(path.parent / "images" / IMAGES)
 
 
+def _launched(launcher: str, *settings: str) -> Job:
+    """A sweep whose runs are trained in other processes."""
+    return Job(
+        f"a sweep through {launcher}",
+        TRAIN,
+        lambda m, folder: _sweep(m, folder, *settings),
+        moments=("sweep/sweep.json", "sweep/**/lora/*.safetensors"),
+        alone=False,
+    )
+
+
 JOBS = (
     Job(
         "training",
@@ -158,31 +169,9 @@ JOBS = (
         lambda m, folder: _sweep(m, folder, "hydra/launcher=stacked"),
         moments=("sweep/**/last.ckpt", "sweep/**/lora/*.safetensors"),
     ),
-    Job(
-        "a sweep through joblib",
-        TRAIN,
-        lambda m, folder: _sweep(m, folder, "hydra/launcher=joblib"),
-        moments=("sweep/sweep.json", "sweep/**/lora/*.safetensors"),
-        alone=False,
-    ),
-    Job(
-        "a sweep through submitit",
-        TRAIN,
-        lambda m, folder: _sweep(
-            m, folder, "hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"
-        ),
-        moments=("sweep/sweep.json", "sweep/**/lora/*.safetensors"),
-        alone=False,
-    ),
-    Job(
-        "a sweep through Ray",
-        TRAIN,
-        lambda m, folder: _sweep(
-            m, folder, "hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2"
-        ),
-        moments=("sweep/sweep.json", "sweep/**/lora/*.safetensors"),
-        alone=False,
-    ),
+    _launched("joblib", "hydra/launcher=joblib"),
+    _launched("submitit", "hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"),
+    _launched("Ray", "hydra/launcher=ray", "hydra.launcher.ray.init.num_cpus=2"),
 )
 
 

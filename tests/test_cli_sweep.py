@@ -13,7 +13,6 @@ from command_line import Answer, call, tiny_arguments
 from lora_lab.cli.sweep_plan import MAX_NAME, folder_name
 from lora_lab.cli.sweeper import ParameterSweeper
 from lora_lab.run_folder.locks import LOCK, hold
-from lora_lab.study import figures
 from lora_lab.study.judge.rounds import Split
 from train import main
 
@@ -21,12 +20,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 OPTIMIZERS = sorted(path.stem for path in (CONF / "optimizer").glob("*.yaml"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_figure():
-    """Draws one figure in each report instead of seven: they were a third of these tests' time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "DRAW", {"cost": figures.DRAW["cost"]})
-        yield
+pytestmark = pytest.mark.usefixtures("one_figure")
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,12 @@ import pytest
 from safetensors.torch import load_file
 
 from command_line import Answer, call, tiny_arguments
-from lora_lab.study import figures
 from train import main
 
 HERE = ("hydra/launcher=stacked", "hydra.launcher.within.n_jobs=1")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_figure():
-    """Draws one figure in each report instead of seven: they were a third of such tests' time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "DRAW", {"cost": figures.DRAW["cost"]})
-        yield
+pytestmark = pytest.mark.usefixtures("one_figure")
 
 
 def sweep(base: Path, person: Path, folder: Path, *arguments: str) -> Answer:
