@@ -90,12 +90,11 @@ def image_job(config: DictConfig) -> RunImages:
 
 
 def _draw(sweep: Path, run: Path, sampling: SamplingConfig) -> "DrawnImages | None":
-    from lora_lab.run_folder.saved_loras import find_rows, first_seeds
-    from lora_lab.sampling.grids.draw_grids import GridDrawer
+    from lora_lab.sampling.grids.draw_grids import plan_grids
 
     if not sampling.grids:
         return None
-    drawer = GridDrawer(first_seeds(find_rows(sweep), sampling.train_seeds), sampling)
+    drawer = plan_grids(sweep, sampling)
     own = [one for one in drawer.runs() if one.resolve() == run.resolve()]
     for folder in own:
         drawer.draw(folder, _kept.pipeline)

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from lora_lab.sampling.grids.draw_grids import GridDrawer
 
 log = logging.getLogger(__name__)
-
 
 Launch = Callable[[list[str]], list["RunImages | str"]]
 """Draws and scores the images of some runs, named by their folder inside the sweep folder, where
@@ -44,7 +44,7 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry], launc
     well = not failed
     report: Path | None = None
     if len(failed) < len(entries):
-        well &= make_images(folder, base, launch)
+        well &= _make_grids(folder, base, launch)
         report = _attempt("the report", lambda: _report(folder), base.debug)
         well &= report is not None
         well &= _publish(folder, base)
@@ -57,16 +57,24 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry], launc
     return well
 
 
-def make_images(folder: Path, base: TrainConfig, launch: Launch) -> bool:
-    """Has the images of all runs drawn and scored, and puts them into the grids.
+@dataclass(frozen=True)
+class SweepImages:
+    """What came of the images of a sweep."""
+
+    grids: "GridDrawer | None"
+    """What puts them into grids; None where they can't be planned."""
+    done: list[RunImages]
+    lost: dict[str, str]
+    """Folder of a run, relative to the sweep folder -> why its job came to no end."""
+
+
+def launch_images(folder: Path, base: TrainConfig, launch: Launch) -> SweepImages:
+    """Has the images of all runs drawn and scored.
 
     Args:
         folder: the sweep folder.
         base: settings of the base run.
         launch: has the images of some runs drawn and scored.
-
-    Returns:
-        Whether nothing that is required is missing.
     """
     folder = folder.absolute()  # as the workers name it
     grids = _attempt("the grids", lambda: _plan_grids(folder, base), base.debug)
@@ -77,21 +85,29 @@ def make_images(folder: Path, base: TrainConfig, launch: Launch) -> bool:
     answers = dict(zip(asked, launch(asked), strict=True)) if asked else {}
     done = [answer for answer in answers.values() if not isinstance(answer, str)]
     lost = {run: answer for run, answer in answers.items() if isinstance(answer, str)}
-    well = grids is not None and not lost
-    for run, reason in lost.items():
+    return SweepImages(grids, done, lost)
+
+
+def _make_grids(folder: Path, base: TrainConfig, launch: Launch) -> bool:
+    """Has all images drawn and scored, writes the grids, and tells what is missing.
+
+    Returns:
+        Whether nothing that is required is missing.
+    """
+    images = launch_images(folder, base, launch)
+    well = images.grids is not None and not images.lost
+    for run, reason in images.lost.items():
         sys.stderr.write(f"error: {one_line(f'the images of {run} are missing: {reason}')}\n")
-    if grids is not None and grids.config.grids:
-        write = partial(_write_grids, folder, grids, done)
+    if images.grids is not None and images.grids.config.grids:
+        write = partial(_write_grids, folder.absolute(), images.grids, images.done)
         well &= _attempt("the grids", write, base.debug) is not None
-    return well & _tell_unscored(base, done, bool(lost))
+    return well & _tell_unscored(base, images.done, bool(images.lost))
 
 
 def _plan_grids(folder: Path, base: TrainConfig) -> "GridDrawer":
-    from lora_lab.run_folder.saved_loras import find_rows, first_seeds
-    from lora_lab.sampling.grids.draw_grids import GridDrawer
+    from lora_lab.sampling.grids.draw_grids import plan_grids
 
-    sampling = image_settings(base)
-    return GridDrawer(first_seeds(find_rows(folder), sampling.train_seeds), sampling)
+    return plan_grids(folder, image_settings(base))
 
 
 def _scored_runs(folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from lora_lab.cli.sweep_end import Launch, make_images
+from lora_lab.cli.sweep_end import Launch, launch_images
 from lora_lab.cli.sweep_plan import Plan, PlannedRun
 from lora_lab.cli.sweep_record import Round
 from lora_lab.config import TrainConfig
@@ -26,7 +26,7 @@ def next_round(folder: Path, base: TrainConfig, look: int, after: int, launch: L
     from lora_lab.study.judge.verdict import judge
     from lora_lab.study.read.load import load_sweep
 
-    make_images(folder, base, launch)
+    launch_images(folder, base, launch)  # what is missing is told at the end of the sweep
     most = base.study.max_seeds or look
     found = split_values(judge(load_sweep(folder)), most)
     first = look - len_planned(base)

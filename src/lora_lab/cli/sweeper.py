@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lora_lab.cli.image_jobs import RunImages, image_job, image_overrides
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides
 from lora_lab.cli.preflight import refuse_file
-from lora_lab.cli.sweep_end import finish_sweep
+from lora_lab.cli.sweep_end import Launch, finish_sweep
 from lora_lab.cli.sweep_plan import (
     Plan,
     PlannedRun,
@@ -156,9 +156,8 @@ class ParameterSweeper(Sweeper):
             _announce(plan, place)
             results = self._launch(plan, plan.runs, place, entries)
             write_record(place.folder, plan, entries)
-            done: dict[str, RunImages] = {}
-            results += self._add_seeds(plan, place.folder, entries, done)
-            launch = partial(self._launch_images, plan, place.folder, done)
+            launch = partial(self._launch_images, plan, place.folder, {})
+            results += self._add_seeds(plan, place.folder, entries, launch)
             if not finish_sweep(place.folder, plan.base.config, entries, launch):
                 sys.stdout.flush()
                 raise SystemExit(1)
@@ -175,7 +174,7 @@ class ParameterSweeper(Sweeper):
             raise ConfigError("\n".join(lines or [first_line(error)])) from error
 
     def _add_seeds(
-        self, plan: Plan, folder: Path, entries: list[RunEntry], done: dict[str, RunImages]
+        self, plan: Plan, folder: Path, entries: list[RunEntry], launch: Launch
     ) -> list[JobReturn]:
         """Trains the values that are undecided under more seeds, round by round.
 
@@ -186,7 +185,6 @@ class ParameterSweeper(Sweeper):
 
         results: list[JobReturn] = []
         rounds: list[Round] = []
-        launch = partial(self._launch_images, plan, folder, done)
         counts = look_counts(len(plan.seeds), plan.base.config.study.max_seeds)
         for look, after in pairwise(counts):
             if all(entry.error is not None for entry in entries):

@@ -248,6 +248,22 @@ class GridDrawer:
         return DrawnGrids(grids, images, list(dict.fromkeys(self.drawn.problems)))
 
 
+def plan_grids(
+    folder: Path, config: SamplingConfig, scores: Mapping[Path, str] | None = None
+) -> GridDrawer:
+    """What draws the grids of a run or sweep folder: of the seeds that they show.
+
+    Args:
+        folder: Of a sweep or a run.
+        config: Prompts, seeds, sampler, checkpoints and grids.
+        scores: Image -> what stands under it.
+
+    Raises:
+        LabError: As in `GridDrawer`, or the folder holds no runs.
+    """
+    return GridDrawer(first_seeds(find_rows(folder), config.train_seeds), config, scores)
+
+
 def draw_grids(folder: Path, config: SamplingConfig, scores: Path | None = None) -> DrawnGrids:
     """Draw the images of every saved LoRA of a run or sweep folder, and the grids that show them.
 
@@ -263,8 +279,7 @@ def draw_grids(folder: Path, config: SamplingConfig, scores: Path | None = None)
         LabError: Nothing can be drawn at all: the folder holds no runs or can't be written, no
             checkpoint is named, one is missing, or the subject is unknown.
     """
-    texts = None if scores is None else read_scores(scores, folder)
-    drawer = GridDrawer(first_seeds(find_rows(folder), config.train_seeds), config, texts)
+    drawer = plan_grids(folder, config, None if scores is None else read_scores(scores, folder))
     drawer.draw()
     return drawer.write_all(folder)
 
