@@ -57,6 +57,8 @@ class FakeRun:
     """Further flat settings in its config.yaml."""
     held_out: bool = True
     steps_per_epoch: int = 8
+    stack: int = 1
+    """Runs that were trained in one pass with it, itself included."""
 
 
 @dataclass
@@ -255,6 +257,7 @@ def _facts(sweep: SweepBuilder, run: FakeRun) -> dict[str, Any]:
         },
         "peak_memory_bytes": {"process": 1_400_000_000, "device": None},
         "lora_bytes": run.lora_bytes,
+        **({"stack": {"runs": run.stack, "estimated_bytes": None}} if run.stack > 1 else {}),
         "steps": steps,
         "epochs": sweep.epochs,
         "reuse_key": "r" * 16,

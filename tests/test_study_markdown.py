@@ -3,7 +3,7 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from lora_lab.study.report.markdown import plain_text
+from lora_lab.study.report.markdown import inline_text, plain_text
 
 RENDERER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 HOSTILE = (
@@ -25,10 +25,23 @@ def test_nothing_of_a_text_is_markup(text):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_text_never_ends_its_cell(text):
-    table = f"| a | b |\n|---|---|\n| x{plain_text(text)} | y |"
-    cells = [token for token in RENDERER.parse(table) if token.type == "td_open"]
-    assert len(cells) == 2
+def test_a_text_never_ends_its_cell_and_is_no_markup_in_it(text):
+    table = f"| a | b |\n|---|---|\n| {inline_text(text)} | y |"
+    tokens = RENDERER.parse(table)
+    assert len([token for token in tokens if token.type == "td_open"]) == 2
+    content = next(t for t in tokens[tokens.index(next_cell(tokens)) :] if t.type == "inline")
+    assert "".join(child.content for child in content.children or []) == " ".join(text.split())
+
+
+def next_cell(tokens):
+    return next(token for token in tokens if token.type == "td_open")
+
+
+@pytest.mark.parametrize("text", ["+2.3 %", "−0.4 %", "= as good", "- none", "> 5", "12. s", "# 3"])
+def test_a_figure_in_a_cell_or_a_heading_has_no_backslash(text):
+    assert "\\" not in inline_text(text)
+    tokens = RENDERER.parse(f"# {inline_text(text)}")
+    assert [token.type for token in tokens] == ["heading_open", "inline", "heading_close"]
 
 
 @pytest.mark.parametrize(

@@ -51,13 +51,18 @@ class Measures:
     peak_dlr_step: float = math.nan
     """Step at which the UNet's rate was highest."""
     seconds: float = math.nan
-    """All of a run but the sampling: start-up, caching, training, held-out loss, saving."""
+    """All of a run but the sampling: start-up, caching, training, held-out loss, saving. Of a run
+    that was trained in a stack these and all other seconds are its share: run.json has those of
+    the whole stack, which pass for each of its runs."""
     seconds_training: float = math.nan
+    seconds_held_out: float = math.nan
     seconds_sampling: float = math.nan
     step_median: float = math.nan
     """Seconds a step, median."""
     step_p95: float = math.nan
     """Seconds a step, 95th percentile."""
+    stack: int = 1
+    """Runs that were trained in one pass with this one, itself included."""
     memory_process: float = math.nan
     """Peak memory of the process in bytes."""
     memory_device: float = math.nan
@@ -83,7 +88,7 @@ def measure(run: Run) -> Measures:
     final_held_out = last_finite(held_out)
     train_images = last_finite(table.column(TRAIN_LOSS))
     best, peak = _lowest(held_out), _lowest(-dlr)
-    seconds = record.seconds
+    seconds = {name: taken / record.stack for name, taken in record.seconds.items()}
     parts = [seconds[phase] for phase in TRAINING_PHASES if phase in seconds]
     return Measures(
         steps=int(table.steps[-1]) if len(table.steps) else 0,
@@ -101,9 +106,11 @@ def measure(run: Run) -> Measures:
         peak_dlr_step=float(table.steps[peak]) if peak is not None else math.nan,
         seconds=math.fsum(parts) if parts else math.nan,
         seconds_training=seconds.get("training", math.nan),
+        seconds_held_out=seconds.get("held_out", math.nan),
         seconds_sampling=seconds.get("sampling", math.nan),
         step_median=seconds.get("step_median", math.nan),
         step_p95=seconds.get("step_p95", math.nan),
+        stack=record.stack,
         memory_process=record.peak_memory_bytes.get("process", math.nan),
         memory_device=record.peak_memory_bytes.get("device", math.nan),
         lora_bytes=record.lora_bytes,

@@ -27,6 +27,7 @@ from lora_lab.study.judge.metric_results import (
 from lora_lab.study.judge.pair import PairedLoss, pair_loss, seed_sd_of_smoothed_loss
 from lora_lab.study.judge.paired_runs import ROUNDING, ValueRuns, pair_runs
 from lora_lab.study.judge.run_measures import HELD_OUT, Measures, measure
+from lora_lab.study.judge.stacked_pairs import told_of_stacks
 from lora_lab.study.read.load import Run, Sweep
 
 FACTOR = 2.0
@@ -98,6 +99,8 @@ class Study:
     """Which seeds were looked at together."""
     margin: float = MARGIN
     """Share of the base's mean within which a value is as good."""
+    stacks_told: str = ""
+    """What is to be known of pairs that were trained in two ways; empty where nothing is."""
 
     @property
     def values(self) -> tuple[Judged, ...]:
@@ -148,6 +151,7 @@ def judge(sweep: Sweep) -> Study:
         trends=judgement.trends,
         looks=looks,
         margin=margin,
+        stacks_told=told_of_stacks(values, judgement.results),
     )
 
 

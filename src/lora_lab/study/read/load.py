@@ -35,6 +35,8 @@ class Record:
     """Size of the final LoRA file in bytes."""
     git_commit: str = ""
     device: str = ""
+    stack: int = 1
+    """Runs that were trained in one pass with this one, itself included; 1: alone."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +303,14 @@ def _record(facts: dict[str, Any]) -> Record:
         lora_bytes=_numbers({"": facts.get("lora_bytes")}).get("", math.nan),
         git_commit=as_text(facts.get("git_commit") or ""),
         device=as_text(facts.get("device") or ""),
+        stack=_stack(facts.get("stack")),
     )
+
+
+def _stack(value: Any) -> int:
+    """With how many runs a run was trained, as training/stacked_run.py records it."""
+    runs = value.get("runs") if isinstance(value, dict) else None
+    return runs if isinstance(runs, int) and not isinstance(runs, bool) and runs > 1 else 1
 
 
 def _texts(value: Any) -> dict[str, str]:

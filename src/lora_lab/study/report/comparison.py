@@ -131,9 +131,10 @@ def _costs(one: Judged) -> dict[str, str | float | None]:
     run, figures = one.run, one.measures
     return {
         "steps": figures.steps,
+        "stack": figures.stack,
         "seconds": figures.seconds,
         "seconds_training": figures.seconds_training,
-        "seconds_held_out": run.record.seconds.get("held_out", math.nan),
+        "seconds_held_out": figures.seconds_held_out,
         "seconds_sampling": figures.seconds_sampling,
         "step_median": figures.step_median,
         "step_p95": figures.step_p95,

@@ -20,13 +20,12 @@ FIRST = ("effects",)
 MAX_ROWS = 60
 """More rows than this are not read in a pull request; comparison.csv has all."""
 _MARKS = re.compile(
-    r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])"  # anywhere; an underscore inside a word is none
-    r"|^[#+=>-]"  # where a line begins: headings, lists, quotes
+    r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])"  # an underscore inside a word is none
     r"|:(?=//)|(?<=www)\."  # addresses that would become links
 )
-"""Signs that GitHub's Markdown would read as markup where they stand."""
-_NUMBER = re.compile(r"^(\d+)([.)])(?=\s|$)")
-"""Begins a numbered list."""
+"""Signs that GitHub's Markdown would read as markup anywhere in a line."""
+_BEGINNING = re.compile(r"^(?:[#+=>-]|\d+(?=[.)](?:\s|$)))")
+"""What would begin a heading, a list or a quote where a line begins; of a number, the number."""
 
 
 def markdown(study: Study, headline: Headline, images: Gallery) -> str:
@@ -38,7 +37,7 @@ def markdown(study: Study, headline: Headline, images: Gallery) -> str:
         images: the grids that lie beside the report.
     """
     shown = shown_figures(study)
-    parts = [f"# {plain_text(headline.sentence)}", *map(plain_text, headline.details)]
+    parts = [f"# {inline_text(headline.sentence)}", *map(plain_text, headline.details)]
     parts += [_picture(study, name) for name in FIRST if name in shown]
     parts += ["## Values", _table(study)]
     if found := problems(study):
@@ -59,19 +58,28 @@ def markdown(study: Study, headline: Headline, images: Gallery) -> str:
 
 
 def plain_text(text: str) -> str:
-    """Text in which nothing is markup."""
-    escaped = _MARKS.sub(r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
-    return _NUMBER.sub(r"\1\\\2", escaped)
+    """Text in which nothing is markup, as a paragraph or an entry of a list."""
+    return _BEGINNING.sub(_escaped_beginning, inline_text(text))
+
+
+def inline_text(text: str) -> str:
+    """Text in which nothing is markup, in a heading or in a cell, where no line begins."""
+    return _MARKS.sub(r"\\\g<0>", html.escape(" ".join(text.split()), quote=False))
+
+
+def _escaped_beginning(found: re.Match[str]) -> str:
+    """A number keeps its digits; the sign after it is escaped."""
+    return f"{found[0]}\\" if found[0].isdecimal() else f"\\{found[0]}"
 
 
 def _picture(study: Study, name: str) -> str:
-    return f"![{plain_text(alt_text(study, name))}]({name}.png)"
+    return f"![{inline_text(alt_text(study, name))}]({name}.png)"
 
 
 def _table(study: Study) -> str:
     columns, rows = make_table(study)
     lines = [
-        "| " + " | ".join(plain_text(column.name) for column in columns) + " |",
+        "| " + " | ".join(inline_text(column.name) for column in columns) + " |",
         "|" + "|".join("---:" if column.numeric else "---" for column in columns) + "|",
     ]
     lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows[:MAX_ROWS]]
@@ -84,13 +92,13 @@ def _table(study: Study) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    name = plain_text(f"{row.label} ({row.tag})" if row.tag else row.label)
-    first = [f"**{name}**" if row.is_base else name, plain_text(row.verdict)]
-    return [*first, *(plain_text(cell.text) for cell in row.cells)]
+    name = inline_text(f"{row.label} ({row.tag})" if row.tag else row.label)
+    first = [f"**{name}**" if row.is_base else name, inline_text(row.verdict)]
+    return [*first, *(inline_text(cell.text) for cell in row.cells)]
 
 
 def _problem(label: str, sentences: tuple[str, ...]) -> str:
-    return f"**{plain_text(label)}**: {plain_text('; '.join(sentences))}"
+    return f"**{inline_text(label)}**: {inline_text('; '.join(sentences))}"
 
 
 def _grids(images: Gallery) -> list[str]:
@@ -99,7 +107,7 @@ def _grids(images: Gallery) -> list[str]:
     parts = ["## Gallery"]
     for group in images.grids:
         for grid in group.grids:
-            parts.append(f"![{plain_text(grid.alt)}]({quote(grid.file)})")
+            parts.append(f"![{inline_text(grid.alt)}]({quote(grid.file)})")
     return parts
 
 

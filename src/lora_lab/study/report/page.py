@@ -6,6 +6,7 @@ in the page itself allows neither requests nor any script or style but the two t
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +140,13 @@ def _facts(study: Study) -> list[dict[str, str]]:
         ("Seeds of each value", each),
         ("Another seed of the base", floor),
         ("Runs complete", f"{len(complete)} of {len(study.judged)}"),
-        ("Time of all runs", duration(_total_seconds(complete))),
+        ("Machine time of training", duration(total_seconds(complete))),
     ]
     return [{"name": name, "value": value} for name, value in facts]
 
 
-def _total_seconds(runs: list[Judged]) -> float:
+def total_seconds(runs: Sequence[Judged]) -> float:
+    """What all trainings took, one process after the other; runs of a stack share its time."""
     seconds = [one.measures.seconds for one in runs if one.measures.seconds >= 0]
     return sum(seconds) if seconds else float("nan")
 

@@ -83,10 +83,16 @@ Take = Callable[[Judged], float]
 Say = Callable[[float], str]
 Figure = tuple[Column, Take, Say]
 
+SHARE = "Without sampling; of runs that were trained at once, each one’s share"
+
 COSTS: tuple[Figure, ...] = (
     (Column("LoRA file"), lambda one: one.measures.lora_bytes, size),
-    (Column("Time", hint="Without sampling"), lambda one: one.measures.seconds, duration),
-    (Column("Memory", hint="Peak of the process"), lambda one: one.measures.memory_process, size),
+    (Column("Time", hint=SHARE), lambda one: one.measures.seconds, duration),
+    (
+        Column("Memory", hint="Peak of the process, with all runs of a stack"),
+        lambda one: one.measures.memory_process,
+        size,
+    ),
     (
         Column("Device memory", hint="Peak of the device"),
         lambda one: one.measures.memory_device,
@@ -124,11 +130,16 @@ FIGURES: tuple[Figure, ...] = (
         lambda x: plain(x, 3),
     ),
     (Column("Steps"), lambda one: float(one.measures.steps or math.nan), lambda x: f"{x:.0f}"),
-    (Column("Median step"), lambda one: one.measures.step_median, step_time),
-    (Column("Training"), lambda one: one.measures.seconds_training, duration),
     (
-        Column("Held-out loss took", hint="Time for measuring it"),
-        lambda one: one.run.record.seconds.get("held_out", math.nan),
+        Column("Trained at once", hint="Runs that shared the passes of the base"),
+        lambda one: float(one.measures.stack) if one.measures.stack > 1 else math.nan,
+        lambda x: f"{x:.0f}",
+    ),
+    (Column("Median step", hint=SHARE), lambda one: one.measures.step_median, step_time),
+    (Column("Training", hint=SHARE), lambda one: one.measures.seconds_training, duration),
+    (
+        Column("Held-out loss took", hint="Time for measuring it; of a stack, the run’s share"),
+        lambda one: one.measures.seconds_held_out,
         duration,
     ),
     (

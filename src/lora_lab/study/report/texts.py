@@ -81,8 +81,8 @@ FIGURE_TEXTS = {
         "Cost",
         "Time, memory and file size",
         "What each run took on the machine that it ran on.",
-        "Time is all of a run without its sampling. Other work on the machine shows in it: the "
-        "base's seeds tell how much.",
+        "Time is all of a run without its sampling; runs that were trained at once have a share of "
+        "their stack's. Other work on the machine shows in it: the base's seeds tell how much.",
     ),
 }
 
@@ -165,6 +165,8 @@ def limits(study: Study) -> list[str]:
         results = [result for one in ranked if (result := one.first_result)]
         if any(result.seeds == 1 for result in results):
             found.append("How a value does under other seeds where it was trained under one.")
+    if study.stacks_told:
+        found.append(study.stacks_told)
     if changes_training_loss(study.parameters):
         found.append(
             f"Anything from training losses side by side: {study.sweep.parameter} changes what "
