@@ -36,9 +36,10 @@ def load_libraries() -> None:
 def _main(command: str, arguments: list[str]) -> int:
     """Runs a command in this process, as its script does."""
     if command == "study":
+        from lora_lab.cli.ending import run_plain
         from lora_lab.study.__main__ import main
 
-        return main(arguments)
+        return run_plain(lambda: main(arguments))
     import runpy
 
     script = SCRIPTS[command][0]
@@ -61,6 +62,8 @@ class Running:
     """
 
     def __init__(self, command: str, arguments: list[str], log: Path, forked: bool) -> None:
+        # A background job of a script ignores Ctrl-C, and what it starts would do so, too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         self.started = time.monotonic()
         self.status: int | None = None
         if not forked:
@@ -87,7 +90,6 @@ class Running:
             output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             os.dup2(output, 1)
             os.dup2(output, 2)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             status = _main(command, arguments)
         except KeyboardInterrupt:
             status = 130

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from safetensors.torch import save
 
+from lora_lab.errors import LabError
 from reliability.fuzz import Target
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -43,6 +44,14 @@ def targets(seeds: Mapping[str, tuple[bytes, ...]], folder: Path) -> list[Target
         Target("held_out.csv", seeds["held_out.csv"], _run_file("base/held_out.csv"), 0.7),
         Target("scores", seeds["image_scores.json"], _run_file("base/image_scores.json"), 0.7),
         Target("config.yaml", seeds["config.yaml"], _run_file("base/config.yaml"), 0.7),
+        Target("blind answers", _blind_answers(folder), _blind(folder), 0.3),
+        Target("PNG settings", _recipes(), _recipe, 1),
+        Target("kohya's logs, compared", _event_files(folder), _logs, 0.5),
+        Target("config of a checkpoint's part", _part_configs(folder), _parts(folder), 0.2),
+        Target("metrics.csv on resume", seeds["metrics.csv"], _resumed, 0.7),
+        Target("last.ckpt", _checkpoints(), _last_checkpoint, 0.3),
+        Target("cached latents", _cached(folder), _latents, 0.5),
+        Target("textual inversion", _inversions(), _inversion, 0.3),
         Target("report", seeds["report text"], _report, 0.004, 180.0),
     ]  # fmt: skip
 
@@ -171,7 +180,12 @@ def _lora(data: bytes, folder: Path) -> None:
     path = folder / "a.safetensors"
     path.write_bytes(data)
     tensors, metadata = read_lora(path)
-    layer_changes(tensors, str(path))
+    for change in layer_changes(tensors, str(path)).values():
+        try:
+            assert change.dim is None or change.scale is not None
+            change.merged(torch.zeros(8, 8), 1.0)
+        except ValueError:  # what LoRAMerger tells in one line
+            continue
     lora_hashes(tensors, metadata)
 
 
@@ -226,6 +240,152 @@ def _run_file(name: str) -> Callable[[bytes, Path], None]:
         load_sweep(folder)
 
     return read
+
+
+def _blind_answers(folder: Path) -> tuple[bytes, ...]:
+    """Answers about a sweep that is made for them."""
+    from blind_sweep import blind_sweep
+    from lora_lab.study.read.blind import FORMAT, blind_images
+    from lora_lab.study.read.load import load_sweep
+
+    sweep = load_sweep(blind_sweep(folder / "blind"))
+    left, right = (next(iter(blind_images(run).values())).key for run in sweep.runs[:2])
+    answers = [{"left": left, "right": right, "choice": choice} for choice in ("left", "tie")]
+    return (json.dumps({"format": FORMAT, "answers": answers}).encode(),)
+
+
+def _blind(folder: Path) -> Callable[[bytes, Path], None]:
+    from lora_lab.study.read.blind import read_answers, with_blind
+    from lora_lab.study.read.load import load_sweep
+
+    sweep = load_sweep(folder / "blind")
+
+    def read(data: bytes, folder: Path) -> None:
+        (folder / "answers.json").write_bytes(data)
+        with_blind(sweep, read_answers(folder / "answers.json", sweep))
+
+    return read
+
+
+def _recipes() -> tuple[bytes, ...]:
+    """The settings in a PNG of ours."""
+    from dataclasses import asdict
+
+    from study_sweep_builder import recipe
+
+    return (json.dumps(asdict(recipe("simple/1"))).encode(),)
+
+
+def _recipe(data: bytes, folder: Path) -> None:
+    from lora_lab.images.png_info import CHUNK, parameters_text, read_recipe
+    from lora_lab.sampling.pipeline import recipe_settings
+
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(CHUNK, _text(data))
+    Image.new("RGB", (8, 8)).save(folder / "a.png", "png", pnginfo=info)
+    recipe = read_recipe(folder / "a.png")
+    if recipe is not None:
+        parameters_text(recipe)
+        recipe_settings(recipe)
+        assert folder / f"{recipe.lora}.safetensors" == (folder / "x").with_name(
+            f"{recipe.lora}.safetensors"
+        )
+
+
+def _logs(data: bytes, folder: Path) -> None:
+    from lora_lab.study.kohya_logs.read_logs import load_logs
+
+    (folder / "logs").mkdir(exist_ok=True)
+    (folder / "logs" / "events.out.tfevents.1.x").write_bytes(data)
+    load_logs(folder / "logs")
+
+
+PARTS = tuple(f"{part}/config.json" for part in ("unet", "vae", "text_encoder"))
+
+
+def _part_configs(folder: Path) -> tuple[bytes, ...]:
+    """The configs of a checkpoint: of its parts, of its scheduler."""
+    from tiny_model import make_tiny_base
+
+    base = make_tiny_base(folder / "base")
+    return tuple((base / name).read_bytes() for name in (*PARTS, "scheduler/scheduler_config.json"))
+
+
+def _parts(folder: Path) -> Callable[[bytes, Path], None]:
+    """Reads a checkpoint that has the hostile config in each of its parts, one after the other."""
+    base = folder / "base"
+    names = (*PARTS, "scheduler/scheduler_config.json")
+    whole = {name: (base / name).read_bytes() for name in names}
+
+    def read(data: bytes, folder: Path) -> None:
+        from lora_lab.checkpoint.base_model import load_base
+
+        for name in names:
+            (base / name).write_bytes(data)
+            try:
+                loaded = load_base(str(base), parts=())
+                assert loaded.latent_factor >= 1 and loaded.size_step >= 1
+            except LabError:
+                continue
+            finally:
+                (base / name).write_bytes(whole[name])
+
+    return read
+
+
+def _resumed(data: bytes, folder: Path) -> None:
+    from lora_lab.training.callbacks.metrics_csv import keep_rows
+
+    (folder / "metrics.csv").write_bytes(data)
+    keep_rows(folder / "metrics.csv", 5)
+
+
+def _checkpoints() -> tuple[bytes, ...]:
+    """What a run goes on from, in small."""
+    import io
+
+    buffer = io.BytesIO()
+    torch.save({"global_step": 3, "state_dict": {"a": torch.ones(4)}}, buffer)
+    return (buffer.getvalue(),)
+
+
+def _last_checkpoint(data: bytes, folder: Path) -> None:
+    from lora_lab.training.trainer import check_checkpoint
+
+    (folder / "last.ckpt").write_bytes(data)
+    check_checkpoint(folder / "last.ckpt")
+
+
+def _cached(folder: Path) -> tuple[bytes, ...]:
+    """Latents as the cache keeps them."""
+    from lora_lab.data.checked_tensors import save_checked
+
+    path = folder / "latents.safetensors"
+    save_checked({"mean": torch.zeros(4, 2, 2), "std": torch.ones(4, 2, 2)}, path)
+    return (path.read_bytes(),)
+
+
+def _latents(data: bytes, folder: Path) -> None:
+    from lora_lab.data.images import ImageFile
+    from lora_lab.data.latent_cache import read_posterior
+
+    path = folder / "a.safetensors"
+    path.write_bytes(data)
+    found = read_posterior(path, ImageFile(folder / "a.png", "", (16, 16)))
+    assert found is None or found.mean.shape == found.std.shape
+
+
+def _inversions() -> tuple[bytes, ...]:
+    """Textual inversions as A1111 and diffusers write them."""
+    return save({"emb_params": torch.ones(2, 8)}), save({"<style>": torch.ones(8)})
+
+
+def _inversion(data: bytes, folder: Path) -> None:
+    from lora_lab.prompts.embeddings import read_embedding
+
+    path = folder / "style.safetensors"
+    path.write_bytes(data)
+    read_embedding(path, 8)
 
 
 def _report(data: bytes, folder: Path) -> None:

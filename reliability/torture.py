@@ -35,8 +35,12 @@ SIGNALS = {"SIGKILL": 6, "SIGTERM": 2, "SIGINT": 2}
 """Signal -> how often it is sent, as a weight."""
 ATTEMPTS = 4
 """Moments that are tried before a command that always ends sooner counts as undisturbed."""
-STATUS_OF = {"SIGTERM": (143, -signal.SIGTERM, 0), "SIGINT": (130, 0), "SIGKILL": (-9,)}
-"""Exit statuses that a signal may leave; 0 where the command ended before it looked."""
+STATUS_OF = {
+    "SIGTERM": (143, -signal.SIGTERM, 0),
+    "SIGINT": (130, -signal.SIGINT, 0),
+    "SIGKILL": (-9,),
+}
+"""Exit statuses that a signal may leave: negative while Python starts, 0 at the very end."""
 
 
 @dataclass(frozen=True)

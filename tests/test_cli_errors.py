@@ -77,6 +77,15 @@ def test_a_missing_folder_is_told_before_anything_starts(arguments, tmp_path, ke
     assert answer.status == 2 and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("key", ["data.dir", "data.held_out_dir", "data.reg_dir"])
+def test_a_file_in_place_of_a_folder_is_told_before_anything_starts(arguments, tmp_path, key):
+    path = tmp_path / "a\nb"
+    path.write_text("x")
+    answer = call(*arguments, f"{key}={path}")
+    assert answer.errors == [f"{key}: {tmp_path / 'a b'} is a file; name a folder"]
+    assert answer.status == 2 and list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("key", ["model.checkpoint", "sampling.checkpoints"])
 def test_a_repository_that_can_not_be_had_is_told_before_anything_starts(arguments, tmp_path, key):
     value = "owner/none" if key == "model.checkpoint" else "[owner/none]"

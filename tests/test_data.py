@@ -1,4 +1,5 @@
 import logging
+import os
 import shutil
 from pathlib import Path
 
@@ -109,6 +110,21 @@ def test_several_concepts_keep_their_own_repeats_and_classes(person):
     examples = find_examples(data_config(person)).train
     assert [(e.key, e.repeats) for e in examples][-1] == ("5_sks dog/x.png", 5)
     assert examples[-1].caption.text == "sks dog" and examples[0].repeats == 2
+
+
+@pytest.mark.parametrize("spoilt", [b"00\xff.png", b"2_\xff/00.png"])
+def test_a_name_that_is_no_text_is_told(person, images, spoilt):
+    path = os.fsencode(images.parent if b"/" in spoilt else images) + b"/" + spoilt
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.rename(images / "00.png", path)
+    with pytest.raises(LabError, match="is not UTF-8; rename it"):
+        find_examples(data_config(person))
+
+
+def test_a_data_folder_that_is_a_file_is_told(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(LabError, match=r"file can't be read \(Not a directory\)"):
+        find_examples(data_config(tmp_path / "file"))
 
 
 @pytest.mark.parametrize("suffix", [".caption", ".cap"])

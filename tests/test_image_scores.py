@@ -4,12 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from safetensors.torch import save_file
 
 from lora_lab.config import MergeConfig
 from lora_lab.data.inputs import SharedInputs
 from lora_lab.errors import LabError
-from lora_lab.lora_file import read_lora
+from lora_lab.lora_file import read_lora, write_lora
 from lora_lab.lora_file.merge import load_model
 from lora_lab.metrics.checkpoint_choice import best_of, choose
 from lora_lab.metrics.image_scores import ImageScorer, load_encoders, score_sweep
@@ -90,7 +89,7 @@ def test_a_lora_that_changes_nothing_preserves_the_base_exactly(made):
     (run,) = find_rows(folder).runs
     tensors, metadata = read_lora(run.saves[0].path)
     bare = {k: v * 0 if "lora_up" in k else v for k, v in tensors.items()}
-    save_file(bare, folder / "bare.safetensors", metadata)
+    write_lora(folder / "bare.safetensors", bare, metadata)
     scores, problems = scorer.preservation(folder / "bare.safetensors", folder / "bare")
     assert not problems and len(scores) == 5
     assert list(scores.values()) == pytest.approx([0.0] * 5, abs=1e-6)

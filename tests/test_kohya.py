@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lora_lab.errors import LabError
+from lora_lab.kohya.own_fields import SETTINGS
 from lora_lab.lora_file import (
     TrainingFacts,
     build_metadata,
@@ -272,3 +273,22 @@ def test_a_failed_write_leaves_no_file(tmp_path):
     with pytest.raises(LabError, match="blocked"):
         write_lora(tmp_path / "blocked" / "a.safetensors", TENSORS, {})
     assert [path.name for path in tmp_path.iterdir()] == ["blocked"]
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_flipped_bit_in_a_file_of_ours_is_refused_and_in_one_of_others_told(
+    tmp_path, caplog, ours
+):
+    path, key = tmp_path / "a.safetensors", "lora_unet_mid_block_attentions_0_proj_in"
+    tensors = {f"{key}.lora_{side}.weight": torch.ones(2, 2) for side in ("down", "up")}
+    write_lora(path, tensors, {SETTINGS: "{}"} if ours else {})
+    assert read_lora(path)[0].keys() == tensors.keys() and not caplog.records
+    content = bytearray(path.read_bytes())
+    content[-4] ^= 1
+    path.write_bytes(content)
+    if ours:
+        with pytest.raises(LabError, match=r"a\.safetensors is damaged"):
+            read_lora(path)
+    else:
+        read_lora(path)
+        assert "its sshs_model_hash names other tensors" in caplog.text

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from lora_lab.checkpoint.base_model import BaseModel, load_base
 from lora_lab.data import latent_cache
 from lora_lab.data.buckets import Placement
+from lora_lab.data.checked_tensors import save_checked
 from lora_lab.data.folders import find_examples
 from lora_lab.data.images import ColorChange, open_image
 from lora_lab.data.latent_cache import LatentCache, Posterior, encode, latent_key
@@ -150,7 +151,7 @@ def test_the_fingerprint_of_a_vae_follows_its_weights(base: BaseModel, tiny_base
     assert load_base(str(other)).vae_fingerprint != base.vae_fingerprint
 
 
-@pytest.mark.parametrize("damage", ["cut", "nan", "keys"])
+@pytest.mark.parametrize("damage", ["cut", "nan", "keys", "flipped"])
 def test_damaged_latents_are_made_again_and_told(
     damage: str, base: BaseModel, picture: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,6 +162,10 @@ def test_damaged_latents_are_made_again_and_told(
     [stored] = stored_files(folder)
     if damage == "cut":
         stored.write_bytes(stored.read_bytes()[:40])
+    elif damage == "flipped":  # one bit of a value, which stays finite
+        content = bytearray(stored.read_bytes())
+        content[-4] ^= 1
+        stored.write_bytes(content)
     elif damage == "nan":
         save_file({"mean": first.mean * float("nan"), "std": first.std}, stored)
     else:
@@ -199,12 +204,12 @@ def fill(base: BaseModel, person: Path, folder: Path, seconds: float) -> Spawned
     files = context.Queue()
 
     def slow_save(tensors: dict[str, torch.Tensor], path: Path) -> None:
-        save_file(tensors, path)
+        save_checked(tensors, path)
         files.put(path.name)
         time.sleep(seconds)
 
     def work() -> None:
-        latent_cache.save_file = slow_save  # type: ignore[assignment]
+        latent_cache.save_checked = slow_save
         config = data_config(person)
         prepare(find_examples(config).train, base, LatentCache(folder), config, augment=True)
 

@@ -133,3 +133,24 @@ def test_other_files_are_named_as_what_they_are(key, message):
 def test_half_a_layer_is_refused_with_the_missing_key(leaf, missing):
     with pytest.raises(LabError, match=f"lacks key {NAME}.{missing}"):
         layer_changes({f"{NAME}.{leaf}": torch.ones(2, 2)}, "file")
+
+
+@pytest.mark.parametrize(
+    ("leaf", "shape"),
+    [
+        *(("lora_down.weight", ()), ("lora_down.weight", (4,)), ("lora_down.weight", (0, 4))),
+        *(("lora_up.weight", (4, 0)), ("alpha", (2,)), ("alpha", (0,)), ("dora_scale", ())),
+    ],
+)
+def test_a_tensor_that_no_layer_can_have_is_refused_with_its_key(leaf, shape):
+    tensors = {f"{NAME}.lora_down.weight": torch.ones(2, 4), f"{NAME}.alpha": torch.tensor(1.0)}
+    tensors |= {f"{NAME}.lora_up.weight": torch.ones(4, 2), f"{NAME}.{leaf}": torch.ones(shape)}
+    with pytest.raises(LabError, match=f"file: key {NAME}.{leaf} must hold"):
+        layer_changes(tensors, "file")
+
+
+def test_numbers_that_are_not_real_are_refused():
+    tensors = {f"{NAME}.lora_down.weight": torch.ones(2, 4, dtype=torch.complex64)}
+    tensors[f"{NAME}.lora_up.weight"] = torch.ones(4, 2)
+    with pytest.raises(LabError, match="must hold real numbers"):
+        layer_changes(tensors, "file")

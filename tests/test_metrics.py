@@ -181,6 +181,11 @@ def test_the_store_encodes_an_image_once_and_knows_it_by_its_pixels(tmp_path, cl
     again.path.write_bytes(b"cut off")
     EmbeddingStore(tmp_path, encoder).embed([picture("red")])
     assert encoder.seen == 2
+    content = bytearray(again.path.read_bytes())
+    content[-4] ^= 1
+    again.path.write_bytes(content)
+    EmbeddingStore(tmp_path, encoder).embed([picture("red")])
+    assert encoder.seen == 3
 
 
 def test_another_encoder_has_a_file_of_its_own(tmp_path, clip):

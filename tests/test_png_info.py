@@ -1,12 +1,15 @@
 """What is written into PNG files, and read from ours and A1111's."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lora_lab.errors import LabError
 from lora_lab.images.png_info import (
+    CHUNK,
     ImageRecipe,
     parameters_text,
     parse_parameters,
@@ -108,3 +111,28 @@ def test_a_damaged_or_foreign_image_has_no_recipe(tmp_path):
         assert read_recipe(tmp_path / name) is None
     with pytest.raises(LabError, match=r"foreign\.png has no `parameters` chunk"):
         read_parameters(tmp_path / "foreign.png")
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        *({"steps": "many"}, {"steps": 10**9}, {"width": 1e9}, {"height": 12}, {"threads": -1}),
+        *({"guidance": float("nan")}, {"seed": 2**80}, {"seed": True}, {"lora_weight": "1"}),
+        *({"names": 5}, {"names": {"a": 1}}, {"prompt": None}, {"lora": "../../other"}),
+        *({"batch_size": 0}, {"batch_place": 2}, {"clip_skip": 0}, {"more": 1}),
+    ],
+    ids=str,
+)
+def test_a_recipe_with_hostile_settings_is_none(tmp_path, hostile):
+    values = asdict(RECIPE) | hostile
+    info = PngInfo()
+    info.add_text(CHUNK, json.dumps(values))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
+    assert read_recipe(tmp_path / "a.png") is None
+
+
+def test_a_recipe_that_nests_without_end_is_none(tmp_path):
+    info = PngInfo()
+    info.add_text(CHUNK, "[" * 100_000)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=info)
+    assert read_recipe(tmp_path / "a.png") is None

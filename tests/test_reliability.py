@@ -73,7 +73,9 @@ NAMES = (
     *("prompt", "wildcard file", "caption", "metadata.jsonl", "PNG parameters", "PNG file"),
     *("image of a data folder", "overrides", "kohya's JSON", "kohya's TOML", "LoRA file, imported"),
     *("LoRA file", "checkpoint header", "event file", "sweep.json", "run.json", "metrics.csv"),
-    *("held_out.csv", "scores", "config.yaml"),
+    *("held_out.csv", "scores", "config.yaml", "blind answers", "PNG settings"),
+    *("kohya's logs, compared", "config of a checkpoint's part", "metrics.csv on resume"),
+    *("last.ckpt", "cached latents", "textual inversion"),
 )
 
 

@@ -165,3 +165,21 @@ def test_what_is_replaced_is_gone_and_nothing_else(tmp_path, config):
     with run.locked():
         run.begin(dict(INPUTS))
     assert {LOCK, "notes.txt", "run.json", "config.yaml"} == set(contents(tmp_path))
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def test_a_complete_run_is_used_again_only_with_its_very_lora_file(tmp_path, config, damage):
+    leave(tmp_path, config, complete=True)
+    run = RunFolder.open(tmp_path, config, inputs)
+    assert run.is_complete
+    run.lora.unlink() if damage == "missing" else run.lora.write_bytes(b"tensorz")
+    with pytest.raises(Refused, match="complete but with"):
+        RunFolder.open(tmp_path, config, inputs)
+    assert RunFolder.open(tmp_path, replace(config, overwrite=True), inputs).state is State.REPLACED
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\xff\nx", b'"' * 300_000 + b"\nx"])
+def test_a_damaged_table_is_no_reason_to_fail_when_a_folder_is_opened(tmp_path, config, content):
+    leave(tmp_path, config, complete=False, saved=False)
+    (tmp_path / "metrics.csv").write_bytes(content)
+    assert RunFolder.open(tmp_path, config, inputs).state is State.UNFINISHED

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from kohya_logs import cosine, growing_d, noise, write_run, write_settings, write_study
 from lora_lab.errors import ConfigError
@@ -16,6 +17,7 @@ from lora_lab.study.kohya_logs.compare_logs import comparisons
 from lora_lab.study.kohya_logs.find import LogFolder
 from lora_lab.study.kohya_logs.growth import measure_growth
 from lora_lab.study.kohya_logs.read_logs import load_logs
+from lora_lab.study.kohya_logs.run_settings import RunSettings, schedule_of
 
 
 def by_label(folder):
@@ -349,3 +351,18 @@ def test_logs_that_recur_are_told_once_over_all_comparisons(tmp_path):
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "The log of 32 stands in 2 comparisons" in page
     assert page.count("split into groups of inputs: A with") == 1
+
+
+def test_a_log_whose_epochs_are_counted_as_0_is_read(tmp_path):
+    with SummaryWriter(str(tmp_path / "run")) as writer:
+        for step in (1, 2, 3):
+            writer.add_scalar("loss/current", 0.1, step, step)
+        writer.add_scalar("loss/epoch", 0.1, 0, 4)
+    (run,) = load_logs(tmp_path).runs
+    assert run.series.epochs == 1
+
+
+@pytest.mark.parametrize("key", ["schedule.warmup_steps", "optimizer.lr", "schedule.power"])
+def test_a_setting_that_is_no_number_tells_no_schedule(key):
+    flat = {"optimizer.lr": "1", "schedule.name": "cosine", key: "x"}
+    assert schedule_of(RunSettings(flat), np.arange(3), 3) is None

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from lora_lab.run_folder.scores_file import SCORES_FILE, read_recipe, read_scores, write_scores
 from lora_lab.study.judge.metric_results import Kind
 from lora_lab.study.judge.verdict import judge
 from lora_lab.study.read.load import load_sweep
@@ -72,3 +73,13 @@ def test_damaged_scores_are_told_and_the_rest_is_judged(sweep):
     (two,) = judge(load_sweep(sweep.folder)).values
     assert two.kind is Kind.WORSE and two.result("identity_clip") is None
     assert any("image_scores.json can't be read" in note for note in two.run.notes)
+
+
+def test_scores_whose_figures_were_changed_are_told(tmp_path):
+    path = tmp_path / SCORES_FILE
+    write_scores(path, {"lora": "a"}, {"prompt": {("a", "1"): 0.25}})
+    assert read_scores(path) == ({"prompt": {("a", "1"): 0.25}}, "")
+    assert read_recipe(path) == {"lora": "a"}
+    path.write_text(path.read_text().replace("0.25", "0.75"))
+    assert read_scores(path)[1].startswith(f"{SCORES_FILE} can't be read")
+    assert read_recipe(path) is None

@@ -33,14 +33,21 @@ class LabError(Exception):
     """A failure told in one line: what (key or file), its value, what is allowed, what to do next.
 
     Commands print it without a traceback and end with status 1.
+
+    Args:
+        problems: one line each; a line break in one of them, say in a file's name, becomes a space.
     """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*(" ".join(problem.splitlines()) for problem in problems))
+
+    def __str__(self) -> str:
+        """Returns one line for each problem."""
+        return "\n".join(self.args)
 
 
 class ConfigError(LabError):
-    """A wrong argument or setting, found before anything was started; commands end with status 2.
-
-    The message holds one line for each problem.
-    """
+    """A wrong argument or setting, found before anything started; commands end with status 2."""
 
 
 class Stopped(KeyboardInterrupt):

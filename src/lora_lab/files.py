@@ -129,13 +129,16 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Writes ``text`` as UTF-8 with Unix line ends, whole or not at all.
+    r"""Writes ``text`` as UTF-8 with Unix line ends, whole or not at all.
+
+    What stands for a byte of a file name that is not UTF-8 becomes ``\udc80`` to ``\udcff``, as in
+    JSON.
 
     Raises:
         LabError: the file can't be written.
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
@@ -204,8 +207,17 @@ def read_json(path: str | os.PathLike[str], limit: int = MAX_JSON_BYTES) -> Any:
         OSError: it can't be read, is no regular file, or is larger.
         ValueError: it is not whole JSON, or is nested too deeply.
     """
+    return parse_json(read_text(path, limit))
+
+
+def parse_json(text: str) -> Any:
+    """Reads a text of somebody else's as JSON.
+
+    Raises:
+        ValueError: it is not whole JSON, or is nested too deeply.
+    """
     try:
-        return json.loads(read_text(path, limit))
+        return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

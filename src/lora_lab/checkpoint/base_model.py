@@ -7,6 +7,7 @@ Shapes: B batch, C hidden size of the text encoder.
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ from lora_lab.checkpoint.weight_files import read_checkpoint
 from lora_lab.errors import LabError, one_line
 from lora_lab.files import read_json
 
+MAX_LAYERS = 1000
+"""In a row; the text encoder of Stable Diffusion has 12."""
+MAX_SIZE = 10_000_000
+"""Of a layer or a vocabulary; Stable Diffusion's vocabulary has 49408 tokens."""
 MAX_TIMESTEPS = 100_000
 """Of the noise schedule; Stable Diffusion has 1000. A table of several numbers each is made."""
 
@@ -92,6 +97,12 @@ def load_base(
     folder, tensors, noise_facts = read_checkpoint(path, allow_pickle, family)
     facts = noise_facts.with_config(prediction_type, zero_terminal_snr)
     modules = {part: _build(part, folder, family) for part in family.parts}
+    scale = modules["vae"].config["scaling_factor"]
+    if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+        raise LabError(
+            f"{folder / 'vae' / 'config.json'}: scaling_factor must be a number above 0, got "
+            f"{one_line(scale, 40)}: copy it anew"
+        )
     for part in parts:
         fill(modules[part], tensors[part], path / part if path.is_dir() else path)
     return BaseModel(
@@ -110,8 +121,24 @@ def _build(part: str, folder: Path, family: Family) -> Any:
     """The module that a part's config describes, on the meta device."""
     path = folder / part / "config.json"
     config = read_config(path)
+    _refuse_giants(config, path)
     with torch.device("meta"), _told_as_damaged(path):
         return family.build[part](config)
+
+
+def _refuse_giants(config: dict[str, Any], path: Path) -> None:
+    """Refuse numbers that no such model has: its modules would be built without end.
+
+    Raises:
+        LabError: Names the key.
+    """
+    for key, value in config.items():
+        for number in value if isinstance(value, list) else [value]:
+            most = MAX_LAYERS if "layers" in key else MAX_SIZE
+            if isinstance(number, int) and abs(number) > most:
+                raise LabError(
+                    f"{path}: {key} must be at most {most}, got {one_line(number, 40)}: copy it"
+                )
 
 
 def _scheduler(folder: Path, settings: dict[str, Any]) -> DDPMScheduler:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra._internal import hydra as hydra_commands
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -108,12 +108,18 @@ def _is_package(name: Any) -> bool:
 
 
 def refuse_flags(arguments: list[str]) -> None:
-    """Refuses two of Hydra's flags: one reads a pickle, the other replaces our own config.
+    """Refuses unknown flags, and two of Hydra's: one reads a pickle, one replaces our config.
 
     Raises:
-        ConfigError: one of them is given.
+        ConfigError: one of them is given, or a flag lacks its value.
     """
-    given = get_args_parser().parse_known_args(arguments)[0]
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help shows what is allowed")
+
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]  # its own tells the usage in many lines
+    given = parser.parse_args(arguments)
     if given.experimental_rerun is not None:
         raise ConfigError(
             "--experimental-rerun reads a pickle, which can run any code; give the settings instead"
@@ -170,7 +176,7 @@ class GuardedLoader(ConfigLoaderImpl):
         )
         problems = composed_problems(config, self.permissions)
         if problems:
-            raise ConfigError("\n".join(problems))
+            raise ConfigError(*problems)
         return config
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:

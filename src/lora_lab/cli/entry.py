@@ -4,14 +4,10 @@ Hydra composes the config and makes the folders; what it raises is told here in 
 """
 
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import hydra
@@ -22,6 +18,14 @@ from omegaconf import DictConfig
 from hydra_plugins.lora_lab_stacked import StackedLauncher
 from hydra_plugins.lora_lab_sweeper import LabSweeper
 from lora_lab.cli.config_guard import guarded, refuse_flags, take_permissions
+from lora_lab.cli.ending import (
+    HEARD,
+    end_by_signal,
+    ended_by_signals,
+    print_any_name,
+    tell,
+    unforeseen,
+)
 from lora_lab.cli.help import help_text
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain
 from lora_lab.cli.own_conf import own_conf, with_search_path
@@ -29,11 +33,9 @@ from lora_lab.cli.quoting import MULTIRUN_FLAGS, quote_texts
 from lora_lab.config.sample import SampleConfig
 from lora_lab.config.store import register_schemas
 from lora_lab.config.train import TrainConfig
-from lora_lab.errors import ConfigError, LabError, Stopped, first_line, one_line
+from lora_lab.errors import ConfigError, LabError, first_line
 
 SCHEMAS: dict[str, type] = {"train": TrainConfig, "sample": SampleConfig}
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as in every shell: 128 + SIGINT."""
 
 
 def run_command(
@@ -51,9 +53,20 @@ def run_command(
         0, 1 (a run failed), 2 (a wrong argument or setting; nothing was started), 130 (Ctrl-C) or
         143 (SIGTERM).
     """
-    schema = SCHEMAS[config_name]
-    conf = conf.absolute()
     register_schemas()
+    print_any_name()
+    with ended_by_signals():
+        try:
+            return _run(task, config_name, conf.absolute(), arguments)
+        except KeyboardInterrupt as stop:
+            return end_by_signal(stop)
+
+
+def _run(
+    task: Callable[[DictConfig], Any], config_name: str, conf: Path, arguments: list[str]
+) -> int:
+    """Runs a command as ``run_command`` does; only what a signal raises comes out."""
+    schema = SCHEMAS[config_name]
     debug = "debug=true" in [argument.lower() for argument in arguments]
     folders = [conf]
     try:
@@ -62,53 +75,25 @@ def run_command(
         own = own_conf(conf)
         folders += [own] if own is not None else []
         arguments = with_search_path(own, arguments)
-        with guarded(permissions), _ended_by_sigterm():
+        with guarded(permissions):
             if {"--help", "-h"} & set(arguments):
                 sys.stdout.write(help_text(folders, config_name, schema, arguments))
                 return 0
             return _run_hydra(task, config_name, conf, arguments)
-    except KeyboardInterrupt as stop:
-        return _end_by_signal(stop)
-    except LabError as error:
-        _trace(debug)
-        _tell(str(error).splitlines())
-        return 2 if isinstance(error, ConfigError) else 1
     except Exception as error:
-        _trace(debug)
+        if debug:
+            traceback.print_exc()
+        if HEARD.number is not None:
+            return end_by_signal(error)
+        if isinstance(error, LabError):
+            tell(str(error).splitlines())
+            return 2 if isinstance(error, ConfigError) else 1
         lines = explain(folders, schema, arguments) if isinstance(error, COMPOSITION_ERRORS) else []
         if lines or isinstance(error, HydraException):
-            _tell(lines or [first_line(error)])
+            tell(lines or [first_line(error)])
             return 2
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        _tell([reason if debug else f"{reason}; debug=true shows where"])
+        tell([unforeseen(error, debug, "debug=true")])
         return 1
-
-
-@contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Makes SIGTERM end the command as Ctrl-C does: with a word, and with run.json told."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(number, step=0)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _end_by_signal(stop: KeyboardInterrupt) -> int:
-    """Tells how to go on and returns the exit status that shells know."""
-    if isinstance(stop, Stopped) and stop.step:
-        _tell([f"{stop}; the same command with the same folder goes on where it stopped"])
-    else:
-        reason = str(stop) or "interrupted"
-        _tell([f"{reason}; the same command goes on from the last checkpoint, or begins again"])
-    return 128 + stop.number if isinstance(stop, Stopped) else INTERRUPTED
 
 
 def _run_hydra(
@@ -131,6 +116,10 @@ def _run_hydra(
 
     sweeping = bool(MULTIRUN_FLAGS & set(arguments))
     refuse_flags(arguments)
+    if sweeping and config_name == "sample":
+        raise ConfigError(
+            "-m is for train.py; rows=<axis> and columns=<axis> draw several values in one grid"
+        )
     # Hydra prints tracebacks and exits by itself unless it is told to hand errors on.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv[1:] = arguments
@@ -162,17 +151,5 @@ def _end_single_run(outcomes: list[Any]) -> int:
     if outcome.error is None:
         sys.stdout.write(f"{outcome.leaves} are in {outcome.folder}\n")
         return 0
-    _tell(outcome.error.splitlines())
+    tell(outcome.error.splitlines())
     return 2 if outcome.refused else 1
-
-
-def _tell(lines: list[str]) -> None:
-    sys.stdout.flush()
-    for line in lines:
-        sys.stderr.write(f"error: {one_line(line)}\n")
-    sys.stderr.flush()
-
-
-def _trace(debug: bool) -> None:
-    if debug:
-        traceback.print_exc()

@@ -1,6 +1,7 @@
 """How a log line is written: names and texts of others can't colour a terminal or fill it."""
 
 import logging
+import sys
 
 from lora_lab.errors import printable
 
@@ -9,8 +10,19 @@ LONGEST = 1000
 
 
 class LineFormatter(logging.Formatter):
-    """Python's formatter, each of whose lines prints and has an end."""
+    """Python's formatter: a message is one line, a traceback one line for each of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Returns the record's own line, indented as it was."""
+        return " ".join(super().formatMessage(record).splitlines())
 
     def format(self, record: logging.LogRecord) -> str:
-        """Returns the record's lines."""
+        """Returns the record's line, and those of a traceback."""
         return "\n".join(printable(line, LONGEST) for line in super().format(record).split("\n"))
+
+
+def log_to_stderr() -> None:
+    """Has a command without a config log as the others do on the terminal."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -23,6 +23,7 @@ from lora_lab.files import require_regular
 RUN_SIGNS = ("run.json", "sweep.json", "lora")
 """One of them stands in every run or sweep folder that can be drawn."""
 CHECKPOINT_KEYS = ("model.checkpoint", "sampling.checkpoints")
+FOLDER_KEYS = ("data.dir", "data.held_out_dir", "data.reg_dir")
 
 
 def checked_train_config(config: DictConfig) -> TrainConfig:
@@ -37,8 +38,11 @@ def checked_train_config(config: DictConfig) -> TrainConfig:
     typed = to_config(config)
     check(typed)
     named = {"model.checkpoint": typed.model.checkpoint, "data.dir": typed.data.dir}
-    if typed.data.held_out_dir is not None:
-        named["data.held_out_dir"] = typed.data.held_out_dir
+    named |= {
+        f"data.{key}": path
+        for key in ("held_out_dir", "reg_dir")
+        if (path := getattr(typed.data, key)) is not None
+    }
     if typed.network.weights is not None:
         named["network.weights"] = typed.network.weights
     named |= {f"model.merge.{n}.file": item.file for n, item in enumerate(typed.model.merge)}
@@ -129,7 +133,7 @@ def check_sampling_paths(config: TrainConfig) -> None:
     checkpoints = config.sampling.checkpoints
     problems = [line for item in checkpoints for line in _missing("sampling.checkpoints", item)]
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(*problems)
 
 
 def _check_paths(named: dict[str, str]) -> None:
@@ -138,7 +142,7 @@ def _check_paths(named: dict[str, str]) -> None:
 
 def _refuse_lines(problems: list[str]) -> None:
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(*problems)
 
 
 def _missing(key: str, location: str) -> list[str]:
@@ -147,8 +151,8 @@ def _missing(key: str, location: str) -> list[str]:
             from lora_lab.checkpoint.hub import fetch_folder  # imports PyTorch
 
             fetch_folder(location)  # now: a sweep would ask for it after hours of training
-        else:
-            locate(location)
+        elif locate(location).is_file() and key in FOLDER_KEYS:
+            return [f"{key}: {location} is a file; name a folder"]
     except LabError as error:
         return [f"{key}: {error}"]
     return []

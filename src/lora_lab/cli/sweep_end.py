@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lora_lab.cli.ending import HEARD
 from lora_lab.cli.image_jobs import RunImages, image_settings
 from lora_lab.cli.sweep_record import RunEntry
 from lora_lab.config import TrainConfig
@@ -166,6 +167,7 @@ def _attempt(name: str, make: Callable[[], Any], debug: bool) -> Any:
     try:
         return make()
     except Exception as error:
+        HEARD.again()
         if debug:
             log.exception("%s could not be made", name)
         text = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"

@@ -224,7 +224,7 @@ def _value_runs(
         value = ",".join(_unquoted(value) for value in values)
         runs.append(PlannedRun(name, value, False, config, overrides))
     if problems:
-        raise ConfigError("\n".join(dict.fromkeys(problems)))
+        raise ConfigError(*dict.fromkeys(problems))
     return runs
 
 

@@ -22,6 +22,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from lora_lab.cli.ending import HEARD
 from lora_lab.cli.image_jobs import RunImages, image_job, image_overrides
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides
 from lora_lab.cli.preflight import refuse_file
@@ -171,7 +172,7 @@ class ParameterSweeper(Sweeper):
             sources = self.config.hydra.runtime.config_sources
             folders = [Path(source.path) for source in sources if source.schema == "file"]
             lines = explain_overrides(folders, TrainConfig, overrides, sweeping=False)
-            raise ConfigError("\n".join(lines or [first_line(error)])) from error
+            raise ConfigError(*lines or [first_line(error)]) from error
 
     def _add_seeds(
         self, plan: Plan, folder: Path, entries: list[RunEntry], launch: Launch
@@ -288,6 +289,7 @@ def _launch_batch(
     except LabError:
         raise
     except Exception as error:
+        HEARD.again()
         log.debug("the launcher failed", exc_info=True)
         return [f"{type(error).__name__}: {' '.join(str(error).split())}"] * len(jobs)
 

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from lora_lab.cli.ending import HEARD, unforeseen
 from lora_lab.errors import ConfigError, LabError
 from lora_lab.run_folder.record import run_name
 
@@ -56,6 +57,7 @@ def task_wrapper(task: Callable[[DictConfig], str | None]) -> Callable[[DictConf
         try:
             leaves = task(config)
         except Exception as error:
+            HEARD.again()
             if config.debug:
                 log.exception("the run failed")
             return Outcome(str(folder), _line(error, config.debug), isinstance(error, ConfigError))
@@ -67,8 +69,7 @@ def task_wrapper(task: Callable[[DictConfig], str | None]) -> Callable[[DictConf
 def _line(error: Exception, debug: bool) -> str:
     if isinstance(error, LabError):
         return str(error)
-    hint = "" if debug else "; debug=true shows where"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{hint}"
+    return unforeseen(error, debug, "debug=true")
 
 
 def output_folder() -> Path:

@@ -83,4 +83,4 @@ def _section_problems(name: str, values: Any) -> list[str]:
 
 def _refuse(problems: list[str]) -> None:
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(*problems)

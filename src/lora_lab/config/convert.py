@@ -76,7 +76,7 @@ def to_sample_config(config: DictConfig) -> SampleConfig:
 def _convert(config: DictConfig, schema: type[T]) -> T:
     problems = unknown_keys(config, schema) + missing_keys(config, schema)
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(*problems)
     try:
         typed = OmegaConf.merge(OmegaConf.structured(schema), config)
         result = OmegaConf.to_object(typed)

@@ -84,7 +84,24 @@ def _numbered(folder: Path, listed_above: dict[Path, str]) -> Concept:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if is_image(path))
+    images = sorted(path for path in folder.iterdir() if is_image(path))
+    for path in images:
+        _refuse_bytes(path)
+    return images
+
+
+def _refuse_bytes(path: Path) -> None:
+    """Refuses a name that is no text: it stands in fingerprints, tables and seeds.
+
+    Raises:
+        LabError: Says which.
+    """
+    try:
+        f"{path.parent.name}/{path.name}".encode()
+    except UnicodeEncodeError:
+        raise LabError(
+            f"{path}: the name of this image or of its folder is not UTF-8; rename it"
+        ) from None
 
 
 def _refuse_out_of_reach(listed: dict[Path, str], concepts: list[Concept], folder: Path) -> None:

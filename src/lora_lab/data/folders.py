@@ -31,6 +31,16 @@ def find_examples(config: DataConfig) -> Examples:
             mask or a caption can't be read.
         ConfigError: ``data.batch_size`` is larger than the set, or captions have another extension.
     """
+    try:
+        return _find(config)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LabError(
+            f"{error.filename or config.dir} can't be read ({reason}); check the data folder"
+        ) from error
+
+
+def _find(config: DataConfig) -> Examples:
     root = locate(config.dir)
     train = scan(image_folder(root), config)
     shown = sum(example.repeats for example in train)

@@ -19,19 +19,19 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.data.buckets import Placement
+from lora_lab.data.checked_tensors import load_checked, save_checked
 from lora_lab.data.images import ColorChange, ImageFile, load_pixels
 from lora_lab.errors import LabError
 from lora_lab.files import atomic_path, make_folder, write_error
 
 log = logging.getLogger(__name__)
 
-LAYOUT = "2"
-"""Part of every key; raise it when the way from file to latent changes."""
+LAYOUT = "3"
+"""Part of every key; raise it when the way from file to latent, or what is kept, changes."""
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,18 @@ class LatentCache:
         if self.folder is None:
             return encode(base, pixels(), image.path, precision)
         path = self.folder / key[:2] / f"{key}.safetensors"
-        found = _read(path, image) if path.is_file() else None
+        found = read_posterior(path, image) if path.is_file() else None
         if found is not None:
             return found
         with self._lock(key):
-            found = _read(path, image) if path.is_file() else None  # by another process meanwhile
+            # Another process may have made it meanwhile.
+            found = read_posterior(path, image) if path.is_file() else None
             if found is None:
                 for left in path.parent.glob(f".{path.name}.*.tmp"):
                     left.unlink(missing_ok=True)  # by a process that was killed: we hold its lock
                 found = encode(base, pixels(), image.path, precision)
                 with atomic_path(path) as temporary:
-                    save_file({"mean": found.mean, "std": found.std}, temporary)
+                    save_checked({"mean": found.mean, "std": found.std}, temporary)
             return found
 
     def _lock(self, key: str) -> FileLock:
@@ -128,10 +129,10 @@ class LatentCache:
         return FileLock(path)
 
 
-def _read(path: Path, image: ImageFile) -> Posterior | None:
+def read_posterior(path: Path, image: ImageFile) -> Posterior | None:
     """What a file of the cache holds; None if it is damaged, which the log tells."""
     try:
-        tensors = load_file(path)
+        tensors = load_checked(path)
         found = Posterior(tensors["mean"], tensors["std"])
         if found.mean.shape != found.std.shape or not _finite(found):
             raise ValueError("its values make no sense")
@@ -191,13 +192,3 @@ def latent_key(
         *(placement.scaled, placement.crop, flip, color, resize_filter),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
-
-
-def fingerprint_latents(latents: dict[str, Tensor]) -> str:
-    """sha256 over the names, shapes and bytes of all latents, in the order of their names."""
-    digest = hashlib.sha256()
-    for name in sorted(latents):
-        latent = latents[name].contiguous()
-        digest.update(f"{name} {tuple(latent.shape)}\n".encode())
-        digest.update(latent.numpy().tobytes())
-    return digest.hexdigest()

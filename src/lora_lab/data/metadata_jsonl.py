@@ -4,12 +4,11 @@ One JSON object a line: ``{"file_name": "a.png", "text": "a caption"}``; ``file_
 to the folder of the file. Other keys are left alone.
 """
 
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from lora_lab.errors import LabError
-from lora_lab.files import read_text
+from lora_lab.files import parse_json, read_text
 
 NAME = "metadata.jsonl"
 
@@ -43,7 +42,7 @@ def read_metadata(folder: Path) -> dict[Path, str]:
 
 def _entry(line: str, folder: Path, where: str) -> tuple[Path, str]:
     try:
-        entry: Any = json.loads(line)
+        entry: Any = parse_json(line)
     except ValueError as error:
         raise LabError(f"{where} is not JSON ({error}); write one object a line") from error
     if not isinstance(entry, dict):

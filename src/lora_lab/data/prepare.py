@@ -24,9 +24,10 @@ from lora_lab.data.buckets import (
     place_without_upscale,
     rounded_limits,
 )
+from lora_lab.data.checked_tensors import tensors_digest
 from lora_lab.data.examples import Example
 from lora_lab.data.images import ColorChange, ImageFile
-from lora_lab.data.latent_cache import LatentCache, Posterior, fingerprint_latents
+from lora_lab.data.latent_cache import LatentCache, Posterior
 from lora_lab.data.masks import load_mask
 from lora_lab.errors import ConfigError, LabError
 from lora_lab.randomness import derive_seed
@@ -209,7 +210,7 @@ def latents_fingerprint(part: str, items: list[Item]) -> str:
             for number, view in enumerate(views):
                 name = f"{part}/{item.example.key}{side}" + (f"/{number}" if number else "")
                 latents[name] = view.posterior.mean
-    return fingerprint_latents(latents)
+    return tensors_digest(latents)
 
 
 def sampled(posterior: Posterior, generator: torch.Generator) -> Tensor:

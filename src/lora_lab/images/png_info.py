@@ -10,12 +10,13 @@ import os
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, get_type_hints
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from lora_lab.errors import LabError
-from lora_lab.files import atomic_path, open_regular
+from lora_lab.files import atomic_path, open_regular, parse_json
 from lora_lab.images.opening import open_picture
 
 CHUNK = "lora_lab"
@@ -122,7 +123,7 @@ def _unquoted(value: str) -> str:
     if not (value.startswith('"') and value.endswith('"')):
         return value
     try:
-        return str(json.loads(value))
+        return str(parse_json(value))
     except ValueError:
         return value
 
@@ -143,7 +144,10 @@ def write_image(path: Path, image: Image.Image, recipe: ImageRecipe) -> None:
 
 
 def read_recipe(path: Path) -> ImageRecipe | None:
-    """The recipe of an image that we wrote; None if it is missing, damaged or another's."""
+    """The recipe of an image that we wrote; None if it is missing, damaged or another's.
+
+    A recipe may come from somebody else: each value has its type and a range.
+    """
     try:
         with open_regular(path) as file:
             file.seek(-len(_END), os.SEEK_END)
@@ -152,9 +156,49 @@ def read_recipe(path: Path) -> ImageRecipe | None:
             text = image.info.get(CHUNK)
         if not whole or not isinstance(text, str):
             return None
-        return ImageRecipe(**json.loads(text))
+        return _checked(parse_json(text))
     except (OSError, UnidentifiedImageError, ValueError, TypeError, KeyError, SyntaxError):
         return None
+
+
+_LIMITS: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("steps", "batch_size"), (1, 1000)),
+    **dict.fromkeys(("width", "height"), (8, 4096)),
+    **{
+        "seed": (0, 2**32 - 1),
+        "clip_skip": (1, 100),
+        "batch_place": (0, 999),
+        "threads": (1, 4096),
+    },
+}
+"""Whole numbers of a recipe -> least and largest."""
+_LARGEST = 1e6
+"""Of its other numbers, below 0 too."""
+
+
+def _checked(values: Any) -> ImageRecipe:
+    """A recipe whose values are of their types and within their limits.
+
+    Raises:
+        ValueError, TypeError: They are not.
+    """
+    recipe = ImageRecipe(**values)
+    kinds = get_type_hints(ImageRecipe)
+    for name, value in asdict(recipe).items():
+        kind = dict if name == "names" else kinds[name]
+        number = isinstance(value, int) and kind is float
+        if isinstance(value, bool) or not (number or isinstance(value, kind)):
+            raise TypeError(f"{name} is of another type")
+        least, largest = _LIMITS.get(name, (-_LARGEST, _LARGEST))
+        if isinstance(value, int | float) and not least <= value <= largest:
+            raise ValueError(f"{name} is out of range")
+    if not all(isinstance(text, str) for pair in recipe.names.items() for text in pair):
+        raise TypeError("names holds other things than texts")
+    if recipe.lora is not None and Path(recipe.lora).name != recipe.lora:
+        raise ValueError("lora is no file name")
+    if recipe.batch_place >= recipe.batch_size or recipe.width % 8 or recipe.height % 8:
+        raise ValueError("its numbers don't go together")
+    return recipe
 
 
 def read_parameters(path: Path) -> dict[str, str]:

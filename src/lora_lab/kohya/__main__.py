@@ -13,11 +13,12 @@ from omegaconf.errors import OmegaConfBaseException
 from safetensors import safe_open
 
 from lora_lab.checkpoint.embedded import PREFIX, locate
+from lora_lab.cli.ending import DEBUG, OneLineParser, path_of, run_plain, tell
 from lora_lab.config import TrainConfig, check, to_config
 from lora_lab.config.convert import without_hydra
 from lora_lab.config.literals import literals
 from lora_lab.config.store import register_schemas
-from lora_lab.errors import ConfigError, LabError, one_line
+from lora_lab.errors import ConfigError, LabError
 from lora_lab.files import make_folder, read_yaml, write_text
 from lora_lab.kohya.arguments import read_arguments
 from lora_lab.kohya.experiment import (
@@ -40,23 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0, 1 when a file can't be written, 2 for a wrong argument or file.
     """
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m lora_lab.kohya", description="Comes from kohya's trainer, or goes back."
     )
+    parser.add_argument(DEBUG, action="store_true", help="show where an unforeseen error arose")
     commands = parser.add_subparsers(dest="command", required=True)
     to_ours = commands.add_parser("import", help="settings of kohya's trainer as a config of ours")
-    to_ours.add_argument("file", type=Path, help="kohya_ss .json, sd-scripts .toml, or a LoRA")
+    to_ours.add_argument("file", type=path_of, help="kohya_ss .json, sd-scripts .toml, or a LoRA")
     to_ours.add_argument(
-        "--out", type=Path, help="<folder>/experiment/<name>.yaml; experiment/<file's name>.yaml"
+        "--out",
+        type=path_of,
+        help="<folder>/experiment/<name>.yaml; experiment/<file's name>.yaml",
     )
     to_kohya = commands.add_parser("export", help="a config of ours as sd-scripts' TOML")
-    to_kohya.add_argument("file", type=Path, help="run folder, or its config.yaml")
-    to_kohya.add_argument("--out", type=Path, help="the .toml; <output_name>.toml")
+    to_kohya.add_argument("file", type=path_of, help="run folder, or its config.yaml")
+    to_kohya.add_argument("--out", type=path_of, help="the .toml; <output_name>.toml")
     options = parser.parse_args(arguments)
     try:
         told = _import(options) if options.command == "import" else _export(options)
     except LabError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        tell([str(error)])
         return 2 if isinstance(error, ConfigError) else 1
     print(told)
     return 0
@@ -161,4 +165,4 @@ def _places(config: TrainConfig, run: Path) -> Places:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_plain(main))

@@ -1,9 +1,9 @@
 """From the `ss_*` metadata of a LoRA file to sd-scripts' arguments."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
+from lora_lab.files import parse_json
 from lora_lab.kohya.own_fields import PATHS, PATHS_GIVEN, SETTINGS
 from lora_lab.kohya.values import split_arguments
 
@@ -143,7 +143,7 @@ def from_metadata(metadata: dict[str, str]) -> tuple[dict[str, Any], dict[str, s
 
 def _listed(text: str) -> list[Any]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return []
     return found if isinstance(found, list) else []
@@ -151,7 +151,7 @@ def _listed(text: str) -> list[Any]:
 
 def _mapping(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text)
+        found = parse_json(text)
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -160,7 +160,7 @@ def _mapping(text: str) -> dict[str, Any]:
 def _of_the_data_set(metadata: dict[str, str]) -> dict[str, str]:
     """What newer files say of their first data set only, under the older names."""
     try:
-        first = json.loads(metadata.get("ss_datasets", "[]"))[0]
+        first = parse_json(metadata.get("ss_datasets", "[]"))[0]
         subset = (first.get("subsets") or [{}])[0]
     except (ValueError, LookupError, AttributeError, TypeError):
         return {}

@@ -7,6 +7,7 @@ the change of its weight is `up @ down * alpha / dim`. `lora_layouts` has the ot
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -16,7 +17,10 @@ from torch import Tensor
 from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.errors import LabError
 from lora_lab.files import atomic_path, require_regular
+from lora_lab.kohya.own_fields import SETTINGS
 from lora_lab.lora_file.layouts import layer_changes
+
+log = logging.getLogger(__name__)
 
 
 def kohya_key(part: str, module_path: str, leaf: str) -> str:
@@ -80,8 +84,8 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         Tensors and metadata (empty if the file has none).
 
     Raises:
-        LabError: Missing, truncated, not safetensors, or not a LoRA, DoRA, LoHa or LoKr in kohya's
-            layout.
+        LabError: Missing, truncated, not safetensors, not a LoRA, DoRA, LoHa or LoKr in kohya's
+            layout, or a file of ours with other tensors than were written.
     """
     try:
         require_regular(path)
@@ -95,7 +99,29 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} is not a complete safetensors file ({error}): download or train it anew"
         ) from None
     layer_changes(tensors, str(path))
+    _check_hash(path, tensors, metadata)
     return tensors, metadata
+
+
+def _check_hash(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Hold the tensors against the hash in the metadata, which programs of others may leave behind.
+
+    Raises:
+        LabError: A file of ours holds other tensors than were written.
+    """
+    told = metadata.get("sshs_model_hash")
+    if told is None or told == lora_hashes(tensors, metadata)[0]:
+        return
+    if SETTINGS in metadata:
+        raise LabError(
+            f"{path} is damaged: its tensors are not those that its sshs_model_hash names; "
+            "copy it or train it anew"
+        )
+    log.warning(
+        "%s: its sshs_model_hash names other tensors; it was changed by a program that left the "
+        "hash as it was, or it is damaged",
+        path,
+    )
 
 
 def lora_hash(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:

@@ -82,7 +82,7 @@ class LayerChange:
         """The change of weight without its scale, fp32, (out, in[, kh, kw]) or (out, in·kh·kw).
 
         Raises:
-            RuntimeError: The shapes don't fit one another.
+            RuntimeError, IndexError: The shapes don't fit one another.
         """
         numbers = {leaf: tensor.to(torch.float32) for leaf, tensor in self.tensors.items()}
         if self.kind == LORA:
@@ -102,7 +102,7 @@ class LayerChange:
         """
         try:
             delta = self.delta()
-        except RuntimeError as error:
+        except (RuntimeError, IndexError) as error:
             raise ValueError(f"its tensors don't fit one another ({error})") from None
         if not _same_layer(delta, weight):
             found, wanted = tuple(delta.shape), tuple(weight.shape)
@@ -180,6 +180,7 @@ def _layer(name: str, found: dict[str, Tensor], source: str) -> LayerChange:
     missing = _missing(found, kind)
     if missing:
         raise LabError(f"{source} lacks key {name}.{missing[0]}: download or train it anew")
+    _refuse_shapes(name, found, source)
     return LayerChange(kind, found)
 
 
@@ -191,6 +192,30 @@ def _missing(found: dict[str, Tensor], kind: str) -> list[str]:
             if factor not in found:
                 missing += [leaf for end in "ab" if (leaf := f"{factor}_{end}") not in found]
     return missing
+
+
+def _refuse_shapes(name: str, found: dict[str, Tensor], source: str) -> None:
+    """Refuse tensors that no layer can have: a factor without rows and columns, a rank of 0."""
+    for leaf, tensor in sorted(found.items()):
+        if leaf == "alpha":
+            fits, wanted = tensor.numel() == 1, "one number"
+        elif leaf == "dora_scale":
+            fits, wanted = (
+                tensor.ndim >= 1 and tensor.numel() > 0,
+                "a number a row or column",
+            )
+        else:
+            fits, wanted = tensor.ndim >= 2 and tensor.numel() > 0, "two sides or more, none of 0"
+        if not fits:
+            raise LabError(
+                f"{source}: key {name}.{leaf} must hold {wanted}, its shape is "
+                f"{tuple(tensor.shape)}: download or train it anew"
+            )
+        if tensor.is_complex() or tensor.dtype == torch.bool:
+            raise LabError(
+                f"{source}: key {name}.{leaf} must hold real numbers, got {tensor.dtype}: "
+                "download or train it anew"
+            )
 
 
 def _refuse_other_files(key: str, source: str) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lora_lab.data.checked_tensors import load_checked, save_checked
 from lora_lab.files import atomic_path
 from lora_lab.metrics.encoders import ImageEncoder
 from lora_lab.run_folder.locks import wait_for
@@ -51,15 +51,15 @@ class EmbeddingStore:
             with wait_for(self.path.with_suffix(".lock"), f"{self.path.name}"):
                 self.vectors = self._load() | self.vectors
                 with atomic_path(self.path) as temporary:
-                    save_file(self.vectors, temporary)
+                    save_checked(self.vectors, temporary)
         return torch.stack([self.vectors[key] for key in keys])
 
     def _load(self) -> dict[str, Tensor]:
         if not self.path.is_file():
             return {}
         try:
-            return dict(load_file(self.path))
-        except (SafetensorError, OSError) as error:
+            return load_checked(self.path)
+        except (SafetensorError, OSError, ValueError) as error:
             log.warning("%s can't be read (%s): its images are encoded again", self.path, error)
             return {}
 

@@ -110,7 +110,7 @@ def check_optimizer(config: OptimizerConfig) -> None:
     if "params" in config.args:
         problems.append("optimizer.args.params: the LoRA's tensors are given by the trainer")
     if problems:
-        raise ConfigError("\n".join(problems))
+        raise ConfigError(*problems)
 
 
 def _set_keys(config: OptimizerConfig) -> list[str]:

@@ -4,7 +4,6 @@
 the inputs are read and the settings have proved right: a refusal leaves the folder as it was.
 """
 
-import csv
 import dataclasses
 import logging
 import shutil
@@ -16,7 +15,15 @@ from typing import Any
 
 from lora_lab.config import TrainConfig
 from lora_lab.errors import ConfigError, LabError
-from lora_lab.files import make_folder, remove_leftovers, write_error, write_json, write_text
+from lora_lab.files import (
+    make_folder,
+    open_regular,
+    remove_leftovers,
+    sha256_file,
+    write_error,
+    write_json,
+    write_text,
+)
 from lora_lab.run_folder.identity import (
     code_version,
     config_key,
@@ -135,8 +142,8 @@ class RunFolder:
         if difference is None:
             difference = _other_inputs(config, facts, fingerprints(config))
         folder = cls(path, config, State.COMPLETE if complete else State.UNFINISHED, facts)
-        if difference is None and complete and not folder.lora.is_file():
-            difference = "holds this run, complete but without its LoRA file"
+        if difference is None and complete:
+            difference = folder._missing_lora()
         if difference is not None and config.overwrite:
             return cls(path, config, State.REPLACED, facts)
         if difference is not None:
@@ -162,6 +169,14 @@ class RunFolder:
     def lora(self) -> Path:
         """The final LoRA file."""
         return self.path / LORAS / f"{self.config.output_name}.safetensors"
+
+    def _missing_lora(self) -> str | None:
+        """What a complete run lacks; None when its LoRA file is the one that was trained."""
+        if not self.lora.is_file():
+            return "holds this run, complete but without its LoRA file"
+        if self.facts.get("lora_sha256") not in (None, sha256_file(self.lora)):
+            return "holds this run, complete but with another or a damaged LoRA file"
+        return None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -274,8 +289,8 @@ class RunFolder:
         """Record what the run cost and that it is whole; the checkpoint has served its purpose."""
         if not self.config.callbacks.keep_last_checkpoint:
             (self.path / CHECKPOINT).unlink(missing_ok=True)
-        size = self.lora.stat().st_size
-        self.write(status=COMPLETE, lora_bytes=size, epochs=self.config.epochs, **facts)
+        lora = {"lora_bytes": self.lora.stat().st_size, "lora_sha256": sha256_file(self.lora)}
+        self.write(status=COMPLETE, **lora, epochs=self.config.epochs, **facts)
         self.state = State.COMPLETE
         log.info("LoRA: %s", self.lora)
 
@@ -285,8 +300,8 @@ def _has_saved(path: Path) -> bool:
     if (path / CHECKPOINT).is_file() or any((path / LORAS).glob("*.safetensors")):
         return True
     try:
-        with (path / "metrics.csv").open(encoding="utf-8", newline="") as file:
-            return len(list(zip(range(2), csv.reader(file), strict=False))) > 1
+        with open_regular(path / "metrics.csv") as file:
+            return len(list(zip(range(2), file, strict=False))) > 1
     except OSError:
         return False
 

@@ -1,5 +1,7 @@
 """image_scores.json in a run folder: what each metric image of its final LoRA scored."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,9 +30,12 @@ def write_scores(path: Path, recipe: Mapping[str, Any], scores: Mapping[str, Sco
         for (cluster, unit), score in units.items()
         if math.isfinite(score)
     ]
-    write_json(path, {"recipe": dict(recipe), "columns": list(COLUMNS), "scores": rows})
+    content = {"recipe": dict(recipe), "columns": list(COLUMNS), "scores": rows}
+    write_json(path, {**content, CHECKSUM: _checksum(content)})
 
 
+CHECKSUM = "sha256"
+"""Of all else in the file; files of earlier versions have none."""
 COLUMNS = ("metric", "prompt", "seed", "score")
 
 
@@ -44,7 +49,7 @@ def read_scores(path: Path) -> tuple[dict[str, Scores], str]:
         Metric -> (prompt, seed) -> score, and what is wrong with the file; empty when nothing is.
     """
     try:
-        content = read_json(path)
+        content = _content(path)
         rows = [(str(m), str(c), str(u), float(s)) for m, c, u, s in content["scores"]]
     except FileNotFoundError:
         return {}, ""
@@ -57,10 +62,28 @@ def read_scores(path: Path) -> tuple[dict[str, Scores], str]:
     return dict(found), ""
 
 
+def _content(path: Path) -> dict[str, Any]:
+    """The file, held against its checksum.
+
+    Raises:
+        OSError, ValueError: It can't be read, or holds other figures than were written.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError("it holds no object")
+    if content.pop(CHECKSUM, None) not in (None, _checksum(content)):
+        raise ValueError("its checksum is wrong")
+    return content
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def read_recipe(path: Path) -> dict[str, Any] | None:
     """What the scores of a run were measured with; None when there are none to be read."""
     try:
-        recipe = read_json(path)["recipe"]
+        recipe = _content(path)["recipe"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return recipe if isinstance(recipe, dict) else None

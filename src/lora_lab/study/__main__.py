@@ -1,13 +1,13 @@
 """The command that builds a comparison: python -m lora_lab.study <sweep folder>."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lora_lab.errors import ConfigError, LabError, one_line
-from lora_lab.study.report.build import FOLDER, build_report
+from lora_lab.cli.ending import DEBUG, OneLineParser, path_of, run_plain, tell
+from lora_lab.cli.log_lines import log_to_stderr
+from lora_lab.errors import ConfigError, LabError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,43 +27,58 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(
             "--metrics, --choose and --blind need a sweep; kohya's logs hold no LoRA files"
         )
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     try:
         page = _build(options)
     except LabError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        tell([str(error)])
         return 2 if isinstance(error, ConfigError) else 1
     print(page)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m lora_lab.study",
         description="Builds the comparison of a sweep again from what is on disk, or one from the "
         "logs of kohya's trainer.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "sweep", type=Path, nargs="?", help="folder of a sweep: the one with sweep.json in it"
+        "sweep",
+        type=path_of,
+        nargs="?",
+        help="folder of a sweep: the one with sweep.json in it",
     )
     what.add_argument(
-        "--kohya", type=Path, metavar="FOLDER", help="folder of kohya's event files and settings"
+        "--kohya",
+        type=path_of,
+        metavar="FOLDER",
+        help="folder of kohya's event files and settings",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="with --kohya: where to write; <FOLDER>/report"
+        "--out",
+        type=path_of,
+        metavar="FOLDER",
+        help="where --kohya writes; <FOLDER>/report",
     )
     parser.add_argument(
-        "--blind", type=Path, metavar="FILE", help="answers that report/blind.html has saved"
+        "--blind",
+        type=path_of,
+        metavar="FILE",
+        help="answers that report/blind.html has saved",
     )
     parser.add_argument("--metrics", action="store_true", help="draw and score its metric images")
     parser.add_argument(
         "--choose", action="store_true", help="choose a checkpoint and a LoRA weight for each run"
     )
+    parser.add_argument(DEBUG, action="store_true", help="show where an unforeseen error arose")
     return parser
 
 
 def _build(options: argparse.Namespace) -> Path:
+    from lora_lab.study.report.build import FOLDER, build_report
+
     if options.kohya is None:
         if options.metrics or options.choose:
             # PyTorch takes seconds to load: only where something is drawn.
@@ -77,4 +92,4 @@ def _build(options: argparse.Namespace) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_plain(main))

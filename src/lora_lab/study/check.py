@@ -19,9 +19,11 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 
 from lora_lab.checkpoint.embedded import locate
+from lora_lab.cli.ending import DEBUG, OneLineParser, path_of, run_plain, tell
+from lora_lab.cli.log_lines import log_to_stderr
 from lora_lab.config import TrainConfig, check, to_config
 from lora_lab.config.store import register_schemas
-from lora_lab.errors import LabError, one_line
+from lora_lab.errors import LabError
 from lora_lab.files import make_folder, write_json, write_text
 from lora_lab.metrics.image_scores import ImageScorer, load_encoders, subject_of
 from lora_lab.randomness import shuffled
@@ -282,8 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 when it passed, 1 when not.
     """
-    parser = argparse.ArgumentParser(prog="python -m lora_lab.study.check", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("runs/verdict-check"))
+    parser = OneLineParser(prog="python -m lora_lab.study.check", description=__doc__)
+    parser.add_argument("--folder", type=path_of, default=Path("runs/verdict-check"))
     parser.add_argument("--pool", type=int, default=96, help="runs that differ by their seed alone")
     parser.add_argument("--repeats", type=int, default=5, help="of each planted effect")
     parser.add_argument("--deals", type=int, default=50, help="ways to deal the pool into studies")
@@ -291,8 +293,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--as-is", action="store_true", help="train nothing: judge the runs that are there"
     )
+    parser.add_argument(DEBUG, action="store_true", help="show where an unforeseen error arose")
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    log_to_stderr()
     if options.pool < STUDY_RUNS:
         parser.error(f"--pool must be >= {STUDY_RUNS}, got {options.pool}")
     for name in ("repeats", "deals", "stack"):
@@ -301,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         result = _run(options)
     except LabError as error:
-        sys.stderr.write(f"error: {one_line(error)}\n")
+        tell([str(error)])
         return 1
     return 0 if result["passed"] else 1
 
@@ -362,4 +365,4 @@ def _told(result: Mapping[str, object]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_plain(main))

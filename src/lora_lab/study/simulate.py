@@ -7,7 +7,6 @@ A study is a base and V values under K seeds, measured in C clusters in M metric
 sum of a seed's part, a cluster's part and a rest; differences share the base.
 """
 
-import argparse
 import csv
 import io
 import sys
@@ -22,6 +21,7 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 from scipy import special, stats
 
+from lora_lab.cli.ending import DEBUG, OneLineParser, path_of, run_plain
 from lora_lab.files import atomic_path, make_folder, write_text
 from lora_lab.statistics.crossed import Array, Effects, crossed_effects
 from lora_lab.statistics.family import ALPHA, PRIMARY_SHARE, decide, look_counts, look_levels
@@ -418,9 +418,10 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 when the report's own test holds its error rate in every cell, 1 when not.
     """
-    parser = argparse.ArgumentParser(prog="python -m lora_lab.study.simulate", description=__doc__)
+    parser = OneLineParser(prog="python -m lora_lab.study.simulate", description=__doc__)
     parser.add_argument("--studies", type=int, default=STUDIES, help="of each cell, at least 100")
-    parser.add_argument("--out", type=Path, default=Path("runs/simulated-verdicts"))
+    parser.add_argument("--out", type=path_of, default=Path("runs/simulated-verdicts"))
+    parser.add_argument(DEBUG, action="store_true", help="show where an unforeseen error arose")
     options = parser.parse_args(arguments)
     if options.studies < 100:
         parser.error(f"--studies must be >= 100, got {options.studies}")
@@ -455,4 +456,4 @@ def _csv(rows: Sequence[dict[str, object]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_plain(main))

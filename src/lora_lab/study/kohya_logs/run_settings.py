@@ -68,14 +68,19 @@ def schedule_of(
         (S,), or None when the settings don't tell.
     """
     flat = settings.flat
-    if "optimizer.lr" not in flat or int(flat.get("schedule.warmup_steps", "0")):
+    try:
+        rate, warmup = float(flat["optimizer.lr"]), float(flat.get("schedule.warmup_steps", "0"))
+        power = float(flat.get("schedule.power", "1"))
+    except (KeyError, ValueError):
+        return None
+    if warmup or not (math.isfinite(rate) and math.isfinite(power)):
         return None
     share = steps / max(1, total)
     shapes = {
         "constant": np.ones(len(steps)),
         "cosine": 0.5 * (1 + np.cos(math.pi * share)),
         "linear": 1 - share,
-        "polynomial": np.clip(1 - share, 1e-7, None) ** float(flat.get("schedule.power", "1")),
+        "polynomial": np.clip(1 - share, 1e-7, None) ** power,
     }
     shape = shapes.get(flat.get("schedule.name", ""))
-    return None if shape is None else float(flat["optimizer.lr"]) * shape
+    return None if shape is None else rate * shape

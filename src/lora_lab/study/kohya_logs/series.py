@@ -178,7 +178,7 @@ def _epoch_ends(loss: Scalars, epochs: Scalars) -> NDArray[np.int64]:
     last, count = int(loss.steps[-1]), int(epochs.steps[-1])
     if count == last and len(epochs.steps) < last:  # logged under the step
         return epochs.steps
-    if last % count == 0:
+    if count > 0 and last % count == 0:
         return epochs.steps * (last // count)
     index = np.searchsorted(loss.times, epochs.times, side="right") - 1
     return np.maximum.accumulate(loss.steps[np.clip(index, 0, None)])

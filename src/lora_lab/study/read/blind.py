@@ -5,12 +5,12 @@ one training seed. An answers file names images by digests, so that it too tells
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lora_lab.errors import ConfigError, LabError
+from lora_lab.errors import ConfigError, LabError, one_line
+from lora_lab.files import read_json
 from lora_lab.images.png_info import read_recipe
 from lora_lab.statistics.paired import Scores
 from lora_lab.study.read.load import Run, Sweep
@@ -139,15 +139,15 @@ def read_answers(path: Path, sweep: Sweep) -> Blind:
 def _rows(path: Path) -> list[tuple[str, str, str]]:
     """(left image, right image, choice) of each answer."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise LabError(f"{path} is larger than {MAX_BYTES} bytes: it holds no answers of ours")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, MAX_BYTES)
     except FileNotFoundError as error:
         raise ConfigError(
             f"--blind {path} is missing; save it on the page report/blind.html"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise LabError(f"{path} can't be read as JSON; save it again on blind.html") from error
+    except (OSError, ValueError) as error:
+        raise LabError(
+            f"{path} can't be read as JSON ({one_line(error, 100)}); save it again on blind.html"
+        ) from error
     try:
         if content["format"] != FORMAT:
             raise KeyError
