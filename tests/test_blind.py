@@ -120,6 +120,19 @@ def test_a_wrong_answers_file_is_refused_in_one_line(folder, tmp_path, content, 
         read_answers(path, load_sweep(folder))
 
 
+def test_the_answers_of_another_sweep_are_refused(folder, tmp_path):
+    """Its images look the same, but other runs drew them."""
+    copy = tmp_path / "other"
+    shutil.copytree(folder, copy)
+    record = json.loads((copy / "sweep.json").read_text())
+    for run in record["runs"]:
+        run["name"] = f"other-{run['name']}"
+    (copy / "sweep.json").write_text(json.dumps(record))
+    file = answers(folder, tmp_path / "a.json", prefers("8"))
+    with pytest.raises(ConfigError, match="holds answers of another study"):
+        read_answers(file, load_sweep(copy))
+
+
 def test_a_missing_or_broken_answers_file_is_named(folder, tmp_path):
     with pytest.raises(ConfigError, match="is missing; save it on the page"):
         read_answers(tmp_path / "none.json", load_sweep(folder))

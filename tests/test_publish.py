@@ -11,11 +11,14 @@ from lora_lab.config import WandbConfig
 from lora_lab.loggers.wandb_view import build_view
 from lora_lab.study import figures
 from lora_lab.study.report.build import build_report
+from lora_lab.study.report.comparison import VERDICTS
 from lora_lab.study.report.publish import publish_to_tensorboard, publish_to_wandb
 from study_sweep_builder import SweepBuilder
 from wandb_file import OfflineRun
 
 SETTINGS = WandbConfig(True, "test", None, True, "offline")
+BASE, VALUE = "network.dim=16 seed=1234 (base)", "network.dim=8 seed=1234"
+NAMES = (BASE, "network.dim=16 seed=1235 (base)", VALUE)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +51,7 @@ def runs(sweep_dir):
 
 
 def test_a_sweep_is_one_group_with_a_sample_job_a_run_and_a_report(runs):
-    names = ["base", "base-2", "network.dim=8"]
-    assert set(runs) == {*(("sample", name) for name in names), ("report", "network.dim")}
+    assert set(runs) == {*(("sample", name) for name in NAMES), ("report", "network.dim")}
     assert {one.run.run_group for one in runs.values()} == {"network.dim"}
 
 
@@ -58,14 +60,14 @@ def image_keys(row):
 
 
 def test_images_stand_under_the_same_keys_and_steps_in_every_run(runs):
-    first, second = (runs["sample", name].history for name in ("base", "network.dim=8"))
+    first, second = (runs["sample", name].history for name in (BASE, VALUE))
     assert set(first) == set(second) == {12, 24}
     for step in first:
         assert image_keys(first[step]) == image_keys(second[step]) != set()
 
 
 def test_every_image_of_the_history_is_a_file_of_the_run(runs):
-    one = runs["sample", "base"]
+    one = runs["sample", BASE]
     paths = [
         value
         for row in one.history.values()
@@ -76,13 +78,35 @@ def test_every_image_of_the_history_is_a_file_of_the_run(runs):
     assert all((one.path.parent / "files" / path).is_file() for path in paths)
 
 
+def table_of(artifacts, name):
+    """The files of a table's artifact and its content."""
+    (table,) = (one for one in artifacts if one.name.endswith(name))
+    files = {entry.path: Path(entry.local_path) for entry in table.manifest.contents}
+    return files, json.loads(files[f"{name}.table.json"].read_text(encoding="utf-8"))
+
+
+def test_the_seed_is_a_column_of_every_sample_job(runs):
+    columns = [
+        {item.key: json.loads(item.value_json) for item in runs["sample", name].run.config.update}
+        for name in NAMES
+    ]
+    assert [one["seed"] for one in columns] == [1234, 1235, 1234]
+    assert [one["value"] for one in columns] == ["16", "16", "8"]
+
+
+def test_the_verdicts_stand_in_a_table_with_effects_and_intervals(runs):
+    _, content = table_of(runs["report", "network.dim"].artifacts, "verdicts")
+    assert content["columns"] == list(VERDICTS)
+    row = dict(zip(VERDICTS, content["data"][0], strict=True))
+    assert (row["value"], row["metric"], row["verdict"]) == ("8", "held_out_loss", "better")
+    assert float(row["low"]) < float(row["effect"]) < float(row["high"]) < 0
+
+
 def test_the_table_has_a_row_an_image(runs, sweep_dir):
     """wandb keeps a table as an artifact: its JSON and its images lie in the sweep's folder."""
-    artifacts = runs["sample", "network.dim=8"].artifacts
-    (table,) = (one for one in artifacts if one.name.endswith("images_table"))
-    files = {entry.path: Path(entry.local_path) for entry in table.manifest.contents}
+    artifacts = runs["sample", VALUE].artifacts
+    files, content = table_of(artifacts, "images_table")
     assert all(path.is_relative_to(sweep_dir.resolve()) for path in files.values())
-    content = json.loads(files["images_table.table.json"].read_text(encoding="utf-8"))
     assert content["columns"] == ["value", "step", "prompt", "seed", "base", "image"]
     assert len(content["data"]) == 6
     for value, step, _, seed, base, image in content["data"]:
@@ -91,7 +115,7 @@ def test_the_table_has_a_row_an_image(runs, sweep_dir):
 
 
 def test_the_best_lora_has_its_alias(runs):
-    aliases = [set(lora.aliases) for lora in runs["sample", "network.dim=8"].artifacts]
+    aliases = [set(lora.aliases) for lora in runs["sample", VALUE].artifacts]
     assert [names for names in aliases if "best" in names]
 
 

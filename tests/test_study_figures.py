@@ -1,10 +1,13 @@
 """What the figures of effects and costs hold."""
 
+import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
 from lora_lab.study.figures import render
 from lora_lab.study.figures.curve_axes import pen_for
 from lora_lab.study.figures.effects import MARKS, draw
+from lora_lab.study.figures.loss import draw_paired
 from lora_lab.study.figures.pareto import chosen_cost, frontier
 from lora_lab.study.figures.style import DARK, LIGHT, NARROW, WIDE, drawing
 from lora_lab.study.judge.verdict import Study, judge
@@ -54,6 +57,22 @@ def test_the_frontier_holds_what_nothing_beats_in_both():
         (4.0, 0.9),
     ]
     assert [points[i] for i in frontier(points, lower_is_better=False)] == [(1.0, 1.2), (2.0, 1.3)]
+
+
+def test_a_paired_curve_is_the_mean_over_seeds_with_their_band(study):
+    pen = pen_for(study, LIGHT, WIDE)
+    with drawing(LIGHT, WIDE):
+        figure = draw_paired(pen)
+    (axes,) = figure.axes
+    seeds = [one.paired.smoothed for one in study.judged if one.run.value == "64"]
+    assert len(seeds) == 3
+    colour = to_rgba(pen.colours.of["64"])[:3]
+    own = [one for one in axes.lines if to_rgba(one.get_color())[:3] == colour]
+    line = max(own, key=lambda one: len(one.get_xdata()))  # another leads to its label
+    assert np.asarray(line.get_ydata()) == pytest.approx(np.mean(seeds, axis=0))
+    (band,) = (c for c in axes.collections if tuple(c.get_facecolor()[0][:3]) == colour)
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((np.min(seeds), np.max(seeds)))
 
 
 def test_time_stands_in_for_the_size_where_files_are_alike(study, tmp_path):

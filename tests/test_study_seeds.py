@@ -114,6 +114,23 @@ def test_a_value_with_one_seed_among_values_with_five_does_not_blind_them(sweep)
     assert runs["32"].kind is Kind.NONE_SHOWN and held_out(runs["32"]).seeds == 1
 
 
+def test_seeds_that_a_value_lacks_leave_it_judged_under_the_others(sweep):
+    sweep.base(5).values("2", 5, effect=0.003).values("8", 3, effect=0.003)
+    sweep.runs[6].status = "missing"
+    _, runs = judged(sweep)
+    assert (held_out(runs["2"]).seeds, held_out(runs["8"]).seeds) == (4, 3)
+    assert "seed 1235 left out: missing: its folder holds no run.json" in held_out(runs["2"]).remark
+    assert runs["2"].kind is Kind.WORSE
+
+
+def test_a_second_run_under_one_seed_is_named_and_left_out(sweep):
+    sweep.base(4).values("2", 4, effect=0.003)
+    sweep.value("2", effect=0.9, seed=1235, name="again")
+    result = held_out(judged(sweep)[1]["2"])
+    assert result.seeds == 4 and result.effect == pytest.approx(0.003, abs=0.0003)
+    assert "a second run under seed 1235 left out: again" in result.remark
+
+
 def test_one_cluster_gives_no_verdict(sweep, monkeypatch):
     monkeypatch.setattr("study_sweep_builder.IMAGES", {"a": 0.0})
     sweep.base(3).values("2", 3, effect=0.01)

@@ -1,5 +1,7 @@
 """loss.png and loss_paired.png: training loss by epoch, and paired against the base."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,6 +11,7 @@ from lora_lab.study.figures.curve_axes import (
     XY,
     Curve,
     Pen,
+    band_of,
     curves,
     draw_curves,
     fit_limits,
@@ -43,12 +46,20 @@ def draw_loss(pen: Pen) -> Figure:
 
 
 def draw_paired(pen: Pen) -> Figure:
-    """Draws value - base, smoothed, with what another seed of the base does as a band."""
+    """Draws value - base, smoothed: the mean over a value's seeds with the band that they span.
+
+    What another seed of the base does is a band of its own.
+    """
     figure, axes, margin = _one_panel(pen)
-    paired = [one for one in (*pen.values, *pen.base[1:]) if one.paired is not None]
+    seeds_of = {one.label: _seeds_of(one, pen) for one in pen.values}
+    runs = [run for found in seeds_of.values() for run in found]
+    paired = [one for one in (*runs, *pen.base[1:]) if one.paired is not None]
     units = sorted({one.paired.unit for one in paired if one.paired is not None})
     take = _smoothed if len(units) < 2 else _smoothed_by_share
-    values, seeds = curves(pen.values, take), curves(pen.base[1:], take)
+    by_value = {label: curves(found, take) for label, found in seeds_of.items()}
+    means = {label: mean_curve(label, found) for label, found in by_value.items()}
+    values = [curve for curve in means.values() if curve is not None]
+    seeds = curves(pen.base[1:], take)
     title = "Training loss: value − base, paired"
     tidy(axes, pen.theme, title, units[0] if len(units) == 1 else "% of the training")
     if not values and not seeds:
@@ -57,14 +68,45 @@ def draw_paired(pen: Pen) -> Figure:
     axes.axhline(0, color=pen.theme.base, linewidth=2.6, zorder=2.8)
     for curve in seeds:
         axes.plot(*thin(curve), color=pen.theme.base, linewidth=0.8, alpha=0.45)
+    spanned = _draw_spans(axes, pen, by_value)
     draw_curves(axes, pen, values, [])
-    fit_limits(axes, values or seeds, include=(0.0, *_draw_band(axes, pen, values)))
+    fit_limits(axes, values or seeds, include=(0.0, *spanned, *_draw_band(axes, pen, values)))
     plain_axis(axes)
     end = max([*values, *seeds], key=lambda curve: curve.x[-1])
     label_curves(axes, pen, values, [Curve("base", end.x[-1:], 0.0 * end.y[-1:])])
     if not pen.colours.few:
         draw_scale(figure, pen.colours, pen.layout, margin, pen.study.sweep.parameter)
     return figure
+
+
+def _seeds_of(one: Judged, pen: Pen) -> list[Judged]:
+    """All runs of a value that were trained to their end, or else what there is of them."""
+    runs = [other for other in pen.study.judged if other.run.value == one.run.value]
+    runs = [other for other in runs if not other.run.is_base and other.paired is not None]
+    return [other for other in runs if other.run.complete] or runs
+
+
+def mean_curve(label: str, seeds: Sequence[Curve]) -> Curve | None:
+    """The mean of the curves of several seeds at the points that all share; None without any."""
+    band = band_of(list(seeds))
+    if band is None:
+        return Curve(label, seeds[0].x, seeds[0].y) if seeds else None
+    shared = band[0]
+    figures = [curve.y[np.isin(curve.x, shared)] for curve in seeds]
+    return Curve(label, shared, np.mean(figures, axis=0))
+
+
+def _draw_spans(axes: Axes, pen: Pen, by_value: Mapping[str, list[Curve]]) -> list[float]:
+    """Draws from the lowest to the highest seed of each value; returns the outermost figures."""
+    ends: list[float] = []
+    for label, seeds in by_value.items() if pen.colours.few else ():
+        band = band_of(seeds)
+        if band is not None:
+            shared, low, high = band
+            colour = pen.colours.of.get(label, pen.theme.muted)
+            axes.fill_between(shared, low, high, color=colour, alpha=0.2, linewidth=0, zorder=2.2)
+            ends += [float(low.min()), float(high.max())]
+    return ends
 
 
 def _draw_band(axes: Axes, pen: Pen, values: list[Curve]) -> tuple[float, ...]:

@@ -86,6 +86,7 @@ def pair_runs(
     pairs: dict[int, Pair] = {}
     alone: list[Run] = []
     left_out, loss_changed = [], ""
+    twice: list[str] = []
     for run in runs:
         partner = partners.get(run.seed, base[0])
         obstacles: tuple[str, ...] = () if run.complete else (why_incomplete(run),)
@@ -95,8 +96,10 @@ def pair_runs(
             loss_changed = loss_changed or comparability.loss_changed
         if obstacles:
             left_out.append((run, "; ".join(obstacles)))
+        elif run.seed is not None and run.seed in pairs:
+            twice.append(f"a second run under seed {run.seed} left out: {run.name}")
         elif run.seed is not None and run.seed in partners:
-            pairs.setdefault(run.seed, Pair(run.seed, run, partner))
+            pairs[run.seed] = Pair(run.seed, run, partner)
         else:
             alone.append(run)
     if not pairs and not alone:
@@ -104,6 +107,7 @@ def pair_runs(
         reasons = list(dict.fromkeys(reason for _, reason in left_out))
         return ValueRuns(value, reason="; ".join(reasons) or "no run of this value was found")
     told = tuple(f"seed {run.seed} left out: {reason}" for run, reason in left_out)
+    told += tuple(twice)
     if pairs:
         told += tuple(f"seed {run.seed} left out: no base run of this seed" for run in alone)
     return ValueRuns(

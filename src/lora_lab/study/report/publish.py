@@ -2,7 +2,7 @@
 
 On Weights & Biases the sweep is one group. Beside the trainings stand a job `sample` for each run,
 whose images have the same keys in all and one step each save, so that the media panels compare
-them, and one job `report` with the verdict.
+them, and one job `report` with the verdicts, a row a value and metric.
 """
 
 import csv
@@ -20,7 +20,7 @@ from lora_lab.run_folder.saved_loras import find_saves
 from lora_lab.study.judge.verdict import Judged, Study, judge
 from lora_lab.study.read.load import load_sweep
 from lora_lab.study.report.build import FOLDER
-from lora_lab.study.report.comparison import comparison_text
+from lora_lab.study.report.comparison import comparison_text, verdicts_text
 from lora_lab.study.report.headline import headline
 from lora_lab.study.report.run_images import RunImage, run_images
 
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 TABLE = ("value", "step", "prompt", "seed", "base", "image")
 SUFFIX = ".images"
 """Ends the name of TensorBoard's file with the images, which is written anew each time."""
+MAX_NAME = 90
+"""Letters of a parameter with its value in the name of a job."""
 ARTIFACT_FILES = ("index.html", "report.md", "comparison.csv", "verdicts.csv")
 
 
@@ -49,7 +51,7 @@ def publish_to_wandb(sweep_dir: Path, settings: WandbConfig) -> None:
         images = run_images(one)
         if images:
             keys |= {image.key for image in images}
-            job = Job("sample", one.run.name, group, _facts(study, one))
+            job = Job("sample", job_name(study, one), group, _facts(study, one))
             run = start(settings, sweep_dir, job)
             _log_images(run, one, images)
             _log_best(run, one)
@@ -81,6 +83,14 @@ def best_step(one: Judged) -> int | None:
     """The step whose LoRA did best on held-out images; None when that wasn't measured."""
     step = one.measures.held_out_best_step
     return int(step) if math.isfinite(step) else None
+
+
+def job_name(study: Study, one: Judged) -> str:
+    """What a run is called among the others of its sweep: network.dim=16 seed=1234 (base)."""
+    value = study.sweep.base_value if one.run.is_base else one.run.value
+    seed = f" seed={one.run.seed}" if one.run.seed is not None else f" {one.run.name}"
+    role = " (base)" if one.run.is_base else ""
+    return f"{study.sweep.parameter}={value}"[:MAX_NAME] + seed + role
 
 
 def _facts(study: Study, one: Judged) -> dict[str, Any]:
@@ -150,6 +160,8 @@ def _log_report(run: WandbRun, study: Study, folder: Path) -> None:
     }
     run.log(0, {}, pictures)
     run.log_table("comparison", rows[0], rows[1:], 0)
+    verdicts = list(csv.reader(io.StringIO(verdicts_text(study))))
+    run.log_table("verdicts", verdicts[0], verdicts[1:], 0)
     summary: dict[str, Any] = {"sentence": headline(study).sentence}
     for one in study.judged:
         summary |= {f"{one.run.name}/{name}": value for name, value in _figures(one).items()}

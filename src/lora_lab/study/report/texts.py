@@ -62,11 +62,12 @@ FIGURE_TEXTS = {
     "loss_paired": FigureText(
         "Paired loss",
         "Training loss against the base",
-        "Value − base at the same step under the same noise and timesteps, smoothed. Below zero "
-        "the value learns its training images better than the base does.",
-        "Red line: the base itself. Thin red lines and the band (twice the standard deviation): "
-        "what another seed of the base does, which also draws other noise. Training loss says "
-        "nothing of pictures that were not trained on: see the held-out loss.",
+        "Value − base at the same step under the same noise and timesteps, smoothed: the mean over "
+        "the seeds of a value, with the band that they span. Below zero the value learns its "
+        "training images better than the base does.",
+        "Red line: the base itself. Thin red lines and the red band (twice the standard "
+        "deviation): what another seed of the base does, which also draws other noise. Training "
+        "loss says nothing of pictures that were not trained on: see the held-out loss.",
     ),
     "val_loss": FigureText(
         "Held-out loss",
@@ -141,7 +142,7 @@ def _costs(one: Judged) -> str:
 _ALT: dict[str, tuple[str, Callable[[Judged], str]]] = {
     "dlr": ("Highest rate of the UNet", _figure(lambda m: m.peak_dlr_unet, plain)),
     "loss": ("Mean loss of the last fifth", _figure(lambda m: m.tail_loss, plain)),
-    "loss_paired": ("Mean difference to the base in the last fifth", _paired),
+    "loss_paired": ("Mean difference to the base in the last fifth, first seed", _paired),
     "val_loss": ("Held-out loss at the end", _figure(lambda m: m.held_out, plain)),
     "cost": ("Time and file size", _costs),
     "effects": ("Difference to the base", _effects),
