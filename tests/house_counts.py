@@ -14,7 +14,8 @@ EXAMPLES = {
     "an optimizer": r"\badafactor\b",
     "a loss": r"\bsmooth_l1\b",
     "a sampler": r"\bunipc\b",
-    "a metric": r"\bdino\b",
+    "a metric": r"\bvendi\b",
+    "a metric with an encoder of its own": r"\bdino\b",
     "an axis of a grid": r"[\"']guidance[\"']|axes\.guidance|^  guidance: \[",
 }
 """What is added -> what names one that is there; each file that names it would be touched."""

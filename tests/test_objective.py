@@ -10,8 +10,10 @@ from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from PIL import Image
 
+from lora_lab.config.objective import LOSS_TYPES
 from lora_lab.errors import LabError
 from lora_lab.objective import (
+    LOSSES,
     add_noise,
     debiased_weights,
     draw_timestep,
@@ -229,6 +231,10 @@ def test_losses_by_hand(loss_type, expected):
     threshold = torch.tensor([0.3])
     loss = elementwise_loss(prediction, torch.zeros(1, 3, 1, 1), loss_type, threshold)
     assert loss.flatten().tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_loss_that_a_config_may_name_has_a_formula():
+    assert tuple(LOSSES) == LOSS_TYPES
 
 
 def test_huber_is_between_l2_and_l1():

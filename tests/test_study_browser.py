@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from lora_lab.config.metrics import METRICS
 from lora_lab.run_folder.scores_file import SCORES_FILE, write_scores
-from lora_lab.study.judge.metric_results import METRICS
 from lora_lab.study.report.build import build_report
 from study_sweep_builder import SweepBuilder
 

@@ -1,10 +1,113 @@
-"""The image metrics: settings and their ranges."""
+"""The metrics, one entry each, and the settings of the images that are drawn to be measured."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from lora_lab.config.rules import Rule, between, or_null, text
 
 _MAX_IMAGE_SEED = 2**32 - 1
+
+
+class Against(StrEnum):
+    """What the embeddings of a LoRA's images are held against."""
+
+    TRAINING_IMAGES = "the training images"
+    PROMPT = "its own prompt"
+    EACH_OTHER = "the other images of its prompt"
+    BASE = "the bare base's image of the same prompt and noise"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """All that is particular to one metric; scoring, verdict and report read it here."""
+
+    name: str
+    """In files: held_out_loss, identity_clip ..."""
+    title: str
+    word: str
+    """In sentences: "worse in identity"."""
+    lower_is_better: bool
+    cluster: str
+    """What is measured several times: a held-out image or a prompt."""
+    meaning: str
+    """One sentence on what it measures."""
+    unit: str
+    against: Against | None = None
+    """None: it isn't made of images' embeddings."""
+    formula: str = ""
+    """Name in FORMULAS (metrics/scores.py)."""
+    encoder: str = ""
+    """Which encoder embeds the images; empty: the first of LIKENESS that is there."""
+    judged: bool = True
+    """Whether a verdict is given; False for a second figure of what another metric judges."""
+    is_loss: bool = False
+    """Whether it is another quantity as soon as images, latents or checkpoint differ."""
+
+
+LIKENESS = ("dino", "clip")
+"""What compares generated images with each other and with the bare base's: DINO sees the subject
+where CLIP sees its class."""
+_COSINE, _DISTANCE = "Cosine similarity", "1 − cosine similarity"
+METRICS = (
+    Metric(
+        *("held_out_loss", "Held-out loss", "held-out loss", True, "image"),
+        "Loss on images that were not trained on, at fixed timesteps and under fixed noise.",
+        "Mean squared error",
+        is_loss=True,
+    ),
+    Metric(
+        *("memorisation", "Memorisation", "memorisation", True, "image"),
+        "How well the gain over the bare base tells training images from held-out ones: 0.5 tells "
+        "nothing, 1 every image.",
+        "Area under the curve",
+        judged=False,
+        is_loss=True,
+    ),
+    Metric(
+        *("identity_clip", "Identity (CLIP)", "identity", False, "prompt"),
+        "Similarity of the generated images to the training images, CLIP-I.",
+        *(_COSINE, Against.TRAINING_IMAGES, "identity", "clip"),
+    ),
+    Metric(
+        *("identity_dino", "Identity (DINO)", "identity by DINO", False, "prompt"),
+        "Similarity of the generated images to the training images, DINOv2.",
+        *(_COSINE, Against.TRAINING_IMAGES, "identity", "dino"),
+    ),
+    Metric(
+        *("identity_face", "Identity (face)", "face identity", False, "prompt"),
+        "Similarity of the faces in generated and training images.",
+        *(_COSINE, Against.TRAINING_IMAGES, "identity", "face"),
+    ),
+    Metric(
+        *("prompt", "Prompt", "following the prompt", False, "prompt"),
+        "Similarity of a generated image to its prompt, CLIP-T.",
+        *(_COSINE, Against.PROMPT, "prompt_agreement", "clip"),
+    ),
+    Metric(
+        *("diversity", "Diversity", "diversity", False, "prompt"),
+        "Mean distance between the images of one prompt under several seeds.",
+        *(_DISTANCE, Against.EACH_OTHER, "diversity"),
+    ),
+    Metric(
+        *("vendi", "Vendi score", "diversity by Vendi", False, "prompt"),
+        "How many different images the images of one prompt amount to.",
+        *("Number of images", Against.EACH_OTHER, "vendi"),
+        judged=False,
+    ),
+    Metric(
+        *("preservation", "Preservation", "preserving the base model", True, "prompt"),
+        "Distance to the base model's own image of a prompt without the trigger.",
+        *(_DISTANCE, Against.BASE, "departure"),
+    ),
+    Metric(
+        *("blind", "Chosen blind", "blind choice", False, "prompt"),
+        "What a person chose on blind.html: 1 the value, −1 the base, 0 a tie.",
+        "Mean of the choices",
+    ),
+)
+"""In the order of the report; the first one that can be judged decides. A new one that is made of
+images' embeddings is an entry here and, where its formula is new, a function in FORMULAS."""
+BY_NAME = {metric.name: metric for metric in METRICS}
 
 
 @dataclass

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from lora_lab.config.rules import Rule, above, at_least, between, one_of, or_null, shown
 
 LOSS_TYPES = ("l2", "l1", "huber", "smooth_l1")
+"""The names; objective/losses.py has the formulas."""
 HUBER_SCHEDULES = ("constant", "exponential", "snr")
 SAMPLINGS = ("uniform", "logit_normal")
 
@@ -34,7 +35,7 @@ class ObjectiveConfig:
     huber_schedule: str
     """How huber_c follows the timestep: constant, exponential or snr (arXiv 2403.16728)."""
     huber_c: float
-    """Threshold of huber and smooth_l1, in units of the noise; > 0, <= 1."""
+    """Threshold of the Huber losses (huber, smooth_l1), in units of the noise; > 0, <= 1."""
     timestep_sampling: str
     """How timesteps are drawn: uniform, or logit_normal, which favours the middle."""
     logit_mean: float

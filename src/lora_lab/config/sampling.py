@@ -17,12 +17,23 @@ from lora_lab.config.rules import (
     prompt,
     text,
 )
+from lora_lab.config.sampler import SAMPLERS
 
-SAMPLERS = (
-    *("Euler a", "Euler", "DDIM", "DPM++ 2M", "DPM++ 2M Karras"),
-    *("DPM++ SDE", "DPM++ SDE Karras", "UniPC"),
-)
-AXES = ("value", "step", "lora_weight", "prompt", "seed", "sampler", "guidance", "checkpoint")
+AXES = {
+    "value": "",
+    "step": "saved after",
+    "lora_weight": "LoRA weight",
+    "prompt": "prompt",
+    "seed": "seed",
+    "sampler": "sampler",
+    "guidance": "guidance",
+    "checkpoint": "checkpoint",
+}
+"""Axis of a grid -> what stands in the grid's corner; that of a value is the parameter under study.
+
+To make another setting of an image an axis (a field of DrawSettings in sampling/generate.py), give
+it an entry here, a field and a rule in AxesConfig, and its values in conf/sampling/.
+"""
 PROMPT_NAMES = ("simple", "complex", "random")
 FORMATS = ("png", "webp")
 _GRID_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -110,7 +121,7 @@ class SamplingConfig:
     random_seeds: list[int]
     """One seed for each random prompt; 0 to 2^32 - 1."""
     sampler: str
-    """Sampler by A1111's name: Euler a, Euler, DDIM, DPM++ 2M Karras, DPM++ SDE Karras, UniPC."""
+    """Sampler by A1111's name, such as Euler a; another name is answered with the list of all."""
     steps: int
     """Sampling steps; 1 to 1000."""
     guidance: float
@@ -203,7 +214,7 @@ RULES = (
         f"a list of numbers from 0 to {_MAX_IMAGE_SEED}",
         lambda value: all(0 <= seed <= _MAX_IMAGE_SEED for seed in value),
     ),
-    one_of("sampler", SAMPLERS),
+    one_of("sampler", tuple(SAMPLERS)),
     between("steps", 1, 1000),
     at_least("guidance", 1),
     _side("width"),

@@ -1,6 +1,7 @@
 """Tables of what kohya's trainer calls a choice, takes for a default, or has without effect."""
 
 from lora_lab.config.optimizer import TABLE as OPTIMIZERS
+from lora_lab.config.sampler import SAMPLERS as OURS
 
 DEFAULTS: dict[str, object] = {
     "clip_skip": 1,
@@ -69,14 +70,7 @@ PRECISIONS = {
 }
 """mixed_precision -> trainer.precision."""
 
-SAMPLERS = {
-    "euler_a": "Euler a",
-    "k_euler_a": "Euler a",
-    "euler": "Euler",
-    "k_euler": "Euler",
-    "ddim": "DDIM",
-    "dpmsolver++": "DPM++ 2M Karras",
-}
+SAMPLERS = {kohya: name for name, entry in OURS.items() for kohya in entry.kohya}
 """sample_sampler -> sampling.sampler."""
 
 OPTIMIZER_DEFAULTS = {name: dict(entry.defaults) for name, entry in OPTIMIZERS.items()}

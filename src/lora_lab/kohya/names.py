@@ -1,5 +1,9 @@
 """What kohya calls our settings: one table for import, export and docs/settings.md."""
 
+from dataclasses import fields
+
+from lora_lab.config import AxesConfig, MetricsConfig
+
 NONE = "–"
 """kohya's trainer has no such setting."""
 
@@ -144,28 +148,13 @@ KOHYA_NAMES: dict[str, str] = {
     "sampling.prompts.complex_for": NONE,
     "sampling.device": NONE,
     "sampling.grids": NONE,
-    "sampling.axes.lora_weight": NONE,
-    "sampling.axes.seed": NONE,
-    "sampling.axes.sampler": NONE,
-    "sampling.axes.guidance": NONE,
+    **{f"sampling.axes.{field.name}": NONE for field in fields(AxesConfig)},
     "sampling.picture.max_width": NONE,
     "sampling.picture.max_height": NONE,
     "sampling.picture.cell": NONE,
     "sampling.picture.formats": NONE,
     "sampling.train_seeds": NONE,
-    "metrics.enabled": NONE,
-    "metrics.required": NONE,
-    "metrics.clip": NONE,
-    "metrics.dino": NONE,
-    "metrics.face": NONE,
-    "metrics.prompts": NONE,
-    "metrics.seeds": NONE,
-    "metrics.plain_prompts": NONE,
-    "metrics.plain_seeds": NONE,
-    "metrics.choice_prompts": NONE,
-    "metrics.choice_weights": NONE,
-    "metrics.steps": NONE,
-    "metrics.draw_batch_size": NONE,
+    **{f"metrics.{field.name}": NONE for field in fields(MetricsConfig)},
     "study.seeds": NONE,
     "study.max_seeds": NONE,
     "study.margin": NONE,

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from lora_lab.config import TrainConfig
+from lora_lab.config.metrics import METRICS
 from lora_lab.errors import LabError
 from lora_lab.metrics.image_scores import ImageScorer, load_scorer, scorable
 from lora_lab.run_folder.choice_file import CHOICE_FILE, Choice, write_choice
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 IMAGES = "choice"
 SEEDS = 2
 """Image seeds of each prompt for choosing."""
-WITHOUT_RANK = ("vendi",)
+WITHOUT_RANK = {metric.name for metric in METRICS if not metric.judged}
 """Metrics that another one speaks for."""
 
 
@@ -103,7 +104,7 @@ def best_of(candidates: Sequence[Mapping[str, float]]) -> tuple[int, float]:
     Raises:
         LabError: no metric was measured in all of them.
     """
-    shared = set.intersection(*(set(one) for one in candidates)) - set(WITHOUT_RANK)
+    shared = set.intersection(*(set(one) for one in candidates)) - WITHOUT_RANK
     table = np.array([[one[name] for name in sorted(shared)] for one in candidates])
     table = table[:, np.isfinite(table).all(axis=0)] if shared else table
     if table.size == 0:

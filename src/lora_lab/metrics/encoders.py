@@ -4,7 +4,7 @@ Shapes: N images or texts, D size of an embedding, H and W sides of the encoder'
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from lora_lab.checkpoint.embedded import PREFIX, locate
 from lora_lab.errors import LabError
 from lora_lab.files import sha256_file
+from lora_lab.metrics.face import load_face
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +145,10 @@ def load_dino(location: str) -> DINOEncoder:
     except (OSError, ValueError, ImportError) as error:
         raise _missing("metrics.dino", location, error) from error
     return DINOEncoder(model, processor, _fingerprint(source, model))
+
+
+OPTIONAL: dict[str, Callable[[str], ImageEncoder]] = {"dino": load_dino, "face": load_face}
+"""Key in conf/metrics/ -> loads the encoder that it names; a sweep does without where it is null."""
 
 
 @contextmanager

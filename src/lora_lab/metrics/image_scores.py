@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import MetricsConfig, SamplingConfig, TrainConfig
+from lora_lab.config.metrics import LIKENESS, METRICS, Against, Metric
 from lora_lab.data.folders import find_examples
 from lora_lab.data.images import upright
 from lora_lab.errors import LabError
@@ -26,9 +26,8 @@ from lora_lab.images.opening import open_picture
 from lora_lab.lora_file import lora_hash, read_lora
 from lora_lab.lora_file.merge import load_model
 from lora_lab.metrics.embedding_store import EmbeddingStore
-from lora_lab.metrics.encoders import CLIPEncoder, load_clip, load_dino
-from lora_lab.metrics.face import load_face
-from lora_lab.metrics.scores import departure, diversity, identity, prompt_agreement, vendi
+from lora_lab.metrics.encoders import OPTIONAL, CLIPEncoder, load_clip
+from lora_lab.metrics.scores import FORMULAS
 from lora_lab.prompts import plain_text
 from lora_lab.run_folder.locks import wait_for
 from lora_lab.run_folder.record import run_name
@@ -54,12 +53,11 @@ class Encoders:
 
     clip: CLIPEncoder
     stores: dict[str, EmbeddingStore]
-    """clip, dino, face -> its embeddings."""
+    """Name of an encoder -> its embeddings."""
 
-    @property
-    def likeness(self) -> EmbeddingStore:
-        """Compares generated images with each other: DINO where there is one, else CLIP."""
-        return self.stores["dino"] if "dino" in self.stores else self.stores["clip"]
+    def of(self, metric: Metric) -> str:
+        """Name of the encoder that a metric asks for; it may not be there."""
+        return metric.encoder or next(name for name in LIKENESS if name in self.stores)
 
 
 def load_encoders(config: MetricsConfig, folder: Path) -> tuple[Encoders, list[str]]:
@@ -78,10 +76,8 @@ def load_encoders(config: MetricsConfig, folder: Path) -> tuple[Encoders, list[s
     clip = load_clip(config.clip)
     stores = {"clip": EmbeddingStore(folder, clip)}
     problems = []
-    for name, location, load in (
-        ("dino", config.dino, load_dino),
-        ("face", config.face, load_face),
-    ):
+    for name, load in OPTIONAL.items():
+        location = getattr(config, name)
         if location is None:
             continue
         try:
@@ -183,7 +179,7 @@ class ImageScorer:
         self.pipeline = LoRAPipeline(self.base, self.sampling)
         pictures = [upright(e.image.path) for e in find_examples(config.data).train]
         self.references = {name: s.embed(pictures) for name, s in encoders.stores.items()}
-        self._originals: dict[ImageRequest, Tensor] = {}
+        self._originals: dict[ImageRequest, Image.Image] = {}
 
     def score_run(self, run: RunLoRAs) -> list[str]:
         """Scores the final LoRA of a run, unless that was done; returns what is missing."""
@@ -200,7 +196,7 @@ class ImageScorer:
             more, unplain = self.preservation(lora, run.folder / "images" / IMAGES)
         except (LabError, OSError) as error:
             return [f"{run_name(run.folder)} has no image metrics: {error}"]
-        write_scores(path, recipe, {**scores, "preservation": more})
+        write_scores(path, recipe, scores | more)
         log.info("%s: metric images drawn and scored", run_name(run.folder))
         return [f"{run_name(run.folder)}: {problem}" for problem in (*problems, *unplain)]
 
@@ -222,7 +218,7 @@ class ImageScorer:
     def score(
         self, lora: Path, weight: float, folder: Path, prompts: Sequence[str], seeds: Sequence[int]
     ) -> tuple[dict[str, Scores], list[str]]:
-        """Identity, prompt and diversity of a LoRA's images of some prompts with the trigger.
+        """All metrics of a LoRA's images of some prompts with the trigger.
 
         Args:
             lora: the LoRA file.
@@ -245,22 +241,26 @@ class ImageScorer:
             return {}, problems
         vectors = {n: s.embed(list(drawn.values())) for n, s in self.encoders.stores.items()}
         units = [(request.prompt, str(request.seed)) for request in found]
-        scores: dict[str, Scores] = {
-            f"identity_{name}": _by_unit(units, identity(own, self.references[name]))
-            for name, own in vectors.items()
-        }
         words = [self._words(request.prompt) for request in found]
-        agreement = prompt_agreement(vectors["clip"], self.encoders.clip.embed_texts(words))
-        scores["prompt"] = _by_unit(units, agreement)
-        likeness = vectors["dino"] if "dino" in vectors else vectors["clip"]
-        for prompt in dict.fromkeys(request.prompt for request in found):
-            rows = likeness[[request.prompt == prompt for request in found]]
-            scores.setdefault("diversity", {})[prompt, "all"] = diversity(rows)  # type: ignore[index]
-            scores.setdefault("vendi", {})[prompt, "all"] = vendi(rows)  # type: ignore[index]
+        others: dict[Against | None, dict[str, Tensor]] = {
+            Against.TRAINING_IMAGES: self.references,
+            Against.PROMPT: {"clip": self.encoders.clip.embed_texts(words)},
+        }
+        scores: dict[str, Scores] = {}
+        for metric in METRICS:
+            encoder, against = self.encoders.of(metric), metric.against
+            if against is Against.EACH_OTHER:
+                scores[metric.name] = {
+                    (prompt, "all"): FORMULAS[metric.formula](rows)
+                    for prompt, rows in _by_prompt(found, vectors[encoder]).items()
+                }
+            elif against in others and encoder in vectors:
+                values = FORMULAS[metric.formula](vectors[encoder], others[against][encoder])
+                scores[metric.name] = _by_unit(units, values)
         return scores, problems
 
-    def preservation(self, lora: Path, folder: Path) -> tuple[Scores, list[str]]:
-        """How far a LoRA's images without the trigger lie from the bare base's own."""
+    def preservation(self, lora: Path, folder: Path) -> tuple[dict[str, Scores], list[str]]:
+        """All metrics of how far a LoRA's images without the trigger lie from the bare base's."""
         requests = [
             ImageRequest(text, self.sampling.negative, seed)
             for text in self.metrics.plain_prompts
@@ -271,10 +271,15 @@ class ImageScorer:
         shared = [request for request in drawn if request in self._originals]
         if not shared:
             return {}, problems
-        own = self.encoders.likeness.embed([drawn[request] for request in shared])
-        theirs = torch.stack([self._originals[request] for request in shared])
         units = [(request.prompt, str(request.seed)) for request in shared]
-        return _by_unit(units, departure(own, theirs)), problems
+        scores: dict[str, Scores] = {}
+        for metric in METRICS:
+            if metric.against is Against.BASE:
+                store = self.encoders.stores[self.encoders.of(metric)]
+                own = store.embed([drawn[request] for request in shared])
+                theirs = store.embed([self._originals[request] for request in shared])
+                scores[metric.name] = _by_unit(units, FORMULAS[metric.formula](own, theirs))
+        return scores, problems
 
     def _draw_originals(self, requests: list[ImageRequest]) -> None:
         """The bare base's images, drawn once for all runs."""
@@ -283,8 +288,7 @@ class ImageScorer:
         folder = self.folder / STORE / ORIGINALS
         with wait_for(folder / ".lock", "the images of the bare base"):
             drawn, _ = self._draw(None, 1.0, folder, requests)
-        vectors = self.encoders.likeness.embed(list(drawn.values())) if drawn else ()
-        self._originals = dict(zip(drawn, vectors, strict=True))
+        self._originals = drawn
 
     def _draw(
         self, lora: Path | None, weight: float, folder: Path, requests: list[ImageRequest]
@@ -314,6 +318,14 @@ def _read(path: Path, outcome: ImageResult) -> Image.Image:
         raise LabError(f"image {path.name} was not drawn: {outcome.problem}")
     with open_picture(path) as image:
         return image.convert("RGB")
+
+
+def _by_prompt(requests: Sequence[ImageRequest], vectors: Tensor) -> dict[str, Tensor]:
+    """Prompt -> the rows of its images."""
+    return {
+        prompt: vectors[[request.prompt == prompt for request in requests]]
+        for prompt in dict.fromkeys(request.prompt for request in requests)
+    }
 
 
 def _by_unit(units: Sequence[tuple[str, str]], values: Tensor) -> dict[tuple[str, str], float]:

@@ -8,6 +8,8 @@ Shapes: N images, R training images, D size of an embedding.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from torchmetrics.functional import pairwise_cosine_similarity
 
 
 def identity(images: Tensor, references: Tensor) -> Tensor:
-    """Mean similarity of each image to the training images (CLIP-I, DINO).
+    """Mean similarity of each image to the training images.
 
     Args:
         images: (N, D).
@@ -81,3 +83,14 @@ def departure(images: Tensor, originals: Tensor) -> Tensor:
         (N,)
     """
     return 1 - torch.nn.functional.cosine_similarity(images, originals, dim=1)
+
+
+FORMULAS: dict[str, Callable[..., Any]] = {
+    "identity": identity,
+    "prompt_agreement": prompt_agreement,
+    "diversity": diversity,
+    "vendi": vendi,
+    "departure": departure,
+}
+"""Name in the table of metrics (config/metrics.py) -> the formula: of the images' embeddings, and
+of what they are held against unless that is each other."""

@@ -4,6 +4,7 @@ Shapes: B images a batch, C latent channels, h and w latent sides, T training ti
 """
 
 from lora_lab.objective.losses import (
+    LOSSES,
     elementwise_loss,
     huber_thresholds,
     image_means,
@@ -26,6 +27,7 @@ from lora_lab.objective.weights import (
 )
 
 __all__ = [
+    "LOSSES",
     "add_noise",
     "debiased_weights",
     "draw_timestep",

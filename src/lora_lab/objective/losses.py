@@ -4,8 +4,38 @@ Shapes: B images a batch, C latent channels, h and w latent sides, T training ti
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A distance between prediction and target."""
+
+    formula: Callable[..., Tensor]
+    """From the error e (B, C, h, w), and the threshold c (B, 1, 1, 1) where there is one, to the
+    loss of each element."""
+    has_threshold: bool = False
+
+
+def _pseudo_huber(error: Tensor, c: Tensor) -> Tensor:
+    return 2.0 * ((error.pow(2) + c.pow(2)).sqrt() - c)
+
+
+LOSSES: dict[str, Loss] = {
+    "l2": Loss(lambda error: error.pow(2)),
+    "l1": Loss(lambda error: error.abs()),
+    "huber": Loss(lambda error, c: c * _pseudo_huber(error, c), has_threshold=True),
+    "smooth_l1": Loss(_pseudo_huber, has_threshold=True),
+}
+"""objective.loss_type -> the loss.
+
+``huber`` is 2c (sqrt(e² + c²) - c), which is e² for small errors; ``smooth_l1`` is
+2 (sqrt(e² + c²) - c), which is 2 |e| for large ones. Source: the pseudo-Huber loss of arXiv
+2403.16728, with the factors of kohya's sd-scripts.
+"""
 
 
 def elementwise_loss(
@@ -13,25 +43,17 @@ def elementwise_loss(
 ) -> Tensor:
     """The loss of each element in float32, (B, C, h, w).
 
-    With e the error and c the threshold: ``l2`` e²; ``l1`` |e|; ``huber`` 2c (sqrt(e² + c²) - c),
-    which is e² for small errors; ``smooth_l1`` 2 (sqrt(e² + c²) - c), which is 2 |e| for large
-    ones. Source: the pseudo-Huber loss of arXiv 2403.16728, with the factors of kohya's sd-scripts.
-
     Args:
         prediction: (B, C, h, w).
         wanted: (B, C, h, w).
-        loss_type: One of ``LOSS_TYPES`` in config/objective.py.
-        threshold: c of each image, (B,); None for l2 and l1.
+        loss_type: One of ``LOSSES``.
+        threshold: c of each image, (B,); None for a loss without one.
     """
-    error = prediction.float() - wanted.float()
-    if loss_type == "l2":
-        return error.pow(2)
-    if loss_type == "l1":
-        return error.abs()
+    error, loss = prediction.float() - wanted.float(), LOSSES[loss_type]
+    if not loss.has_threshold:
+        return loss.formula(error)
     assert threshold is not None
-    c = threshold.float().view(-1, 1, 1, 1)
-    distance = 2.0 * ((error.pow(2) + c.pow(2)).sqrt() - c)
-    return c * distance if loss_type == "huber" else distance
+    return loss.formula(error, threshold.float().view(-1, 1, 1, 1))
 
 
 def huber_thresholds(

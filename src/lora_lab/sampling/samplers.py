@@ -1,27 +1,22 @@
-"""The samplers that users of A1111 know, as diffusers' schedulers.
+"""The samplers that users of A1111 know, as diffusers' schedulers (config/sampler.py lists them).
 
-Stable Diffusion 1.5 comes with "leading" spacing; every sampler here states its own. The noise
-levels and the times that the UNet is told are those of k-diffusion, which A1111 uses; UniPC and
-DDIM have their authors' own. Trajectories agree with the papers' formulas (tests/test_samplers.py):
-Euler a to 1e-6, DPM++ 2M Karras to 1.2e-4.
+The noise levels and the times that the UNet is told are A1111's: those of k-diffusion, or the
+authors' own where A1111 took their code. Trajectories agree with the papers' formulas
+(tests/test_samplers.py): Euler a to 1e-6, DPM++ 2M Karras to 1.2e-4.
 
-Shapes: B images, h and w the sides of the latents.
+Shapes: B images, h and w the sides of the latents, T training timesteps.
 """
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-from diffusers.schedulers.scheduling_euler_ancestral_discrete import EulerAncestralDiscreteScheduler
-from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
-from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from torch import Tensor
 
+from lora_lab.config.sampler import SAMPLERS, SamplerEntry
 from lora_lab.errors import LabError
 
 
@@ -56,73 +51,6 @@ class Sampler:
         return self.scheduler.step(noise_pred, timestep, latents, return_dict=False, **noise)[0]
 
 
-def _euler_ancestral(config: dict[str, Any], seeds: Sequence[int]) -> Any:
-    return EulerAncestralDiscreteScheduler.from_config(config, timestep_spacing="linspace")
-
-
-def _euler(config: dict[str, Any], seeds: Sequence[int]) -> Any:
-    return EulerDiscreteScheduler.from_config(config, timestep_spacing="linspace")
-
-
-def _ddim(config: dict[str, Any], seeds: Sequence[int]) -> Any:
-    # A1111's DDIM steps through 1, 1 + 1000 // steps, ...
-    return DDIMScheduler.from_config(
-        config,
-        timestep_spacing="leading",
-        steps_offset=1,
-        clip_sample=False,
-        set_alpha_to_one=False,
-    )
-
-
-def _dpm_2m(config: dict[str, Any], seeds: Sequence[int], karras: bool) -> Any:
-    return DPMSolverMultistepScheduler.from_config(
-        config,
-        algorithm_type="dpmsolver++",
-        use_karras_sigmas=karras,
-        timestep_spacing="linspace",
-    )
-
-
-def _dpm_sde(config: dict[str, Any], seeds: Sequence[int], karras: bool) -> Any:
-    try:
-        from diffusers.schedulers.scheduling_dpmsolver_sde import DPMSolverSDEScheduler
-    except ImportError:
-        raise LabError(
-            "sampling.sampler=DPM++ SDE needs torchsde: pip install torchsde, or choose DPM++ 2M"
-        ) from None
-    return DPMSolverSDEScheduler.from_config(
-        config,
-        use_karras_sigmas=karras,
-        timestep_spacing="linspace",
-        noise_sampler_seed=list(seeds),
-    )
-
-
-def _unipc(config: dict[str, Any], seeds: Sequence[int]) -> Any:
-    # A1111's defaults: order 3, B(h) = h, and an end at the smallest noise level instead of 0
-    return UniPCMultistepScheduler.from_config(
-        config,
-        timestep_spacing="linspace",
-        solver_order=3,
-        solver_type="bh1",
-        final_sigmas_type="sigma_min",
-    )
-
-
-SAMPLERS: dict[str, Callable[[dict[str, Any], Sequence[int]], Any]] = {
-    "Euler a": _euler_ancestral,
-    "Euler": _euler,
-    "DDIM": _ddim,
-    "DPM++ 2M": partial(_dpm_2m, karras=False),
-    "DPM++ 2M Karras": partial(_dpm_2m, karras=True),
-    "DPM++ SDE": partial(_dpm_sde, karras=False),
-    "DPM++ SDE Karras": partial(_dpm_sde, karras=True),
-    "UniPC": _unipc,
-}
-"""A1111's name -> scheduler from a training schedule's config and one seed an image."""
-
-
 def make_sampler(
     name: str,
     noise_scheduler: DDPMScheduler,
@@ -144,54 +72,84 @@ def make_sampler(
     """
     if name not in SAMPLERS:
         raise LabError(f"sampling.sampler must be one of {', '.join(SAMPLERS)}, got {name}")
-    config = _plain_config(noise_scheduler)
-    if name.startswith("DPM++ SDE") and "rescale_betas_zero_snr" in config:
+    entry, config = SAMPLERS[name], _plain_config(noise_scheduler)
+    if not entry.pure_noise and "rescale_betas_zero_snr" in config:
         raise LabError(
             f"sampling.sampler={name} can't begin at pure noise, which this checkpoint was trained "
             "with (zero terminal SNR): choose Euler a, DDIM or DPM++ 2M Karras"
         )
-    scheduler = SAMPLERS[name](config, seeds)
+    given = dict(entry.arguments)
+    if entry.takes_seeds:
+        given["noise_sampler_seed"] = list(seeds)
+    scheduler = _find_class(name, entry).from_config(config, **given)
     scheduler.set_timesteps(steps, device=device or torch.device("cpu"))
-    _set_times(name, scheduler, steps)
+    if entry.levels:
+        LEVELS[entry.levels](scheduler, steps)
     scale = float(scheduler.init_noise_sigma)
-    if name.startswith("DPM++ 2M"):
-        # k-diffusion starts from noise of size sigma; this scheduler works on x / sqrt(1 + sigma²).
+    if entry.unit_variance:
+        # k-diffusion starts from noise of size sigma.
         sigma = float(scheduler.sigmas[0])
         scale = sigma / (1 + sigma**2) ** 0.5
-    return Sampler(scheduler, scale, draws_noise=name == "Euler a")
+    return Sampler(scheduler, scale, entry.draws_noise)
 
 
-def _set_times(name: str, scheduler: Any, steps: int) -> None:
-    """Give a scheduler A1111's noise levels and times where diffusers has others.
+def _find_class(name: str, entry: SamplerEntry) -> Any:
+    module, _, kind = entry.path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), kind)
+    except ImportError:
+        raise LabError(
+            f"sampling.sampler={name} needs {entry.install}: pip install {entry.install}, or "
+            "choose DPM++ 2M"
+        ) from None
 
-    diffusers rounds the times of the multistep solvers to whole ones, and spreads them over a step
-    more than there is, so that DPM++ 2M ends at another noise level. A1111's DDIM walks from the
-    end in steps of T // steps, which for some steps gives one more.
 
-    Args:
-        name: A1111's name of the sampler.
-        scheduler: With its steps set.
-        steps: Sampling steps.
-    """
+def _whole_steps(scheduler: Any, steps: int) -> None:
+    """A1111's DDIM walks from the end in steps of T // steps, which may give one too many."""
     times = scheduler.config["num_train_timesteps"]
-    log_sigmas = (1.0 / scheduler.alphas_cumprod.double() - 1.0).log() / 2.0  # (T,)
-    if name == "DDIM":
-        walked = torch.arange(0, times, times // steps).flip(0) + 1
-        wanted = walked.clamp(max=times - 1)
-    elif name == "DPM++ 2M Karras":
-        wanted = _interpolated(scheduler.sigmas[:-1].double().log(), log_sigmas)
-    elif name == "DPM++ 2M":
-        wanted = torch.linspace(times - 1, 0, steps, dtype=torch.float64)
-        end = torch.zeros(1)
-        scheduler.sigmas = torch.cat([_at(log_sigmas, wanted).exp().float(), end])
-    elif name == "UniPC":
-        grid = torch.linspace(times - 1, 0, steps + 1, dtype=torch.float64)
-        scheduler.sigmas = _at(log_sigmas, grid).exp().float()
-        wanted = grid[:-1]
-    else:
-        return
-    kind = torch.int64 if name == "DDIM" else torch.float32
-    scheduler.timesteps = wanted.to(scheduler.timesteps.device, kind)
+    walked = torch.arange(0, times, times // steps).flip(0) + 1
+    _set_times(scheduler, walked.clamp(max=times - 1))
+
+
+def _fractional_times(scheduler: Any, steps: int) -> None:
+    """The times of the scheduler's own noise levels, which diffusers rounds to whole ones."""
+    levels = scheduler.sigmas[:-1].double().log()
+    _set_times(scheduler, _interpolated(levels, _log_sigmas(scheduler)).float())
+
+
+def _even_times(scheduler: Any, steps: int) -> None:
+    """Times from the last one to 0; diffusers spreads them over a step more than there is."""
+    last = scheduler.config["num_train_timesteps"] - 1
+    wanted = torch.linspace(last, 0, steps, dtype=torch.float64)
+    sigmas = _at(_log_sigmas(scheduler), wanted).exp().float()
+    scheduler.sigmas = torch.cat([sigmas, torch.zeros(1)])
+    _set_times(scheduler, wanted.float())
+
+
+def _even_times_to_the_end(scheduler: Any, steps: int) -> None:
+    """The same in one part more: the last step ends at the noise level of time 0, not at 0."""
+    last = scheduler.config["num_train_timesteps"] - 1
+    grid = torch.linspace(last, 0, steps + 1, dtype=torch.float64)
+    scheduler.sigmas = _at(_log_sigmas(scheduler), grid).exp().float()
+    _set_times(scheduler, grid[:-1].float())
+
+
+LEVELS: dict[str, Callable[[Any, int], None]] = {
+    "whole_steps": _whole_steps,
+    "fractional_times": _fractional_times,
+    "even_times": _even_times,
+    "even_times_to_the_end": _even_times_to_the_end,
+}
+"""What gives a scheduler with its steps set A1111's noise levels and times."""
+
+
+def _set_times(scheduler: Any, times: Tensor) -> None:
+    scheduler.timesteps = times.to(scheduler.timesteps.device)
+
+
+def _log_sigmas(scheduler: Any) -> Tensor:
+    """The logarithm of each training timestep's noise level, rising, (T,)."""
+    return (1.0 / scheduler.alphas_cumprod.double() - 1.0).log() / 2.0
 
 
 def _at(values: Tensor, places: Tensor) -> Tensor:
@@ -210,7 +168,7 @@ def _interpolated(wanted: Tensor, rising: Tensor) -> Tensor:
 
 def unet_calls(name: str, steps: int) -> int:
     """Calls of the UNet that the web UI counts for some steps: DPM++ SDE makes two a step."""
-    return steps * (2 if name.startswith("DPM++ SDE") else 1)
+    return steps * SAMPLERS[name].calls
 
 
 def _plain_config(noise_scheduler: DDPMScheduler) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from lora_lab.checkpoint.embedded import locate
 from lora_lab.cli.ending import DEBUG, OneLineParser, path_of, run_plain, tell
 from lora_lab.cli.log_lines import log_to_stderr
 from lora_lab.config import TrainConfig, check, to_config
+from lora_lab.config.metrics import BY_NAME
 from lora_lab.config.store import register_schemas
 from lora_lab.errors import LabError
 from lora_lab.files import make_folder, write_json, write_text
@@ -30,7 +31,7 @@ from lora_lab.randomness import shuffled
 from lora_lab.run_folder.record import read_facts
 from lora_lab.run_folder.saved_loras import find_rows
 from lora_lab.statistics.family import ALPHA
-from lora_lab.study.judge.metric_results import BY_NAME, Kind
+from lora_lab.study.judge.metric_results import Kind
 from lora_lab.study.judge.verdict import Study, judge
 from lora_lab.study.read.load import Run, Sweep, load_run
 from lora_lab.training.stack_plan import LARGEST, make_stacks

@@ -19,6 +19,7 @@ from lora_lab.data.batch import Batch
 from lora_lab.data.probes import Probe
 from lora_lab.network import LoRANetwork, flatten
 from lora_lab.objective import (
+    LOSSES,
     add_noise,
     debiased_weights,
     elementwise_loss,
@@ -133,7 +134,7 @@ class LoRAModule(pl.LightningModule):
         noisy = add_noise(batch["latents"], seen, timesteps, alphas)
         wanted = target(self.prediction_type, batch["latents"], noise, timesteps, alphas)
         threshold = None
-        if objective.loss_type in ("huber", "smooth_l1"):
+        if LOSSES[objective.loss_type].has_threshold:
             schedule, huber_c = objective.huber_schedule, objective.huber_c
             threshold = huber_thresholds(schedule, huber_c, timesteps, alphas)
         prediction = self.predict(noisy, timesteps, batch["input_ids"], batch["token_weights"])

@@ -1,24 +1,13 @@
 """The axes of a grid: which places each has, and the image that three of them point at."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from lora_lab.config import SamplingConfig
 from lora_lab.config.sampling import PROMPT_NAMES, GridConfig
 from lora_lab.run_folder.saved_loras import Rows, RunLoRAs
-
-AXIS_NAMES = {
-    "value": "",
-    "step": "saved after",
-    "lora_weight": "LoRA weight",
-    "prompt": "prompt",
-    "seed": "seed",
-    "sampler": "sampler",
-    "guidance": "guidance",
-    "checkpoint": "checkpoint",
-}
-"""What stands in the corner of a grid; a value's name is the parameter."""
+from lora_lab.sampling.generate import DrawSettings, draw_settings
 
 
 @dataclass(frozen=True)
@@ -47,14 +36,13 @@ class Point:
     prompt: PromptChoice
     seed: int | None
     """None: the prompt's own."""
-    sampler: str
-    guidance: float
+    settings: DrawSettings
 
     @property
     def identity(self) -> "Identity":
         """What two points share if they mean the same image, whatever their run is called."""
         rest = self.checkpoint, self.share, self.lora_weight, self.prompt, self.seed
-        return self.run.folder, *rest, self.sampler, self.guidance
+        return self.run.folder, *rest, self.settings
 
 
 Identity = tuple[Hashable, ...]
@@ -69,6 +57,8 @@ class AxisPlace:
     changes: dict[str, Any]
     """Fields of Point and what they become here."""
     is_base: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The same of its settings."""
 
 
 def places(
@@ -90,6 +80,8 @@ def places(
     if axis == "checkpoint":
         return [AxisPlace(name, "", {"checkpoint": name}) for name in checkpoints]
     values: Sequence[Any] = getattr(config.axes, axis)
+    if axis in {one.name for one in fields(DrawSettings)}:
+        return [AxisPlace(_shown(value), "", {}, settings={axis: value}) for value in values]
     return [AxisPlace(_shown(value), "", {axis: value}) for value in values]
 
 
@@ -141,13 +133,13 @@ def first_point(rows: Rows, grid: GridConfig, config: SamplingConfig, checkpoint
         lora_weight=config.lora_weight,
         prompt=prompt_choices(grid, config)[0],
         seed=None,
-        sampler=config.sampler,
-        guidance=config.guidance,
+        settings=draw_settings(config),
     )
 
 
 def at(point: Point, *chosen: AxisPlace) -> Point:
     """The point at some places."""
     for place in chosen:
-        point = replace(point, **place.changes)
+        settings = replace(point.settings, **place.settings)
+        point = replace(point, settings=settings, **place.changes)
     return point

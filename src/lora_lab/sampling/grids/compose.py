@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_lab.config import SamplingConfig
-from lora_lab.config.sampling import GridConfig
+from lora_lab.config.sampling import AXES, GridConfig
 from lora_lab.errors import LabError
 from lora_lab.run_folder.saved_loras import Rows
 from lora_lab.sampling.grids.axes import (
-    AXIS_NAMES,
     AxisPlace,
     Identity,
     Point,
@@ -119,31 +118,33 @@ def _title(table: Table, page: AxisPlace, first: Point) -> str:
     prompts = table.config.prompts
     what = _TITLES.get(prompts[0], "") if len(prompts) == 1 else ""
     on = "" if "checkpoint" in table.sides() else first.checkpoint
-    name = AXIS_NAMES.get(table.config.pages or "", "")
-    third = f"{name or table.rows.parameter} {page.label}".strip() if page.changes else ""
+    name = AXES.get(table.config.pages or "", "")
+    third = f"{name or table.rows.parameter} {page.label}".strip() if table.config.pages else ""
     base = "base" if page.is_base else ""
     return " · ".join(filter(None, [subject, what, on, third, page.note or base]))
 
 
 def _corner(table: Table) -> str:
     axis = table.config.rows
-    return AXIS_NAMES[axis] or table.rows.parameter
+    return AXES[axis] or table.rows.parameter
 
 
 def _facts(table: Table, first: Point) -> tuple[tuple[str, str], ...]:
     """Prompt, negative prompt, settings and checkpoint, as lines of the header."""
     config, sides = table.sampling, table.sides()
     facts = [_prompt_fact(table, first), ("Negative", config.negative or "none")]
-    settings = [
-        "" if "sampler" in sides else first.sampler,
-        f"{config.steps} steps",
-        "" if "guidance" in sides else f"guidance {first.guidance:g}",
-        _seed_text(table, first),
-        f"{config.width}×{config.height} px",
-        f"clip skip {config.clip_skip}",
-        "" if "lora_weight" in sides else f"LoRA weight {first.lora_weight:g}",
-    ]
-    facts.append(("Settings", ", ".join(filter(None, settings))))
+    drawn = first.settings
+    settings = {
+        "sampler": drawn.sampler,
+        "steps": f"{drawn.steps} steps",
+        "guidance": f"guidance {drawn.guidance:g}",
+        "seed": _seed_text(table, first),
+        "size": f"{drawn.width}×{drawn.height} px",
+        "clip_skip": f"clip skip {drawn.clip_skip}",
+        "lora_weight": f"LoRA weight {first.lora_weight:g}",
+    }
+    told = [text for name, text in settings.items() if text and name not in sides]
+    facts.append(("Settings", ", ".join(told)))
     if "step" not in sides:
         saves = {save.path.name for point in table.points() if (save := find_save(point))}
         facts.append(("LoRA", saves.pop() if len(saves) == 1 else "the final one of each run"))

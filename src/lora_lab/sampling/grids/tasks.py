@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.run_folder.saved_loras import SavedLoRA
-from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_settings
+from lora_lab.sampling.generate import ImageRequest, draw_settings
 from lora_lab.sampling.grids.axes import Point, PromptChoice
 from lora_lab.sampling.pipeline import ImageTask
 from lora_lab.sampling.prompt_names import PromptNames
@@ -52,19 +52,15 @@ def make_task(point: Point, config: SamplingConfig) -> ImageTask | MissingImage:
     except LabError as error:
         return MissingImage(" ".join(str(error).split()), failed=True)
     seed = point.prompt.seed if point.seed is None else point.seed
-    configured = draw_settings(config)
-    settings = DrawSettings(
-        **{**vars(configured), "sampler": point.sampler, "guidance": point.guidance}
-    )
     number = f"-{point.prompt.index + 1}" if point.prompt.kind in ("random", "text") else ""
     folder = point.run.folder / "images" / point.checkpoint / point.prompt.kind
     return ImageTask(
         path=folder / f"{save.step:08d}{number}.png",
         request=ImageRequest(prompt, config.negative, seed),
-        settings=settings,
+        settings=point.settings,
         lora=save.path,
         weight=point.lora_weight,
-        plain_name=settings == configured
+        plain_name=point.settings == draw_settings(config)
         and point.lora_weight == config.lora_weight
         and seed == point.prompt.seed
         and point.prompt.kind != "text"

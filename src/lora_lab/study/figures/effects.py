@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from lora_lab.config.metrics import Metric
 from lora_lab.study.figures.colours import shorten
 from lora_lab.study.figures.curve_axes import Pen
 from lora_lab.study.figures.style import FigureSize, Theme, new_figure, nothing_measured, tidy
-from lora_lab.study.judge.metric_results import Kind, Metric, MetricResult
+from lora_lab.study.judge.metric_results import Kind, MetricResult
 from lora_lab.study.judge.verdict import Judged
 
 SMALL_BASE = 1e-6

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lora_lab.config.metrics import Metric
 from lora_lab.study.figures.colours import shorten
 from lora_lab.study.figures.curve_axes import Pen
 from lora_lab.study.figures.effects import MARKS, colour_of
 from lora_lab.study.figures.style import nothing_measured, panels, plain_axis, tidy
-from lora_lab.study.judge.metric_results import Kind, Metric
+from lora_lab.study.judge.metric_results import Kind
 from lora_lab.study.judge.verdict import Judged
 
 COSTS: tuple[tuple[str, Callable[[Judged], float]], ...] = (

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_lab.config.metrics import BY_NAME, METRICS, Metric
 from lora_lab.statistics.crossed import (
     Array,
     Effects,
@@ -31,7 +32,7 @@ from lora_lab.statistics.family import (
 )
 from lora_lab.statistics.paired import mean_of
 from lora_lab.statistics.power import detectable, seeds_for
-from lora_lab.study.judge.metric_results import BY_NAME, METRICS, Kind, Metric, MetricResult, Trend
+from lora_lab.study.judge.metric_results import Kind, MetricResult, Trend
 from lora_lab.study.judge.paired_runs import Measured, ValueRuns, measure_value, trend_scores
 from lora_lab.study.read.load import Run
 

@@ -1,8 +1,10 @@
-"""What is measured of a run's LoRA, and what can be said of one value in one metric."""
+"""What can be said of one value in one metric."""
 
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+
+from lora_lab.config.metrics import BY_NAME
 
 
 class Kind(StrEnum):
@@ -17,76 +19,6 @@ class Kind(StrEnum):
     """Within a stated margin of the base, shown by two one-sided tests."""
     NONE_SHOWN = "no difference seen"
     NOT_RANKED = "not ranked"
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric, as the report speaks of it."""
-
-    name: str
-    """In files: held_out_loss, identity_clip ..."""
-    title: str
-    word: str
-    """In sentences: "worse in identity"."""
-    lower_is_better: bool
-    cluster: str
-    """What is measured several times: a held-out image or a prompt."""
-    meaning: str
-    """One sentence on what it measures."""
-    judged: bool = True
-    """Whether a verdict is given; False for a second figure of what another metric judges."""
-    is_loss: bool = False
-    """Whether it is another quantity as soon as images, latents or checkpoint differ."""
-
-
-METRICS = (
-    Metric(
-        *("held_out_loss", "Held-out loss", "held-out loss", True, "image"),
-        "Loss on images that were not trained on, at fixed timesteps and under fixed noise.",
-        is_loss=True,
-    ),
-    Metric(
-        *("memorisation", "Memorisation", "memorisation", True, "image"),
-        "How well the gain over the bare base tells training images from held-out ones (area under "
-        "the curve): 0.5 tells nothing, 1 every image.",
-        judged=False,
-        is_loss=True,
-    ),
-    Metric(
-        *("identity_clip", "Identity (CLIP)", "identity", False, "prompt"),
-        "Similarity of the generated images to the training images, CLIP-I.",
-    ),
-    Metric(
-        *("identity_dino", "Identity (DINO)", "identity by DINO", False, "prompt"),
-        "Similarity of the generated images to the training images, DINOv2.",
-    ),
-    Metric(
-        *("identity_face", "Identity (face)", "face identity", False, "prompt"),
-        "Similarity of the faces in generated and training images.",
-    ),
-    Metric(
-        *("prompt", "Prompt", "following the prompt", False, "prompt"),
-        "Similarity of a generated image to its prompt, CLIP-T.",
-    ),
-    Metric(
-        *("diversity", "Diversity", "diversity", False, "prompt"),
-        "Mean distance between the images of one prompt under several seeds.",
-    ),
-    Metric(
-        *("vendi", "Vendi score", "diversity by Vendi", False, "prompt"),
-        "How many different images the images of one prompt amount to.",
-        judged=False,
-    ),
-    Metric(
-        *("preservation", "Preservation", "preserving the base model", True, "prompt"),
-        "Distance to the base model's own image of a prompt without the trigger.",
-    ),
-    Metric(
-        *("blind", "Chosen blind", "blind choice", False, "prompt"),
-        "What a person chose on blind.html: 1 the value, −1 the base, 0 a tie.",
-    ),
-)
-BY_NAME = {metric.name: metric for metric in METRICS}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lora_lab.config.metrics import Metric
 from lora_lab.statistics.crossed import (
     MIN_CLUSTERS,
     Array,
@@ -16,7 +17,6 @@ from lora_lab.statistics.crossed import (
 )
 from lora_lab.statistics.paired import Scores, cluster_means, mean_of, mean_scores, paired_clusters
 from lora_lab.study.judge.comparable import compare
-from lora_lab.study.judge.metric_results import Metric
 from lora_lab.study.read.load import Run
 
 ROUNDING = 1e-6

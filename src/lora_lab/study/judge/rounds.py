@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from scipy import stats
 
+from lora_lab.config.metrics import BY_NAME
 from lora_lab.study.judge.judge_values import DECIDED
-from lora_lab.study.judge.metric_results import BY_NAME, Kind, MetricResult
+from lora_lab.study.judge.metric_results import Kind, MetricResult
 from lora_lab.study.judge.verdict import Study
 
 

@@ -10,20 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lora_lab.config.metrics import BY_NAME, METRICS, Metric
 from lora_lab.statistics.curves import pooled_sd, sample_sd
 from lora_lab.statistics.family import look_counts
 from lora_lab.statistics.paired import mean_of
 from lora_lab.study.judge.comparable import compare, parameters_of
 from lora_lab.study.judge.judge_values import Judgement, Looks, judge_values
-from lora_lab.study.judge.metric_results import (
-    BY_NAME,
-    METRICS,
-    Kind,
-    Metric,
-    MetricResult,
-    Trend,
-    overall,
-)
+from lora_lab.study.judge.metric_results import Kind, MetricResult, Trend, overall
 from lora_lab.study.judge.pair import PairedLoss, pair_loss, seed_sd_of_smoothed_loss
 from lora_lab.study.judge.paired_runs import ROUNDING, ValueRuns, pair_runs
 from lora_lab.study.judge.run_measures import HELD_OUT, Measures, measure

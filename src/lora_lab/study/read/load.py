@@ -61,7 +61,7 @@ class Run:
     choice: Choice | None = None
     """Which of its LoRAs to use, where that was asked for."""
     scores: dict[str, Scores] = field(default_factory=dict)
-    """Metric -> (cluster, unit) -> score, as study/metric_results.py names them."""
+    """Metric -> (cluster, unit) -> score, as config/metrics.py names them."""
     notes: tuple[str, ...] = ()
     """What was missing or damaged, one sentence each."""
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lora_lab.config.metrics import METRICS
 from lora_lab.statistics.bradley_terry import strengths
-from lora_lab.study.judge.metric_results import METRICS
 from lora_lab.study.judge.verdict import Study
 from lora_lab.study.read.blind import METRIC, Answer, Blind, agreement
 

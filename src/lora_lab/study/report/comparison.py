@@ -5,8 +5,8 @@ import io
 import math
 from pathlib import Path
 
+from lora_lab.config.metrics import BY_NAME, METRICS, Against
 from lora_lab.files import write_text
-from lora_lab.study.judge.metric_results import BY_NAME, METRICS
 from lora_lab.study.judge.verdict import Judged, Study
 
 FIGURES = (
@@ -14,7 +14,7 @@ FIGURES = (
     *("detectable", "clusters", "seeds", "reason", "remark"),
 )
 """Fields of a MetricResult that stand in the table."""
-CHOSEN = ("identity_clip", "identity_dino", "identity_face", "prompt", "diversity")
+CHOSEN = [m.name for m in METRICS if m.judged and m.against not in (None, Against.BASE)]
 """Metrics of the chosen checkpoint that stand in the table."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 

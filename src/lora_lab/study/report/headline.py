@@ -3,9 +3,10 @@
 import math
 from dataclasses import dataclass
 
+from lora_lab.config.metrics import BY_NAME, METRICS
 from lora_lab.statistics.family import ALPHA
 from lora_lab.study.judge.judge_values import WANTED
-from lora_lab.study.judge.metric_results import BY_NAME, METRICS, Kind, MetricResult
+from lora_lab.study.judge.metric_results import Kind, MetricResult
 from lora_lab.study.judge.verdict import Judged, Study
 from lora_lab.study.report.sentence import short_sentence
 from lora_lab.study.report.spelling import listed, magnitude, percent, signed, size

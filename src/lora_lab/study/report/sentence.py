@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lora_lab.study.judge.metric_results import BY_NAME, Kind, MetricResult
+from lora_lab.config.metrics import BY_NAME
+from lora_lab.study.judge.metric_results import Kind, MetricResult
 from lora_lab.study.judge.verdict import Judged, Study
 from lora_lab.study.report.spelling import listed, magnitude
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lora_lab.clock import duration
-from lora_lab.study.judge.metric_results import Kind, Metric, MetricResult
+from lora_lab.config.metrics import Metric
+from lora_lab.study.judge.metric_results import Kind, MetricResult
 from lora_lab.study.judge.verdict import Judged, Study
 from lora_lab.study.report.spelling import percent, plain, signed, size, step_time
 
@@ -184,8 +185,8 @@ def _plain_cells(one: Judged, used: Sequence[Figure]) -> tuple[Cell, ...]:
 
 
 def _meaning(metric: Metric) -> str:
-    better = "Lower" if metric.lower_is_better else "Higher"
-    return f"{metric.meaning} {better} is better."
+    better = "lower" if metric.lower_is_better else "higher"
+    return f"{metric.meaning} {metric.unit}; {better} is better."
 
 
 def _row(one: Judged, study: Study, cells: tuple[Cell, ...]) -> Row:

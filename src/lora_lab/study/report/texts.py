@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lora_lab.clock import duration
+from lora_lab.config.metrics import BY_NAME
 from lora_lab.study.judge.comparable import changes_training_loss
-from lora_lab.study.judge.metric_results import BY_NAME, Kind
+from lora_lab.study.judge.metric_results import Kind
 from lora_lab.study.judge.run_measures import HELD_OUT, Measures
 from lora_lab.study.judge.verdict import Judged, Study
 from lora_lab.study.report.spelling import percent, plain, signed, size
