@@ -52,6 +52,7 @@ def sample(settings: "SampleConfig") -> tuple[list[Path], list[str]]:
     from lora_lab.sampling.from_file import draw_from_file
     from lora_lab.sampling.grids.draw_grids import draw_file_grids, draw_grids
     from lora_lab.sampling.replay import replay
+    from lora_lab.sampling.trained_base import with_trained_base
 
     names = (settings.run, settings.lora, settings.png, settings.scores)
     run, lora, png, scores = (Path(name).expanduser() if name else None for name in names)
@@ -61,7 +62,7 @@ def sample(settings: "SampleConfig") -> tuple[list[Path], list[str]]:
     set_threads(settings.threads, run)
     sampling = sampling_of(settings)
     if run is not None:
-        gallery = draw_grids(run, sampling, scores)
+        gallery = draw_grids(run, with_trained_base(sampling, run), scores)
         return gallery.grids, gallery.problems
     assert lora is not None
     if settings.rows is not None:

@@ -198,6 +198,6 @@ def test_a_study_is_added_to_the_base_without_changing_it():
         ("[tensorboard,wandb]", True, True),
     ],
 )
-def test_loggers_can_be_combined_and_csv_stays(choice, tensorboard, wandb):
+def test_loggers_can_be_combined(choice, tensorboard, wandb):
     logger = to_config(composed(f"logger={choice}")).logger
-    assert (logger.csv, logger.tensorboard, logger.wandb.enabled) == (True, tensorboard, wandb)
+    assert (logger.tensorboard, logger.wandb.enabled) == (tensorboard, wandb)

@@ -21,7 +21,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lora_lab.cli import task
-from lora_lab.cli.image_jobs import image_job
 from lora_lab.cli.preflight import checked_train_config
 from lora_lab.config import TrainConfig
 from lora_lab.config.convert import without_hydra
@@ -76,10 +75,6 @@ class StackLauncher(Launcher):
         assert self.config is not None and self.hydra_context is not None
         assert self.task_function is not None
         compose = self.hydra_context.config_loader.load_sweep_config
-        if self.task_function is image_job:  # nothing is trained
-            first = checked_train_config(without_hydra(compose(self.config, [*job_overrides[0]])))
-            inner = self._inner(self._workers(first), image_job)
-            return inner.launch(job_overrides, initial_job_idx)
         settings = [
             checked_train_config(without_hydra(compose(self.config, list(overrides))))
             for overrides in job_overrides
@@ -104,6 +99,18 @@ class StackLauncher(Launcher):
             for number, one in zip(stack, returned, strict=True):
                 results[number] = one
         return [one for one in results if one is not None]
+
+    def of_single_jobs(self, overrides: list[str]) -> Launcher:
+        """The launcher of the workers, for jobs that train nothing and so make no stacks.
+
+        Args:
+            overrides: of the first job.
+        """
+        assert self.config is not None and self.hydra_context is not None
+        assert self.task_function is not None
+        compose = self.hydra_context.config_loader.load_sweep_config
+        first = checked_train_config(without_hydra(compose(self.config, overrides)))
+        return self._inner(self._workers(first), self.task_function)
 
     def _inner(self, workers: int, task_function: TaskFunction) -> Launcher:
         """The launcher whose workers do a task."""

@@ -21,8 +21,9 @@ T = TypeVar("T", TrainConfig, SampleConfig)
 
 RENAMED = {
     "study.base_runs": "it is study.seeds now: base and values are trained under the same seeds",
+    "logger.csv": "metrics.csv is always written: leave it out",
 }
-"""Settings of earlier versions, and what takes their place."""
+"""Settings of earlier versions, and what to do without them."""
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

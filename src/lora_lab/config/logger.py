@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lora_lab.config.rules import Rule, one_of, or_null, text
+from lora_lab.config.rules import one_of, or_null, text
 
 WANDB_MODES = ("auto", "online", "offline")
 
@@ -27,8 +27,6 @@ class WandbConfig:
 class LoggerConfig:
     """Where figures are logged; metrics.csv is always written."""
 
-    csv: bool
-    """Write metrics.csv; always true."""
     tensorboard: bool
     """Write TensorBoard's event files; chosen by logger=tensorboard; true or false."""
     wandb: WandbConfig
@@ -36,7 +34,6 @@ class LoggerConfig:
 
 
 RULES = (
-    Rule("csv", "true: metrics.csv is what reports are made from", lambda value: value),
     text("wandb.project"),
     or_null(text("wandb.group")),
     one_of("wandb.mode", WANDB_MODES),

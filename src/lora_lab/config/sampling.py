@@ -149,9 +149,9 @@ class SamplingConfig:
     allow_pickle: bool
     """Also read pickle checkpoints (.ckpt, .pt, .bin), with weights_only=True; true or false."""
     prediction_type: str | None
-    """What their UNets predict: epsilon or v_prediction; null: what each checkpoint says."""
-    merge: list[MergeConfig]
-    """LoRAs merged into the checkpoints that draw, as [{file: path, weight: number}]."""
+    """epsilon or v_prediction; null: with run= or png= as trained, else as each checkpoint says."""
+    merge: list[MergeConfig] | None
+    """LoRAs merged into the checkpoints that draw; null: with run= or png= the run's, else none."""
 
 
 def _each(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -195,7 +195,7 @@ _PICTURE_RULES = (
 )
 RULES = (
     or_null(one_of("prediction_type", PREDICTION_TYPES)),
-    MERGE_RULE,
+    or_null(MERGE_RULE),
     Rule("checkpoints", "a list of texts that are not empty", all),
     prompt("prompts.simple"),
     prompt("prompts.complex"),

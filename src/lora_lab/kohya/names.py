@@ -116,7 +116,6 @@ KOHYA_NAMES: dict[str, str] = {
     "callbacks.keep_last_checkpoint": "save_state",
     "callbacks.progress": NONE,
     "callbacks.samples": "sample_prompts",
-    "logger.csv": NONE,
     "logger.tensorboard": "log_with",
     "logger.wandb.enabled": "log_with",
     "logger.wandb.project": "log_tracker_name",

@@ -93,7 +93,7 @@ def load_model(checkpoint: str, settings: ModelConfig | SamplingConfig) -> BaseM
         allow_pickle=settings.allow_pickle,
         prediction_type=settings.prediction_type,
     )
-    return with_merged(base, settings.merge)
+    return with_merged(base, settings.merge or [])
 
 
 def with_merged(base: BaseModel, merge: Sequence[MergeConfig]) -> BaseModel:

@@ -148,7 +148,7 @@ def load_dino(location: str) -> DINOEncoder:
 
 
 OPTIONAL: dict[str, Callable[[str], ImageEncoder]] = {"dino": load_dino, "face": load_face}
-"""Key in conf/metrics/ -> loads the encoder that it names; a sweep does without where it is null."""
+"""Key in conf/metrics/ -> loads the encoder that it names; null: without it."""
 
 
 @contextmanager

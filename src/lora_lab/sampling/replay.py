@@ -17,8 +17,10 @@ from lora_lab.files import make_folder, read_yaml
 from lora_lab.images.opening import open_picture
 from lora_lab.images.png_info import ImageRecipe, read_recipe, write_image
 from lora_lab.lora_file.merge import load_model
+from lora_lab.run_folder.record import CONFIG
 from lora_lab.sampling.lora_files import LoRAFile, read_lora_file
 from lora_lab.sampling.pipeline import LoRAPipeline
+from lora_lab.sampling.trained_base import with_base_of
 
 log = logging.getLogger(__name__)
 ABOVE = 6
@@ -50,6 +52,9 @@ def replay(
             f"{png} can't be drawn again: it is missing, damaged, or holds no settings of ours"
         )
     torch.set_num_threads(threads or recipe.threads)
+    run_dir = next((one for one in _above(png) if (one / CONFIG).is_file()), None)
+    if run_dir is not None:
+        config = with_base_of(config, run_dir)
     base = _find_base(png, recipe, config)
     file = _find_lora(png, recipe, lora) if recipe.lora is not None else None
     image, drawn = LoRAPipeline(base, config).draw_again(recipe, file)
