@@ -13,7 +13,7 @@ import torch
 
 from benchmarks import sampling, start_up, training_step
 from benchmarks.settings import train_settings
-from benchmarks.table import Row, render
+from benchmarks.table import BenchmarkRow, render
 
 PARTS = ("training", "start_up", "sampling")
 
@@ -34,7 +34,7 @@ def main() -> int:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     threads = train_settings(overrides).trainer.threads
     torch.set_num_threads(threads or torch.get_num_threads())
-    rows: list[Row] = []
+    rows: list[BenchmarkRow] = []
     if "start_up" in parts:
         rows += start_up.measure(overrides, options.rounds)
     if "training" in parts:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.settings import sampling_settings, train_settings
-from benchmarks.table import Row, paired
+from benchmarks.table import BenchmarkRow, paired
 from lora_lab.checkpoint.base_model import BaseModel, encode_prompt_hidden, load_base
 from lora_lab.checkpoint.embedded import locate
 from lora_lab.config import SamplingConfig
@@ -82,7 +82,7 @@ def pipeline_images(
         image.save(output / f"{lora.stem}-{index}.png")
 
 
-def measure(overrides: list[str], rounds: int) -> list[Row]:
+def measure(overrides: list[str], rounds: int) -> list[BenchmarkRow]:
     """Draws sets by ours, bare and pipeline in turn; a row for each comparison.
 
     Args:

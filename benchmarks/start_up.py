@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from benchmarks.settings import ROOT
-from benchmarks.table import Row, paired
+from benchmarks.table import BenchmarkRow, paired
 
 IMPORTS = "import torch, transformers, diffusers"
 POLL_SECONDS = 0.01
@@ -49,7 +49,7 @@ def first_step_seconds(overrides: list[str]) -> float:
     raise RuntimeError(f"no first step: {' '.join(command)}")
 
 
-def measure(overrides: list[str], rounds: int) -> list[Row]:
+def measure(overrides: list[str], rounds: int) -> list[BenchmarkRow]:
     """Start-up and help, each in turn with the bare imports.
 
     Args:
@@ -63,5 +63,5 @@ def measure(overrides: list[str], rounds: int) -> list[Row]:
         shown.append(run_seconds(["train.py", "--help"]))
     return [
         paired("start to first step, against bare imports", first_step, imports, "s"),
-        Row("train.py --help", sorted(shown)[len(shown) // 2], None, None, "s"),
+        BenchmarkRow("train.py --help", sorted(shown)[len(shown) // 2], None, None, "s"),
     ]

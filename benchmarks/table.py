@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Row:
+class BenchmarkRow:
     """One line of the table: what ours takes, what the bare loop takes, and their ratio."""
 
     what: str
@@ -15,7 +15,7 @@ class Row:
     unit: str
 
 
-def paired(what: str, ours: list[float], bare: list[float], unit: str) -> Row:
+def paired(what: str, ours: list[float], bare: list[float], unit: str) -> BenchmarkRow:
     """Sums up measurements taken in turn: medians, and the median of the ratios pair by pair.
 
     Args:
@@ -25,12 +25,12 @@ def paired(what: str, ours: list[float], bare: list[float], unit: str) -> Row:
         unit: Of the measurements.
     """
     ratios = [mine / theirs for mine, theirs in zip(ours, bare, strict=True)]
-    return Row(
+    return BenchmarkRow(
         what, statistics.median(ours), statistics.median(bare), statistics.median(ratios), unit
     )
 
 
-def render(rows: list[Row]) -> str:
+def render(rows: list[BenchmarkRow]) -> str:
     """The rows as an aligned text table."""
     lines = [f"{'':44} {'ours':>10} {'bare':>10} {'ratio':>7}  unit"]
     for row in rows:

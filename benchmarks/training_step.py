@@ -19,7 +19,7 @@ from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 
 from benchmarks.settings import train_settings
-from benchmarks.table import Row, paired
+from benchmarks.table import BenchmarkRow, paired
 from lora_lab.checkpoint.base_model import BaseModel, encode_prompt_hidden, load_base
 from lora_lab.config import TrainConfig
 from lora_lab.data.loader import PairedLoader
@@ -92,7 +92,7 @@ def interleave(
     return batch
 
 
-def measure(overrides: list[str], steps: int) -> list[Row]:
+def measure(overrides: list[str], steps: int) -> list[BenchmarkRow]:
     """Trains for a while, bare steps in between; the two rows of the comparison.
 
     Args:

@@ -64,7 +64,7 @@ TOKENS = (
 
 
 @dataclass(frozen=True)
-class Target:
+class FuzzReader:
     """One reader."""
 
     name: str
@@ -149,7 +149,7 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def attack(target: Target, cases: int, number: int) -> Found:
+def attack(target: FuzzReader, cases: int, number: int) -> Found:
     """Runs the cases of one target.
 
     Args:

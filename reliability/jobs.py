@@ -30,7 +30,7 @@ class Materials:
 
 
 @dataclass(frozen=True)
-class Job:
+class StruckJob:
     """One command, and how its folder looks before it."""
 
     name: str
@@ -95,9 +95,9 @@ def _sweep_without_scores(materials: Materials, folder: Path) -> None:
         shutil.rmtree(path.parent / "images" / IMAGES)
 
 
-def _launched(launcher: str, *settings: str) -> Job:
+def _launched(launcher: str, *settings: str) -> StruckJob:
     """A sweep whose runs are trained in other processes."""
-    return Job(
+    return StruckJob(
         f"a sweep through {launcher}",
         TRAIN,
         lambda m, folder: _sweep(m, folder, *settings),
@@ -107,13 +107,13 @@ def _launched(launcher: str, *settings: str) -> Job:
 
 
 JOBS = (
-    Job(
+    StruckJob(
         "training",
         TRAIN,
         lambda m, folder: [*_training(m), f"hydra.run.dir={folder / 'run'}"],
         moments=("run/run.json", "run/lora/.*step00000008*", "run/.last.ckpt*", "run/metrics.csv"),
     ),
-    Job(
+    StruckJob(
         "training with accumulation and Prodigy",
         TRAIN,
         lambda m, folder: [
@@ -123,7 +123,7 @@ JOBS = (
         ],
         moments=("run/lora/.*.tmp", "run/last.ckpt"),
     ),
-    Job(
+    StruckJob(
         "writing the latent cache",
         TRAIN,
         lambda m, folder: [
@@ -132,7 +132,7 @@ JOBS = (
         ],
         moments=("cache/*", "cache/**/*.safetensors"),
     ),
-    Job(
+    StruckJob(
         "drawing grids",
         SAMPLE,
         lambda m, folder: [
@@ -143,27 +143,27 @@ JOBS = (
         prepare=_copied("run"),
         moments=("run/images/**/*.png", "run/grids/*"),
     ),
-    Job(
+    StruckJob(
         "building a report",
         STUDY,
         lambda m, folder: [str(folder / "sweep")],
         prepare=_sweep_without_report,
         moments=("sweep/report/*.png", "sweep/report/.index.html*"),
     ),
-    Job(
+    StruckJob(
         "a sweep with its grids, scores and report",
         TRAIN,
         lambda m, folder: _sweep(m, folder, *SCORED),
         moments=("sweep/sweep.json", "sweep/**/lora/*.safetensors", "sweep/report"),
     ),
-    Job(
+    StruckJob(
         "scoring a sweep",
         STUDY,
         lambda m, folder: [str(folder / "sweep"), "--metrics"],
         prepare=_sweep_without_scores,
         moments=("sweep/**/images/metrics/*.png", "sweep/embeddings/*", f"sweep/**/{SCORES_FILE}"),
     ),
-    Job(
+    StruckJob(
         "a sweep in a stack",
         TRAIN,
         lambda m, folder: _sweep(m, folder, "hydra/launcher=stacked"),

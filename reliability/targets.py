@@ -11,12 +11,12 @@ from PIL import Image, PngImagePlugin
 from safetensors.torch import save
 
 from lora_lab.errors import LabError
-from reliability.fuzz import Target
+from reliability.fuzz import FuzzReader
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
-def targets(seeds: Mapping[str, tuple[bytes, ...]], folder: Path) -> list[Target]:
+def targets(seeds: Mapping[str, tuple[bytes, ...]], folder: Path) -> list[FuzzReader]:
     """Every reader with its seeds.
 
     Args:
@@ -24,35 +24,35 @@ def targets(seeds: Mapping[str, tuple[bytes, ...]], folder: Path) -> list[Target
         folder: Where files are made that serve as seeds.
     """
     return [
-        Target("prompt", seeds["prompt"], _prompt, 4),
-        Target("wildcard file", seeds["wildcard file"], _wildcard, 1),
-        Target("caption", seeds["caption"], _caption, 2),
-        Target("metadata.jsonl", seeds["metadata.jsonl"], _metadata_jsonl, 1),
-        Target("PNG parameters", seeds["png parameters"], _parameters, 2),
-        Target("PNG file", _png_files(seeds["png parameters"]), _png, 1),
-        Target("image of a data folder", _png_files(seeds["caption"]), _image, 0.5),
-        Target("overrides", seeds["overrides"], _override, 1),
-        Target("kohya's JSON", seeds["kohya json"], _importer("x.json"), 2),
-        Target("kohya's TOML", seeds["kohya toml"], _importer("x.toml"), 1),
-        Target("LoRA file, imported", _lora_files(), _importer("x.safetensors"), 0.5),
-        Target("LoRA file", _lora_files(), _lora, 1),
-        Target("checkpoint header", _lora_files(), _checkpoint, 0.5),
-        Target("event file", _event_files(folder), _events, 1),
-        Target("sweep.json", seeds["sweep.json"], _run_file("sweep.json"), 1),
-        Target("run.json", seeds["run.json"], _run_file("base/run.json"), 0.7),
-        Target("metrics.csv", seeds["metrics.csv"], _run_file("base/metrics.csv"), 0.7),
-        Target("held_out.csv", seeds["held_out.csv"], _run_file("base/held_out.csv"), 0.7),
-        Target("scores", seeds["image_scores.json"], _run_file("base/image_scores.json"), 0.7),
-        Target("config.yaml", seeds["config.yaml"], _run_file("base/config.yaml"), 0.7),
-        Target("blind answers", _blind_answers(folder), _blind(folder), 0.3),
-        Target("PNG settings", _recipes(), _recipe, 1),
-        Target("kohya's logs, compared", _event_files(folder), _logs, 0.5),
-        Target("config of a checkpoint's part", _part_configs(folder), _parts(folder), 0.2),
-        Target("metrics.csv on resume", seeds["metrics.csv"], _resumed, 0.7),
-        Target("last.ckpt", _checkpoints(), _last_checkpoint, 0.3),
-        Target("cached latents", _cached(folder), _latents, 0.5),
-        Target("textual inversion", _inversions(), _inversion, 0.3),
-        Target("report", seeds["report text"], _report, 0.004, 180.0),
+        FuzzReader("prompt", seeds["prompt"], _prompt, 4),
+        FuzzReader("wildcard file", seeds["wildcard file"], _wildcard, 1),
+        FuzzReader("caption", seeds["caption"], _caption, 2),
+        FuzzReader("metadata.jsonl", seeds["metadata.jsonl"], _metadata_jsonl, 1),
+        FuzzReader("PNG parameters", seeds["png parameters"], _parameters, 2),
+        FuzzReader("PNG file", _png_files(seeds["png parameters"]), _png, 1),
+        FuzzReader("image of a data folder", _png_files(seeds["caption"]), _image, 0.5),
+        FuzzReader("overrides", seeds["overrides"], _override, 1),
+        FuzzReader("kohya's JSON", seeds["kohya json"], _importer("x.json"), 2),
+        FuzzReader("kohya's TOML", seeds["kohya toml"], _importer("x.toml"), 1),
+        FuzzReader("LoRA file, imported", _lora_files(), _importer("x.safetensors"), 0.5),
+        FuzzReader("LoRA file", _lora_files(), _lora, 1),
+        FuzzReader("checkpoint header", _lora_files(), _checkpoint, 0.5),
+        FuzzReader("event file", _event_files(folder), _events, 1),
+        FuzzReader("sweep.json", seeds["sweep.json"], _run_file("sweep.json"), 1),
+        FuzzReader("run.json", seeds["run.json"], _run_file("base/run.json"), 0.7),
+        FuzzReader("metrics.csv", seeds["metrics.csv"], _run_file("base/metrics.csv"), 0.7),
+        FuzzReader("held_out.csv", seeds["held_out.csv"], _run_file("base/held_out.csv"), 0.7),
+        FuzzReader("scores", seeds["image_scores.json"], _run_file("base/image_scores.json"), 0.7),
+        FuzzReader("config.yaml", seeds["config.yaml"], _run_file("base/config.yaml"), 0.7),
+        FuzzReader("blind answers", _blind_answers(folder), _blind(folder), 0.3),
+        FuzzReader("PNG settings", _recipes(), _recipe, 1),
+        FuzzReader("kohya's logs, compared", _event_files(folder), _logs, 0.5),
+        FuzzReader("config of a checkpoint's part", _part_configs(folder), _parts(folder), 0.2),
+        FuzzReader("metrics.csv on resume", seeds["metrics.csv"], _resumed, 0.7),
+        FuzzReader("last.ckpt", _checkpoints(), _last_checkpoint, 0.3),
+        FuzzReader("cached latents", _cached(folder), _latents, 0.5),
+        FuzzReader("textual inversion", _inversions(), _inversion, 0.3),
+        FuzzReader("report", seeds["report text"], _report, 0.004, 180.0),
     ]  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from reliability.compare import differences
-from reliability.jobs import JOBS, Job, Materials, make_materials
+from reliability.jobs import JOBS, Materials, StruckJob, make_materials
 from reliability.process import Running, load_libraries
 
 LIMIT = 900.0
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _torture(
-    jobs: list[Job], materials: Materials, work: Path, kills: int, seed: int
+    jobs: list[StruckJob], materials: Materials, work: Path, kills: int, seed: int
 ) -> list[Case]:
     record = work / f"cases-{seed}.jsonl"
     done = {}
@@ -108,7 +108,7 @@ def _torture(
     return cases
 
 
-def strike(job: Job, materials: Materials, work: Path, number: int, seed: int) -> Case:
+def strike(job: StruckJob, materials: Materials, work: Path, number: int, seed: int) -> Case:
     """Disturbs one command, gives it again, and compares with the undisturbed one."""
     start = time.monotonic()
     rng = random.Random(f"torture/{seed}/{number}")
@@ -163,7 +163,7 @@ def _files(folder: Path, pattern: str) -> set[str]:
         return set()
 
 
-def _undisturbed(job: Job, materials: Materials, work: Path) -> tuple[Path, float]:
+def _undisturbed(job: StruckJob, materials: Materials, work: Path) -> tuple[Path, float]:
     """The folder that a job leaves when nothing disturbs it, and the seconds that it takes.
 
     Raises:

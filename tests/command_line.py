@@ -16,7 +16,7 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """What a command gave back."""
 
     status: int
@@ -37,12 +37,12 @@ def never(config: DictConfig) -> Any:
 
 def call(
     *arguments: str, task: Callable[[DictConfig], Any] = never, command: str = "train"
-) -> Answer:
+) -> CommandResult:
     """Run a command and catch what it says."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = run_command(task, command, CONF, list(arguments))
-    return Answer(status, out.getvalue(), err.getvalue())
+    return CommandResult(status, out.getvalue(), err.getvalue())
 
 
 def tiny_arguments(base: Path, person: Path) -> list[str]:

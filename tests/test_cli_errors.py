@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Answer, call, tiny_arguments
+from command_line import CommandResult, call, tiny_arguments
 from lora_lab.cli.task import Outcome
 from lora_lab.errors import LabError, Stopped
 
@@ -26,7 +26,7 @@ def arguments(tiny_base, tiny_person, tmp_path, monkeypatch) -> list[str]:
 def test_each_wrong_argument_gets_a_line(arguments, tmp_path):
     wrong = ["network.dimm=3", "epochs=x", "optimizer=adam", "study=network_rank", "~seed"]
     answer = call(*arguments, *wrong)
-    assert answer == Answer(2, "", answer.err)
+    assert answer == CommandResult(2, "", answer.err)
     assert answer.errors == [
         "network.dimm is not a setting, got 3; did you mean network.dim?",
         "epochs must be a whole number, got x",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from command_line import Answer, call, tiny_arguments
+from command_line import CommandResult, call, tiny_arguments
 from lora_lab.cli.sweep_plan import MAX_NAME, folder_name
 from lora_lab.cli.sweeper import ParameterSweeper
 from lora_lab.run_folder.locks import LOCK, hold
@@ -28,12 +28,12 @@ def arguments(tiny_base, tiny_person) -> list[str]:
     return tiny_arguments(tiny_base, tiny_person)
 
 
-def sweep(*arguments: str) -> Answer:
+def sweep(*arguments: str) -> CommandResult:
     return call("-m", *arguments, task=main)
 
 
 @pytest.fixture(scope="module")
-def finished(arguments, tmp_path_factory) -> tuple[Path, Answer]:
+def finished(arguments, tmp_path_factory) -> tuple[Path, CommandResult]:
     """A sweep over two values of which one is the base's."""
     folder = tmp_path_factory.mktemp("finished") / "sweep"
     answer = sweep(*arguments, "network.dim=2,4", f"hydra.sweep.dir={folder}")

@@ -63,11 +63,13 @@ def modules() -> dict[str, ast.Module]:
 
 
 def test_no_class_has_the_name_of_another():
+    """In tests and benchmarks too: who searches for a name finds one thing."""
     found: dict[str, list[str]] = {}
-    for name, tree in modules().items():
+    for path in python_files():
+        tree = ast.parse("" if path.is_symlink() else path.read_text(encoding="utf-8"))
         for node in tree.body:
             if isinstance(node, ast.ClassDef):
-                found.setdefault(node.name, []).append(name)
+                found.setdefault(node.name, []).append(name_of(path))
     assert not {name: places for name, places in found.items() if len(places) > 1}
 
 

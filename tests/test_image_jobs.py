@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import Answer, call, tiny_arguments
+from command_line import CommandResult, call, tiny_arguments
 from lora_lab.cli import sweeper
 from lora_lab.cli.image_jobs import image_job
 from lora_lab.sampling.grids.draw_grids import GridDrawer, draw_grids
@@ -12,7 +12,7 @@ from settings import composed
 from train import main
 
 
-def sweep(base: Path, person: Path, folder: Path, *arguments: str) -> Answer:
+def sweep(base: Path, person: Path, folder: Path, *arguments: str) -> CommandResult:
     others = [*tiny_arguments(base, person), f"hydra.sweep.dir={folder}", "study.reuse_from=null"]
     others = [one for one in others if not one.startswith("study.seeds")]
     return call("-m", *others, "study.seeds=1", "network.dim=2,4", *arguments, task=main)

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from lora_lab.errors import LabError
 from reliability.compare import differences
-from reliability.fuzz import Target, attack
+from reliability.fuzz import FuzzReader, attack
 from reliability.soak import growth
 from reliability.targets import targets
 from reliability.torture import Case, main, render
@@ -55,7 +55,7 @@ def test_a_reader_that_raises_another_error_is_found_with_a_small_input():
         if b"[" in data:
             raise LabError("refused")
 
-    found = attack(Target("reader", (b"a [b] c", b"d"), read), 400, 1)
+    found = attack(FuzzReader("reader", (b"a [b] c", b"d"), read), 400, 1)
     assert "ValueError" in found.problem and "(((" in found.problem
     assert found.refused > 0
 
@@ -65,7 +65,7 @@ def test_a_reader_that_hangs_is_found():
         while b"x" in data:
             pass
 
-    found = attack(Target("reader", (b"x",), read, seconds=0.05), 3, 1)
+    found = attack(FuzzReader("reader", (b"x",), read, seconds=0.05), 3, 1)
     assert "TooSlow" in found.problem
 
 
@@ -80,7 +80,7 @@ NAMES = (
 
 
 @pytest.fixture(scope="module")
-def readers(tmp_path_factory) -> dict[str, Target]:
+def readers(tmp_path_factory) -> dict[str, FuzzReader]:
     seeds = json.loads(SEEDS.read_text(encoding="utf-8"))
     known = {name: tuple(text.encode() for text in texts) for name, texts in seeds.items()}
     return {target.name: target for target in targets(known, tmp_path_factory.mktemp("seeds"))}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from command_line import Answer, call, tiny_arguments
+from command_line import CommandResult, call, tiny_arguments
 from train import main
 
 HERE = ("hydra/launcher=stacked", "hydra.launcher.within.n_jobs=1")
@@ -15,7 +15,7 @@ HERE = ("hydra/launcher=stacked", "hydra.launcher.within.n_jobs=1")
 pytestmark = pytest.mark.usefixtures("one_figure")
 
 
-def sweep(base: Path, person: Path, folder: Path, *arguments: str) -> Answer:
+def sweep(base: Path, person: Path, folder: Path, *arguments: str) -> CommandResult:
     others = [*tiny_arguments(base, person), f"hydra.sweep.dir={folder}", "study.reuse_from=null"]
     return call("-m", *others, *arguments, task=main)
 

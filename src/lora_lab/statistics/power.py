@@ -6,6 +6,7 @@ Shapes: V values of one metric.
 from bisect import bisect_left
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from lora_lab.statistics.crossed import Array, Effects
@@ -91,27 +92,28 @@ def seeds_for(
     return bisect_left(range(most + 1), True, lo=fewest, key=suffices)
 
 
-def chance_of_verdict(
-    effects: Effects, seeds: int, alpha: float = ALPHA, margin: float = 0.0
-) -> Array:
-    """Probability of a verdict with so many seeds, were the measured differences the true ones.
+def worth_more_seeds(
+    effect: Array, half_width: Array, seeds: int, most: int, level: float, margin: float
+) -> NDArray[np.bool_]:
+    """Whether more seeds may show a difference, or that there is none within a margin.
+
+    The standard error is taken to shrink with the root of the seeds. The effect may lie one of
+    today's standard errors farther out, or nearer, than it was measured.
 
     Args:
-        effects: the values of one metric, (V,).
-        seeds: that each of them would have.
-        alpha: error rate of the metric.
-        margin: the difference that doesn't matter, for "as good as"; 0 asks for a difference alone.
+        effect: measured differences, (V,).
+        half_width: of their intervals, (V,).
+        seeds: that they were measured under, >= 2.
+        most: seeds that a value may get.
+        level: error rate of the intervals.
+        margin: the difference that doesn't matter, in the metric's unit; 0 asks for a difference.
 
     Returns:
-        (V,), better, worse or as good as.
+        (V,)
     """
-    more = effects.with_seeds(seeds)
-    width = decide(more, alpha).half_width
-    size = np.abs(effects.effect)
-    roots = _roots(more.df)
-    different = chance(size, more.standard_error, width, roots)
-    if not margin:
-        return different
-    one_sided = width * stats.t.isf(alpha, more.df_seed) / stats.t.isf(alpha / 2, more.df_seed)
-    equal = chance(np.maximum(margin - size, 0.0), more.standard_error, one_sided, roots)
-    return np.maximum(different, np.where(size < margin, equal, 0.0))
+    error = half_width / stats.t.isf(level / 2, seeds - 1)
+    width = stats.t.isf(level / 2, most - 1) * error * np.sqrt(seeds / most)
+    size = np.abs(effect)
+    shown = size + error > width
+    as_good = np.maximum(size - error, 0.0) + width < margin
+    return np.asarray(shown | as_good)

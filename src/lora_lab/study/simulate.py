@@ -25,6 +25,7 @@ from lora_lab.cli.ending import DEBUG, OneLineParser, path_of, run_plain
 from lora_lab.files import atomic_path, make_folder, write_text
 from lora_lab.statistics.crossed import Array, Effects, crossed_effects
 from lora_lab.statistics.family import ALPHA, PRIMARY_SHARE, decide, look_counts, look_levels
+from lora_lab.statistics.power import worth_more_seeds
 from lora_lab.study.figures.style import LIGHT, WIDE, drawing, panels, tidy
 
 PARTS = {
@@ -50,8 +51,6 @@ ROUNDS = (3, 8)
 """`study.seeds` and `study.max_seeds` of the studies with several looks."""
 MOST_ROUNDS = 1000
 """Studies with several looks are judged one by one."""
-HOPELESS = 0.3
-"""A value whose effect is below this share of its interval gets no more seeds."""
 MARKS = "v^<>sDPo"
 SHOWN_EFFECT = "1.0"
 
@@ -293,8 +292,8 @@ def false_studies(
 def false_rounds(studies: int, parts: str, values: int = 4) -> float:
     """Share of studies without differences that show one over the looks of `study.max_seeds`.
 
-    Values that are shown, or far from it, get no more seeds: what remains at a later look was
-    chosen by what the earlier ones saw.
+    Values that are shown, or that more seeds would hardly decide, get no more of them: what remains
+    at a later look was chosen by what the earlier ones saw.
 
     Args:
         studies: how many.
@@ -311,8 +310,10 @@ def false_rounds(studies: int, parts: str, values: int = 4) -> float:
         for seeds, level in zip(looks, look_levels(looks), strict=True):
             found = decide(effects := crossed_effects(table[open_values, :seeds]), level)
             shown |= bool(found.shown.any())
-            near = np.abs(effects.effect) > HOPELESS * found.half_width
-            open_values = open_values[near & ~found.shown]
+            worth = worth_more_seeds(
+                effects.effect, found.half_width, seeds, looks[-1], level, margin=0.0
+            )
+            open_values = open_values[worth & ~found.shown]
             if not len(open_values):
                 break
         false += shown

@@ -8,9 +8,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scipy import stats
+import numpy as np
 
 from lora_lab.config.metrics import BY_NAME
+from lora_lab.statistics.family import ALPHA
+from lora_lab.statistics.power import worth_more_seeds
 from lora_lab.study.judge.judge_values import DECIDED
 from lora_lab.study.judge.metric_results import Kind, MetricResult
 from lora_lab.study.judge.verdict import Study
@@ -55,23 +57,17 @@ def verdict_words(result: MetricResult) -> str:
 
 
 def can_be_decided(result: MetricResult, most: int, margin: float) -> bool:
-    """Whether more seeds may show a difference, or that there is none within the margin.
-
-    The standard error is taken to shrink with the root of the seeds. The effect may lie one of
-    today's standard errors farther out, or nearer, than it was measured.
+    """Whether more seeds may decide a value, by `worth_more_seeds`; yes where nothing is known yet.
 
     Args:
         result: an undecided value in its first metric.
         most: seeds that it may get.
         margin: share of the base's mean that doesn't matter.
     """
-    seeds = result.seeds
-    if seeds < 2 or not (math.isfinite(result.low) and math.isfinite(result.high)):
+    half_width = (result.high - result.low) / 2
+    if result.seeds < 2 or not math.isfinite(half_width):
         return True
-    level = result.level if 0 < result.level < 1 else 0.05
-    error = (result.high - result.low) / 2 / float(stats.t.isf(level / 2, seeds - 1))
-    width = float(stats.t.isf(level / 2, most - 1)) * error * math.sqrt(seeds / most)
-    effect = abs(result.effect)
-    shown = effect + error > width
-    as_good = max(effect - error, 0.0) + width < margin * abs(result.base_mean)
-    return shown or as_good
+    level = result.level if 0 < result.level < 1 else ALPHA
+    within = margin * abs(result.base_mean)
+    effect, width = np.array([result.effect]), np.array([half_width])
+    return bool(worth_more_seeds(effect, width, result.seeds, most, level, within).all())
