@@ -62,12 +62,12 @@ def sample(settings: "SampleConfig") -> tuple[list[Path], list[str]]:
     set_threads(settings.threads, run)
     sampling = sampling_of(settings)
     if run is not None:
-        gallery = draw_grids(run, with_trained_base(sampling, run), scores)
-        return gallery.grids, gallery.problems
+        drawn = draw_grids(run, with_trained_base(sampling, run), scores)
+        return drawn.grids, drawn.problems
     assert lora is not None
     if settings.rows is not None:
-        gallery = draw_file_grids(lora, output, sampling)
-        return gallery.grids, gallery.problems
+        drawn = draw_file_grids(lora, output, sampling)
+        return drawn.grids, drawn.problems
     seeds = range(sampling.seed, sampling.seed + settings.count)
     return draw_from_file(lora, output, settings.prompt, seeds, sampling)
 

@@ -62,9 +62,9 @@ def images(folder):
 
 
 def test_a_sweep_gets_a_grid_of_each_kind_and_every_image(tmp_path, base, sampling):
-    gallery = draw_grids(make_sweep(tmp_path, base), sampling)
-    grids = gallery.grids
-    assert not gallery.problems and len(gallery.images) == 3 * (2 * len(STEPS) + 2)
+    drawn = draw_grids(make_sweep(tmp_path, base), sampling)
+    grids = drawn.grids
+    assert not drawn.problems
     assert [path.name for path in grids] == [
         f"grid_{base.name}_{kind}.png" for kind in ("simple", "complex", "random")
     ]
@@ -113,10 +113,10 @@ def test_a_damaged_lora_and_one_of_nan_do_not_stop_the_others(tmp_path, base, sa
     (folder / "a=2" / "lora" / "lora-step00000004.safetensors").write_bytes(b"cut")
     tensors = {key: tensor * torch.nan for key, tensor in random_lora(base).items()}
     write_lora(folder / "a=8" / "lora" / "lora-step00000008.safetensors", tensors, {})
-    gallery = draw_grids(folder, sampling)
-    assert len(gallery.grids) == 3
+    drawn = draw_grids(folder, sampling)
+    assert len(drawn.grids) == 3
     with pytest.raises(LabError, match=r"not all was drawn: .*not a complete safetensors file"):
-        refuse_missing(gallery.problems)
+        refuse_missing(drawn.problems)
     assert "is not a complete safetensors file" in caplog.text and "NaN" in caplog.text
     assert len(images(folder / "a=2")) == 4 and len(images(folder / "a=8")) == 2
     assert len(images(folder / "base")) == 6
@@ -208,22 +208,22 @@ def test_every_axis_can_be_a_side(tmp_path, base, sampling, axis):
     sampling.axes.guidance = [1.0, 2.0]
     sampling.axes.lora_weight = [0.5, 1.0]
     sampling.steps = 2
-    gallery = draw_grids(make_run(tmp_path, base), sampling)
+    drawn = draw_grids(make_run(tmp_path, base), sampling)
     name = "checkpoints" if axis == "checkpoint" else base.name
-    assert [path.name for path in gallery.grids] == [f"grid_{name}_mine.png"]
+    assert [path.name for path in drawn.grids] == [f"grid_{name}_mine.png"]
     counts = {"value": 2, "prompt": 3, "checkpoint": 1}
-    assert len(gallery.images) == counts.get(axis, 2) and not gallery.problems
+    assert len(images(tmp_path)) == counts.get(axis, 2) and not drawn.problems
 
 
 def test_what_is_wrong_is_said_in_its_cell_and_the_rest_is_drawn(tmp_path, base, sampling):
     sampling.lora_dir, sampling.wildcards_dir = str(tmp_path), str(tmp_path)
     prompts = ["a __hair__ cat", "a <lora:none:1> cat", "((a [cat", "word " * 2000]
     sampling.grids = [GridConfig("mine", "prompt", "value", None, prompts)]
-    gallery = draw_grids(make_run(tmp_path, base), sampling)
-    assert len(gallery.images) == 2 and len(gallery.grids) == 1
-    assert len(gallery.problems) == 2
-    assert "hair.txt for the wildcard __hair__ is missing" in gallery.problems[0]
-    assert "holds no LoRA called none" in gallery.problems[1]
+    drawn = draw_grids(make_run(tmp_path, base), sampling)
+    assert len(images(tmp_path)) == 2 and len(drawn.grids) == 1
+    assert len(drawn.problems) == 2
+    assert "hair.txt for the wildcard __hair__ is missing" in drawn.problems[0]
+    assert "holds no LoRA called none" in drawn.problems[1]
 
 
 def test_a_checkpoint_that_can_not_be_read_is_a_row_that_says_so(tmp_path, base, sampling):
@@ -231,9 +231,9 @@ def test_a_checkpoint_that_can_not_be_read_is_a_row_that_says_so(tmp_path, base,
     (broken / "unet").mkdir(parents=True)
     sampling.checkpoints = [*sampling.checkpoints, str(broken)]
     sampling.grids = [GridConfig("mine", "checkpoint", "value", None, ["simple"])]
-    gallery = draw_grids(make_run(tmp_path / "run", base), sampling)
-    assert len(gallery.images) == 1 and len(gallery.problems) == 1
-    assert [path.name for path in gallery.grids] == ["grid_checkpoints_mine.png"]
+    drawn = draw_grids(make_run(tmp_path / "run", base), sampling)
+    assert len(images(tmp_path)) == 1 and len(drawn.problems) == 1
+    assert [path.name for path in drawn.grids] == ["grid_checkpoints_mine.png"]
 
 
 def test_a_checkpoint_can_have_a_complex_prompt_of_its_own(tmp_path, base, sampling):

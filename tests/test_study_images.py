@@ -11,7 +11,7 @@ from PIL import Image
 from lora_lab.run_folder.saved_loras import run_share
 from lora_lab.study import figures
 from lora_lab.study.report.build import build_report
-from lora_lab.study.report.thumbnails import make_thumbnails
+from lora_lab.study.report.pictures import make_thumbnails
 from study_sweep_builder import SweepBuilder, fingerprints
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}$x^2$'
@@ -107,7 +107,7 @@ def noise(tmp_path_factory):
 def test_all_thumbnails_fit_into_the_budget(noise, budget):
     made = make_thumbnails(noise, budget)
     assert list(made) == noise
-    assert sum(len(one.data) for one in made.values() if one) <= budget
+    assert sum(len(one) for one in made.values() if one) <= budget
 
 
 def test_what_the_smallest_thumbnails_cannot_hold_is_left_out_from_the_end(noise):

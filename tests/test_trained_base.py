@@ -76,7 +76,7 @@ def test_sample_draws_the_grids_of_a_run_so(run, silent, monkeypatch):
 
     def drawn(folder, config, scores):
         asked.append(config)
-        return draw_grids.DrawnGrids([], [], [])
+        return draw_grids.DrawnGrids([], [])
 
     monkeypatch.setattr(draw_grids, "draw_grids", drawn)
     others = dict.fromkeys(("lora", "png", "rows", "columns", "pages", "prompt", "scores"))

@@ -123,9 +123,9 @@ def _write_grids(folder: Path, grids: "GridDrawer", done: "list[RunImages]") -> 
     for images in done:
         if images.drawn is not None:
             grids.drawn.add(images.drawn)
-    gallery = grids.write_all(folder)
-    refuse_missing(gallery.problems)
-    return gallery.grids
+    drawn = grids.write_all(folder)
+    refuse_missing(drawn.problems)
+    return drawn.grids
 
 
 def _tell_unscored(base: TrainConfig, done: "list[RunImages]", lost: bool) -> bool:

@@ -57,6 +57,8 @@ class ImageResult:
     problem: str = ""
     drawn: bool = False
     """Whether it was drawn now, not found."""
+    expected: bool = False
+    """Whether there is none because its run has no such LoRA, which is no error of the drawing."""
 
 
 Weights = tuple[Path | None, float, tuple[LoRATag, ...]]

@@ -19,7 +19,7 @@ from lora_lab.sampling.grids.axes import (
     prompt_choices,
 )
 from lora_lab.sampling.grids.grid import Grid, GridCell, GridColumn, GridRow
-from lora_lab.sampling.grids.tasks import MissingImage, choice_text, find_save, make_task
+from lora_lab.sampling.grids.tasks import choice_text, find_save, make_task
 from lora_lab.sampling.pipeline import ImageResult, ImageTask
 
 _TITLES = {"simple": "simple prompt", "complex": "complex prompt", "random": "random prompts"}
@@ -56,7 +56,7 @@ class Table:
         return self.config.pages, self.config.rows, self.config.columns
 
 
-def draw_on(table: Table, checkpoint: str) -> list[tuple[Point, ImageTask | MissingImage]]:
+def draw_on(table: Table, checkpoint: str) -> list[tuple[Point, ImageTask | ImageResult]]:
     """The images of a table that one checkpoint draws."""
     points = [point for point in table.points() if point.checkpoint == checkpoint]
     return [(point, make_task(point, table.sampling)) for point in points]

@@ -25,7 +25,6 @@ from lora_lab.sampling.grids.axes import Identity, Point, prompt_choices
 from lora_lab.sampling.grids.compose import Table, compose, draw_on
 from lora_lab.sampling.grids.layout import pages
 from lora_lab.sampling.grids.picture import write_grid
-from lora_lab.sampling.grids.tasks import MissingImage
 from lora_lab.sampling.pipeline import ImageResult, ImageTask, LoRAPipeline
 from lora_lab.sampling.prompt_subject import distinct, safe_name, with_subject
 
@@ -36,26 +35,10 @@ TOGETHER = "checkpoints"
 
 
 @dataclass(frozen=True)
-class GridImage:
-    """One image that was drawn or found."""
-
-    path: Path
-    point: Point
-    """What was asked for: run (with its value and whether it is the base), checkpoint, seed …"""
-
-    @property
-    def prompt(self) -> str:
-        """Stable name of what was asked for, the same in every run: simple, random-3."""
-        choice = self.point.prompt
-        return choice.kind + (f"-{choice.index + 1}" if choice.kind in ("random", "text") else "")
-
-
-@dataclass(frozen=True)
 class DrawnGrids:
     """What came of drawing."""
 
     grids: list[Path]
-    images: list[GridImage]
     problems: list[str]
     """One line for each checkpoint, prompt or LoRA that could not be drawn with."""
 
@@ -158,9 +141,9 @@ class GridDrawer:
                 found = [(p, outcome) for (p, _), outcome in zip(tasks, outcomes, strict=True)]
                 self._note(name, folder, found, seconds)
 
-    def _asked(self, name: str) -> list[tuple[Point, ImageTask | MissingImage]]:
+    def _asked(self, name: str) -> list[tuple[Point, ImageTask | ImageResult]]:
         """What one checkpoint is asked for, over all grids; each image once."""
-        found: dict[Identity, tuple[Point, ImageTask | MissingImage]] = {}
+        found: dict[Identity, tuple[Point, ImageTask | ImageResult]] = {}
         for table in self.tables(self.rows):
             if name in table.names:
                 found |= {point.identity: (point, task) for point, task in draw_on(table, name)}
@@ -179,9 +162,9 @@ class GridDrawer:
     def note_missing(self) -> None:
         """Keep why there is no image where none could be drawn."""
         for point, task in (one for name in self.names for one in self._asked(name)):
-            if isinstance(task, MissingImage) and point.identity not in self.drawn.results:
-                self.drawn.results[point.identity] = point, ImageResult(None, task.problem)
-                if task.failed:
+            if isinstance(task, ImageResult) and point.identity not in self.drawn.results:
+                self.drawn.results[point.identity] = point, task
+                if not task.expected:
                     self.drawn.problems.append(task.problem)
 
     def _note(
@@ -222,6 +205,11 @@ class GridDrawer:
             _remove_pages(folder, stem, len(parts))
         return paths
 
+    @property
+    def problems(self) -> list[str]:
+        """One line for each checkpoint, prompt or LoRA that could not be drawn with."""
+        return list(dict.fromkeys(self.drawn.problems))
+
     def write_all(self, folder: Path) -> DrawnGrids:
         """Put the images into the grids of each run and of the sweep.
 
@@ -236,16 +224,7 @@ class GridDrawer:
                 grids += self.write(alone, run.folder / "grids")
             if self.rows.parameter:
                 grids = self.write(self.rows, folder / "report")
-        return self.gallery(grids)
-
-    def gallery(self, grids: list[Path]) -> DrawnGrids:
-        """What came of it."""
-        images = [
-            GridImage(outcome.path, point)
-            for point, outcome in self.drawn.results.values()
-            if outcome.path is not None
-        ]
-        return DrawnGrids(grids, images, list(dict.fromkeys(self.drawn.problems)))
+        return DrawnGrids(grids, self.problems)
 
 
 def plan_grids(
@@ -298,7 +277,7 @@ def draw_file_grids(lora: Path, output: Path, config: SamplingConfig) -> DrawnGr
     rows = file_rows(lora, output)
     drawer = GridDrawer(rows, config)
     drawer.draw()
-    return drawer.gallery(drawer.write(rows, rows.runs[0].folder))
+    return DrawnGrids(drawer.write(rows, rows.runs[0].folder), drawer.problems)
 
 
 def refuse_missing(problems: Sequence[str]) -> None:

@@ -1,24 +1,13 @@
 """From a point on a grid's axes to the image that is to be drawn, or to why there is none."""
 
-from dataclasses import dataclass
-
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.run_folder.saved_loras import SavedLoRA
 from lora_lab.sampling.generate import ImageRequest, draw_settings
 from lora_lab.sampling.grids.axes import Point, PromptChoice
-from lora_lab.sampling.pipeline import ImageTask
+from lora_lab.sampling.pipeline import ImageResult, ImageTask
 from lora_lab.sampling.prompt_names import PromptNames
 from lora_lab.sampling.prompt_subject import prompt_text
-
-
-@dataclass(frozen=True)
-class MissingImage:
-    """No image, and why."""
-
-    problem: str
-    failed: bool
-    """Whether that is an error of this drawing, not of a run that has no such LoRA."""
 
 
 def find_save(point: Point) -> SavedLoRA | None:
@@ -41,16 +30,16 @@ def choice_text(choice: PromptChoice, checkpoint: str, config: SamplingConfig) -
     return prompt_text(text, PromptNames(config), choice.kind, choice.index)
 
 
-def make_task(point: Point, config: SamplingConfig) -> ImageTask | MissingImage:
-    """The image of a point."""
+def make_task(point: Point, config: SamplingConfig) -> ImageTask | ImageResult:
+    """The image of a point, or why there is none."""
     save = find_save(point)
     if save is None:
         reason = "no final LoRA" if point.share is None else "no LoRA saved here"
-        return MissingImage(point.run.problem or reason, failed=False)
+        return ImageResult(None, point.run.problem or reason, expected=True)
     try:
         prompt = choice_text(point.prompt, point.checkpoint, config)
     except LabError as error:
-        return MissingImage(" ".join(str(error).split()), failed=True)
+        return ImageResult(None, " ".join(str(error).split()))
     seed = point.prompt.seed if point.seed is None else point.seed
     number = f"-{point.prompt.index + 1}" if point.prompt.kind in ("random", "text") else ""
     folder = point.run.folder / "images" / point.checkpoint / point.prompt.kind

@@ -18,8 +18,7 @@ from lora_lab.study.read.blind import FORMAT, BlindImage, blind_images, partners
 from lora_lab.study.read.load import Sweep
 from lora_lab.study.report.explorer import MAX_PROMPT, as_script_data
 from lora_lab.study.report.page import TEMPLATES, environment, style_hash
-from lora_lab.study.report.pictures import MAX_PAGE_BYTES
-from lora_lab.study.report.thumbnails import make_thumbnails
+from lora_lab.study.report.pictures import MAX_PAGE_BYTES, make_thumbnails
 
 PAGE = "blind.html"
 ANSWERS = "blind-answers.json"
@@ -111,9 +110,7 @@ def _payload(pairs: Sequence[BlindPair]) -> dict[str, Any]:
     images = {image.key: image for pair in pairs for image in (pair.left, pair.right)}
     paths = [image.path for image in images.values()]
     thumbnails = make_thumbnails(paths, MAX_PAGE_BYTES - TEXT_BYTES)
-    pictures = {
-        key: made.data for key, image in images.items() if (made := thumbnails.get(image.path))
-    }
+    pictures = {key: made for key, image in images.items() if (made := thumbnails.get(image.path))}
     shown = [pair for pair in pairs if {pair.left.key, pair.right.key} <= pictures.keys()]
     return {
         "format": FORMAT,

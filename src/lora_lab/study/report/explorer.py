@@ -9,8 +9,8 @@ from typing import Any
 from markupsafe import Markup
 
 from lora_lab.study.judge.verdict import Judged, Study
+from lora_lab.study.report.pictures import make_thumbnails
 from lora_lab.study.report.run_images import RunImage, prompts_of, study_images
-from lora_lab.study.report.thumbnails import Thumbnail, make_thumbnails
 
 MAX_PROMPT = 400
 """Characters of a prompt that are shown."""
@@ -76,7 +76,7 @@ def _importance(image: RunImage) -> tuple[float, float]:
 def _payload(
     study: Study,
     images: Mapping[str, list[RunImage]],
-    thumbnails: Mapping[Path, Thumbnail | None],
+    thumbnails: Mapping[Path, str | None],
     page: Path,
 ) -> dict[str, Any]:
     every = [image for found in images.values() for image in found]
@@ -96,7 +96,7 @@ def _payload(
             made = thumbnails.get(image.path)
             bad = image.path in thumbnails and made is None
             cells[",".join(map(str, place))] = [
-                "" if made is None else made.data,
+                made or "",
                 image.href(page),
                 image.step,
                 image.seed,

@@ -1,16 +1,48 @@
-"""All pictures of a report, inside the bytes that a page may have."""
+"""All pictures of a report: the grids in its folder, and any image beside any other."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from lora_lab.study.judge.verdict import Study
 from lora_lab.study.report.explorer import Explorer, load_explorer
-from lora_lab.study.report.grids import GridGroup, load_grids
+from lora_lab.study.report.pictures import Embedded, embed_file
 
 GRID_SHARE = 5
 """The whole grids take one of so many parts of what is left for pictures."""
 MAX_NAMED = 5
 """So many files that can't be read are named one by one."""
+KINDS = ("simple", "complex", "random")
+CARD_SIDE = 800
+"""Pixels that the thumbnail of a grid is wide at most."""
+CARD_BYTES = 200_000
+_NAME = re.compile(r"grid_(.+)_([^_]+)\.png", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class GridPicture:
+    """One grid."""
+
+    kind: str
+    """simple, complex, random, or another name; further pages end in -p2, -p3 …"""
+    title: str
+    file: str
+    alt: str
+    picture: Embedded
+
+    @property
+    def href(self) -> str:
+        """Address of the file beside the page."""
+        return quote(self.file)
+
+
+@dataclass(frozen=True)
+class GridGroup:
+    """The grids drawn with one checkpoint."""
+
+    checkpoint: str
+    grids: tuple[GridPicture, ...]
 
 
 @dataclass(frozen=True)
@@ -31,7 +63,7 @@ def load_gallery(study: Study, folder: Path, budget: int) -> Gallery:
         folder: the report folder.
         budget: bytes that all of them may take.
     """
-    grids, notes = load_grids(study, folder, budget // GRID_SHARE)
+    grids, notes = _load_grids(study, folder, budget // GRID_SHARE)
     explorer = load_explorer(study, folder, budget - budget // GRID_SHARE)
     if explorer is not None and explorer.left_out:
         notes.append(
@@ -41,3 +73,60 @@ def load_gallery(study: Study, folder: Path, budget: int) -> Gallery:
     for name in explorer.unreadable[:MAX_NAMED] if explorer else ():
         notes.append(f"{name} can’t be read as a picture.")
     return Gallery(grids, notes, explorer)
+
+
+def _load_grids(study: Study, folder: Path, budget: int) -> tuple[list[GridGroup], list[str]]:
+    """Embeds the grids of a report folder.
+
+    Args:
+        study: the judged sweep.
+        folder: the report folder.
+        budget: bytes of the page that all grids together may take.
+
+    Returns:
+        The grids by checkpoint, and what is missing or can't be read, one sentence each.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.glob("grid_*.png")):
+        if match := _NAME.fullmatch(path.name):
+            found.setdefault(match[1], {})[match[2]] = path
+    if not found:
+        return [], [
+            "There are no grids yet: “python sample.py run=<sweep folder>” draws them; then build "
+            "this report again."
+        ]
+    share = budget // sum(len(kinds) for kinds in found.values())
+    groups, notes = [], []
+    for checkpoint, paths in found.items():
+        grids = []
+        wanted = KINDS if paths.keys() & set(KINDS) else ()
+        for kind in (*wanted, *sorted(paths.keys() - set(KINDS))):
+            if kind not in paths:
+                notes.append(f"The grid of the {kind} prompt on {checkpoint} is missing.")
+                continue
+            try:
+                picture = embed_file(paths[kind], min(share, CARD_BYTES), CARD_SIDE)
+            except ValueError as error:
+                notes.append(f"{paths[kind].name} is left out: {error}.")
+                continue
+            grids.append(_grid(study, checkpoint, kind, paths[kind].name, picture))
+        groups.append(GridGroup(checkpoint, tuple(grids)))
+    return groups, notes
+
+
+def _grid(study: Study, checkpoint: str, kind: str, file: str, picture: Embedded) -> GridPicture:
+    name, _, part = kind.partition("-p")
+    page = f", page {part}" if part.isdecimal() else ""
+    if name == "random":
+        title = f"Random prompts, random seeds, the final LoRA of each value{page}"
+        cells = "a column a random prompt, final LoRAs only"
+    elif name in KINDS:
+        title = f"{name.capitalize()} prompt, each saved LoRA of each value{page}"
+        cells = "a column a saved LoRA, from first to last"
+    else:
+        title, cells = kind, "as its header says"
+    alt = (
+        f"Grid of images drawn on {checkpoint}, {kind}: values of {study.sweep.parameter}, "
+        f"{cells}; the base in a red frame."
+    )
+    return GridPicture(kind, title, file, alt, picture)

@@ -1,8 +1,16 @@
-"""Pictures inside the page, within the bytes that a page may have."""
+"""Pictures inside the page, within the bytes that a page may have.
+
+A figure or a grid is embedded by itself; of many images there are thumbnails, of the largest size
+at which all of them fit.
+"""
 
 import base64
 import io
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -10,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from lora_lab.files import read_bytes
 from lora_lab.images.opening import open_picture
 
+log = logging.getLogger(__name__)
 MAX_PAGE_BYTES = 15_000_000
 """Bytes of the whole page, so that it can be sent and opened anywhere."""
 TEXT_SHARE = 1_500_000
@@ -21,6 +30,18 @@ MAX_BYTES = 2**28
 MAX_PIXELS = 250_000_000
 QUALITIES = (90, 75, 60)
 SCALES = (1.0, 0.7, 0.5, 0.35, 0.25)
+THUMBNAIL_SIDES = (512, 384, 256, 192, 160, 128, 96, 64, 48)
+"""Pixels of the longer side."""
+THUMBNAIL_QUALITY, FINE_QUALITY = 82, 95
+FINE_SIDE = 128
+"""Pictures that are so small in full size are shown enlarged, which shows every trace of coding."""
+SAMPLE = 24
+"""So many images tell how many bytes one takes."""
+SAFETY = 1.08
+"""The sample may hold the simpler images."""
+OVERHEAD = 140
+"""Bytes an image takes in the page beside its picture: its address and its place."""
+THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -52,21 +73,83 @@ def embed_file(path: Path, budget: int, width: int = MAX_SIDE) -> Embedded:
     Raises:
         ValueError: the file is not a picture that can be read, or has too many pixels.
     """
+    picture, kind = _opened(path)
     try:
-        with open_picture(path) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ValueError(f"{opened.width} × {opened.height} pixels are too many")
-            kind = opened.format
-            picture = opened.convert("RGB")
         original = read_bytes(path, MAX_BYTES)
-    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"it can't be read as a picture ({error})") from error
+    except OSError as error:
+        raise ValueError(f"it can't be read ({error})") from error
     if kind == "PNG" and _text_size(original) <= budget and picture.width <= width:
         return Embedded(_address("png", original), picture.width, picture.height)
     reduced, data = _shrink(_scaled(picture, width / picture.width), budget)
     return Embedded(
         _address("webp", data), reduced.width, reduced.height, reduced.width < picture.width
     )
+
+
+def make_thumbnails(paths: Sequence[Path], budget: int) -> dict[Path, str | None]:
+    """Makes thumbnails of all images, as large as the budget allows.
+
+    Args:
+        paths: the images, the most important first: what the budget can't hold even at the
+            smallest size is left out from the end.
+        budget: bytes of text that all of them may take.
+
+    Returns:
+        Image -> base64 text of a WebP file, None for one that can't be read; without the images
+        that are left out.
+    """
+    room = budget - OVERHEAD * len(paths)
+    side = _thumbnail_side(paths, room)
+    log.info("%d images, thumbnails of at most %d pixels", len(paths), side)
+    found: dict[Path, str | None] = {}
+    used = 0
+    with ThreadPoolExecutor(THREADS) as pool:
+        made = pool.map(partial(_thumbnail, side=side), paths)
+        for path, thumbnail in zip(paths, made, strict=True):
+            used += len(thumbnail) if thumbnail else 0
+            if used > room:
+                break
+            found[path] = thumbnail
+    return found
+
+
+def _thumbnail(path: Path, side: int) -> str | None:
+    """One thumbnail whose longer side has at most ``side`` pixels; None for no picture."""
+    try:
+        picture, _ = _opened(path)
+    except ValueError:
+        return None
+    quality = FINE_QUALITY if max(picture.size) <= min(side, FINE_SIDE) else THUMBNAIL_QUALITY
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", quality=quality, method=2)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _thumbnail_side(paths: Sequence[Path], room: int) -> int:
+    """The largest side at which a sample says that all fit; the smallest when none does."""
+    stride = max(1, len(paths) // SAMPLE)
+    sample = paths[::stride]
+    for side in THUMBNAIL_SIDES:
+        sizes = [len(made) for path in sample if (made := _thumbnail(path, side))]
+        if not sizes or SAFETY * sum(sizes) / len(sizes) * len(paths) <= room:
+            return side
+    return THUMBNAIL_SIDES[-1]
+
+
+def _opened(path: Path) -> tuple[Image.Image, str | None]:
+    """A picture in RGB, and the format of its file.
+
+    Raises:
+        ValueError: It can't be read as a picture, or has too many pixels.
+    """
+    try:
+        with open_picture(path) as opened:
+            if opened.width * opened.height > MAX_PIXELS:
+                raise ValueError(f"{opened.width} × {opened.height} pixels are too many")
+            return opened.convert("RGB"), opened.format
+    except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"it can't be read as a picture ({error})") from error
 
 
 def _shrink(picture: Image.Image, budget: int) -> tuple[Image.Image, bytes]:
