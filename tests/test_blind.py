@@ -108,9 +108,9 @@ def test_answers_to_verdict(folder, tmp_path, capsys):
         ({"format": FORMAT, "answers": []}, "holds no answers yet"),
         ({"format": FORMAT, "answers": [{"left": "a", "right": "b", "choice": "both"}]},
          "a choice must be left, right or tie, got 'both'"),
-        ({"format": FORMAT, "answers": [{"left": "a"}]}, "is no answers file"),
-        ({"answers": 3}, "is no answers file"),
-        ([], "is no answers file"),
+        ({"format": FORMAT, "answers": [{"left": "a"}]}, "is not an answers file"),
+        ({"answers": 3}, "is not an answers file"),
+        ([], "is not an answers file"),
     ],
 )  # fmt: skip
 def test_a_wrong_answers_file_is_refused_in_one_line(folder, tmp_path, content, message):

@@ -158,7 +158,7 @@ def test_an_interrupt_ends_with_130_and_says_how_to_go_on(arguments):
     answer = call(*arguments, task=interrupt)
     assert answer.status == 130
     assert answer.errors == [
-        "interrupted; the same command goes on from the last checkpoint, or begins again"
+        "interrupted; the same command resumes at the last checkpoint, or starts again"
     ]
 
 
@@ -169,8 +169,7 @@ def test_a_run_that_saved_on_a_signal_says_that_it_goes_on_there(arguments):
     answer = call(*arguments, task=stop)
     assert answer.status == 130
     assert answer.errors == [
-        "stopped by signal 2 after step 3; the same command with the same folder goes on where "
-        "it stopped"
+        "stopped by signal 2 after step 3; the same command with the same folder resumes it"
     ]
 
 

@@ -16,7 +16,7 @@ from lora_lab.config import (
     to_config,
     to_sample_config,
 )
-from lora_lab.config.convert import field_types, is_group, leaf_types, suggest
+from lora_lab.config.convert import field_types, is_group, leaf_types, suggest, unknown_keys
 from lora_lab.errors import ConfigError
 from test_config_values import composed
 
@@ -98,7 +98,6 @@ OUT_OF_RANGE = [
     ("output_name=../lora", "output_name must be 1 to 100 letters"),
     ("output_name=''", "output_name must be 1 to 100 letters"),
     ("trainer.precision=fp16", "trainer.precision must be one of 32-true, bf16-mixed, 16-mixed"),
-    ("logger.csv=true", "logger.csv is not a setting, got True; metrics.csv is always written"),
     ("study.seeds=0", "study.seeds must be a count from 1 to 1000, or a list of"),
     ("study.seeds=true", "study.seeds must be a count from 1 to 1000, or a list of"),
     ("study.seeds=[]", "study.seeds must be a count from 1 to 1000, or a list of"),
@@ -119,6 +118,13 @@ def test_a_value_out_of_range_is_named_with_what_is_allowed(override, message):
         check(to_config(changed(override)))
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
+
+
+def test_a_setting_of_an_earlier_version_is_refused_with_what_became_of_it():
+    earlier = OmegaConf.create({"logger": {"csv": True}})
+    assert unknown_keys(earlier, TrainConfig) == [
+        "logger.csv is not a setting, got True; metrics.csv is always written: leave it out"
+    ]
 
 
 def test_all_problems_are_told_at_once():

@@ -38,8 +38,8 @@ def swallow(number: int) -> None:
 @pytest.mark.parametrize(
     ("number", "status", "line"),
     [
-        (signal.SIGINT, 130, "interrupted; the same command goes on from the last checkpoint, or "),
-        (signal.SIGTERM, 143, "stopped by signal 15 before the first step; the same command goes "),
+        (signal.SIGINT, 130, "interrupted; the same command resumes at the last checkpoint, or "),
+        (signal.SIGTERM, 143, "stopped by signal 15 before the first step; the same command "),
     ],
 )
 @pytest.mark.parametrize("swallowed", [False, True])

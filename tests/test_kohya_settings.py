@@ -187,7 +187,7 @@ def test_what_cant_be_expressed_is_named_with_a_reason(tmp_path, changes, name, 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.json", "{", "not whole JSON"),
+        ("a.json", "{", "not complete JSON"),
         ("a.json", "[1]", "no settings of kohya_ss"),
         ("a.toml", "a = = 1", "not TOML"),
         ("a.toml", "a = 1", "no settings of sd-scripts"),

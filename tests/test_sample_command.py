@@ -115,7 +115,9 @@ def test_a_damaged_lora_and_one_of_nan_do_not_stop_the_others(tmp_path, base, sa
     write_lora(folder / "a=8" / "lora" / "lora-step00000008.safetensors", tensors, {})
     drawn = draw_grids(folder, sampling)
     assert len(drawn.grids) == 3
-    with pytest.raises(LabError, match=r"not all was drawn: .*not a complete safetensors file"):
+    with pytest.raises(
+        LabError, match=r"not everything was drawn: .*not a complete safetensors file"
+    ):
         refuse_missing(drawn.problems)
     assert "is not a complete safetensors file" in caplog.text and "NaN" in caplog.text
     assert len(images(folder / "a=2")) == 4 and len(images(folder / "a=8")) == 2

@@ -69,13 +69,13 @@ def test_what_cannot_be_stacked_is_trained_one_by_one_and_told(change, setting):
 def test_the_size_of_a_stack_follows_the_free_memory():
     memory = StackMemory(before=10, a_run=100, free=500)
     assert memory.most == 4 and memory.of(3) == 310
-    assert memory.largest(None, waiting=3, usual=8) == 3
-    assert memory.largest(None, waiting=9, usual=8) == 4
-    assert memory.largest(2, waiting=9, usual=8) == 2
-    assert StackMemory(before=10, a_run=100, free=1).largest(None, waiting=3, usual=8) == 1
+    assert memory.largest(None, waiting=3, default=8) == 3
+    assert memory.largest(None, waiting=9, default=8) == 4
+    assert memory.largest(2, waiting=9, default=8) == 2
+    assert StackMemory(before=10, a_run=100, free=1).largest(None, waiting=3, default=8) == 1
 
 
 def test_a_stack_larger_than_the_memory_is_refused():
     memory = StackMemory(before=10**9, a_run=2 * 10**9, free=10**10)
     with pytest.raises(LabError, match=r"hydra.launcher.stack=8: 6 runs .* 13.0 GB.*stack=4$"):
-        memory.largest(8, waiting=6, usual=8)
+        memory.largest(8, waiting=6, default=8)

@@ -204,7 +204,7 @@ def test_damaged_settings_are_said_and_stop_nothing(tmp_path):
     (tmp_path / "configs" / "32.json").write_text("{", encoding="utf-8")
     shutil.rmtree(tmp_path / "logs" / "64")
     runs = by_label(tmp_path)
-    assert any("not whole JSON" in note for note in runs["32"].notes)
+    assert any("not complete JSON" in note for note in runs["32"].notes)
 
 
 def test_kohyas_own_folders_are_seen_through(tmp_path):

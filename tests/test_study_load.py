@@ -48,8 +48,8 @@ def test_a_folder_without_sweep_json_is_a_wrong_argument(tmp_path):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{", "not whole JSON"),
-        ("[" * 100_000, "not whole JSON"),
+        ("{", "not complete JSON"),
+        ("[" * 100_000, "not complete JSON"),
         ("[]", "no list of runs"),
         ('{"parameter": "network.dim"}', "no list of runs"),
         ('{"runs": [{}]}', "names no parameter"),
@@ -84,7 +84,7 @@ def test_a_damaged_run_json_is_named(sweep):
     folder = sweep.write()
     (folder / "base-2" / "run.json").write_text('{"status": "comp', encoding="utf-8")
     run = by_name(folder)["base-2"]
-    assert run.status == "missing" and "not whole JSON" in run.notes[0]
+    assert run.status == "missing" and "not complete JSON" in run.notes[0]
 
 
 def test_a_damaged_config_is_named(sweep):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from command_line import Answer, call
+from command_line import CommandResult, call
 from lora_lab.cli.ending import run_plain
 from lora_lab.kohya.__main__ import main as kohya
 from lora_lab.study.__main__ import main as study
@@ -78,7 +78,7 @@ WRONG: dict[str, list[tuple[list[str], int]]] = {
 CASES = [(command, *row) for command, rows in WRONG.items() for row in rows]
 
 
-def answer_of(command: str, arguments: list[str]) -> Answer:
+def answer_of(command: str, arguments: list[str]) -> CommandResult:
     """What a command says, run in this process."""
     if command in ("train", "sample"):
         return call(*arguments, command=command)
@@ -90,7 +90,7 @@ def answer_of(command: str, arguments: list[str]) -> Answer:
         except SystemExit as stop:
             assert isinstance(stop.code, int)
             status = stop.code
-    return Answer(status, out.getvalue(), err.getvalue())
+    return CommandResult(status, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="module")

@@ -205,7 +205,7 @@ def read_json(path: str | os.PathLike[str], limit: int = MAX_JSON_BYTES) -> Any:
 
     Raises:
         OSError: it can't be read, is no regular file, or is larger.
-        ValueError: it is not whole JSON, or is nested too deeply.
+        ValueError: it is not complete JSON, or is nested too deeply.
     """
     return parse_json(read_text(path, limit))
 
@@ -214,7 +214,7 @@ def parse_json(text: str) -> Any:
     """Reads a text of somebody else's as JSON.
 
     Raises:
-        ValueError: it is not whole JSON, or is nested too deeply.
+        ValueError: it is not complete JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)

@@ -101,7 +101,7 @@ def load_base(
     if not isinstance(scale, int | float) or not 0 < scale < math.inf:
         raise LabError(
             f"{folder / 'vae' / 'config.json'}: scaling_factor must be a number above 0, got "
-            f"{one_line(scale, 40)}: copy it anew"
+            f"{one_line(scale, 40)}: copy it again"
         )
     for part in parts:
         fill(modules[part], tensors[part], path / part if path.is_dir() else path)
@@ -148,7 +148,7 @@ def _scheduler(folder: Path, settings: dict[str, Any]) -> DDPMScheduler:
     if not isinstance(steps, int) or not 1 <= steps <= MAX_TIMESTEPS:
         raise LabError(
             f"{path}: num_train_timesteps must be from 1 to {MAX_TIMESTEPS}, got "
-            f"{one_line(steps, 40)}: copy it anew"
+            f"{one_line(steps, 40)}: copy it again"
         )
     with _told_as_damaged(path):
         return DDPMScheduler.from_config(config | settings)
@@ -185,9 +185,9 @@ def read_config(path: Path) -> dict[str, Any]:
             "(unet, text_encoder, tokenizer, vae, scheduler) or a single .safetensors file"
         ) from None
     except (OSError, ValueError) as error:
-        raise LabError(f"{path} cannot be read as JSON ({error}): copy it anew") from None
+        raise LabError(f"{path} cannot be read as JSON ({error}): copy it again") from None
     if not isinstance(config, dict):
-        raise LabError(f"{path} must hold a JSON object: copy it anew")
+        raise LabError(f"{path} must hold a JSON object: copy it again")
     return config
 
 

@@ -176,5 +176,5 @@ def _noise_facts(keys: set[str], metadata: dict[str, str]) -> NoiseFacts:
 
 def _damaged(path: Path, error: Exception) -> LabError:
     return LabError(
-        f"{path} is not a complete safetensors file ({error}): download or copy it anew"
+        f"{path} is not a complete safetensors file ({error}): download or copy it again"
     )

@@ -85,11 +85,11 @@ def end_by_signal(stop: BaseException) -> int:
         stop: what came out of the command.
     """
     if isinstance(stop, Stopped) and stop.step:
-        tell([f"{stop}; the same command with the same folder goes on where it stopped"])
+        tell([f"{stop}; the same command with the same folder resumes it"])
         return 128 + stop.number
     number = stop.number if isinstance(stop, Stopped) else HEARD.number or signal.SIGINT
     reason = "interrupted" if number == signal.SIGINT else str(Stopped(number, 0))
-    tell([f"{reason}; the same command goes on from the last checkpoint, or begins again"])
+    tell([f"{reason}; the same command resumes at the last checkpoint, or starts again"])
     return 128 + number
 
 

@@ -25,7 +25,7 @@ class SamplerEntry:
     draws_noise: bool = False
     """Whether each step draws noise from the images' generators."""
     takes_seeds: bool = False
-    """Whether the scheduler draws its own noise, from one seed an image."""
+    """Whether the scheduler draws its own noise, from one seed per image."""
     unit_variance: bool = False
     """Whether the scheduler works on x / sqrt(1 + sigma²), where k-diffusion works on x."""
     pure_noise: bool = True

@@ -135,7 +135,7 @@ def read_posterior(path: Path, image: ImageFile) -> Posterior | None:
         tensors = load_checked(path)
         found = Posterior(tensors["mean"], tensors["std"])
         if found.mean.shape != found.std.shape or not _finite(found):
-            raise ValueError("its values make no sense")
+            raise ValueError("its values are invalid")
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         log.warning("%s: damaged (%s), %s is encoded again", path, error, image.path.name)
         return None

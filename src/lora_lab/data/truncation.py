@@ -37,7 +37,7 @@ def tell_truncated(examples: Examples, tokenizer: CLIPTokenizer, config: DataCon
     if long:
         more = f"; data.max_token_length={limit + 75} reads more" if limit < 225 else ""
         log.warning(
-            "%d of %d captions are longer than %d tokens, the rest of them is not read: %s%s%s",
+            "%d of %d captions are longer than %d tokens, the rest is not read: %s%s%s",
             *(len(long), len(every), limit, ", ".join(long[:NAMED])),
             *(", ..." if len(long) > NAMED else "", more),
         )

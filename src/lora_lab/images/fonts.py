@@ -193,5 +193,5 @@ def font(face: int, size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     path = font_path(face, bold)
     if path is None:
         package = _FACES[face][0]
-        raise FileNotFoundError(f"the package {package} has no font: install it anew")
+        raise FileNotFoundError(f"the package {package} has no font: install it again")
     return ImageFont.truetype(path, size)

@@ -72,7 +72,7 @@ def read_arguments(path: Path) -> Arguments:
 def _text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes: these are no settings")
+            raise ConfigError(f"{path} is larger than {MAX_BYTES} bytes, too large for settings")
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path} could not be read ({error.strerror or error})") from error
@@ -84,7 +84,7 @@ def _read_json(path: Path) -> Arguments:
     try:
         tree = json.loads(_text(path))
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not whole JSON ({error}): export it anew") from error
+        raise ConfigError(f"{path} is not complete JSON ({error}): export it again") from error
     if isinstance(tree, dict):
         refuse_other_families(path, tree)
     if not isinstance(tree, dict) or len(OF_A_GUI & tree.keys()) < 2:
@@ -100,7 +100,7 @@ def _read_toml(path: Path) -> Arguments:
     try:
         tree = tomllib.loads(_text(path))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not TOML ({error}): export it anew") from error
+        raise ConfigError(f"{path} is not TOML ({error}): export it again") from error
     if isinstance(tree.get("datasets"), list):
         raise ConfigError(
             f"{path} describes data sets (--dataset_config), not a training; name the TOML given "
@@ -150,7 +150,7 @@ def _with_additional(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         # The text itself isn't shown: it may hold a token.
         raise ConfigError(
-            f"{path}: additional_parameters can't be taken apart ({error}); mend it in the GUI"
+            f"{path}: additional_parameters can't be parsed ({error}); correct it in the GUI"
         ) from error
     found: dict[str, list[str]] = {}
     for word in words:

@@ -96,7 +96,7 @@ def read_lora(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise LabError(f"{path} is missing: name a LoRA file that exists") from None
     except (SafetensorError, OSError) as error:
         raise LabError(
-            f"{path} is not a complete safetensors file ({error}): download or train it anew"
+            f"{path} is not a complete safetensors file ({error}): download or train it again"
         ) from None
     layer_changes(tensors, str(path))
     _check_hash(path, tensors, metadata)

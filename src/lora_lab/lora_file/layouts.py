@@ -153,7 +153,7 @@ def layer_changes(tensors: dict[str, Tensor], source: str) -> dict[str, LayerCha
         LabError: A key belongs to no layout, or a layer is incomplete; names the key.
     """
     if not tensors:
-        raise LabError(f"{source} holds no tensors: train or download it anew")
+        raise LabError(f"{source} holds no tensors: train or download it again")
     leaves: dict[str, dict[str, Tensor]] = {}
     for key in tensors:
         name, _, leaf = key.partition(".")
@@ -175,11 +175,11 @@ def _layer(name: str, found: dict[str, Tensor], source: str) -> LayerChange:
     kinds = {KIND_OF[leaf]: leaf for leaf in sorted(found) if leaf in KIND_OF}
     if len(kinds) > 1:
         mixed = " and ".join(f"{name}.{leaf}" for leaf in kinds.values())
-        raise LabError(f"{source} mixes {mixed} in one layer: download or train it anew")
+        raise LabError(f"{source} mixes {mixed} in one layer: download or train it again")
     kind = next(iter(kinds), LORA)
     missing = _missing(found, kind)
     if missing:
-        raise LabError(f"{source} lacks key {name}.{missing[0]}: download or train it anew")
+        raise LabError(f"{source} lacks key {name}.{missing[0]}: download or train it again")
     _refuse_shapes(name, found, source)
     return LayerChange(kind, found)
 
@@ -209,12 +209,12 @@ def _refuse_shapes(name: str, found: dict[str, Tensor], source: str) -> None:
         if not fits:
             raise LabError(
                 f"{source}: key {name}.{leaf} must hold {wanted}, its shape is "
-                f"{tuple(tensor.shape)}: download or train it anew"
+                f"{tuple(tensor.shape)}: download or train it again"
             )
         if tensor.is_complex() or tensor.dtype == torch.bool:
             raise LabError(
                 f"{source}: key {name}.{leaf} must hold real numbers, got {tensor.dtype}: "
-                "download or train it anew"
+                "download or train it again"
             )
 
 

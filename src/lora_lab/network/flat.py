@@ -1,4 +1,4 @@
-"""Many tensors as views of one, so that an optimizer walks over one tensor a part."""
+"""Many tensors as views of one, so that an optimizer walks over one tensor per part."""
 
 import torch
 from torch.nn import Parameter

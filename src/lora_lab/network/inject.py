@@ -191,9 +191,9 @@ def _peft_layers(
     return layers
 
 
-def _pattern(sizes: dict[str, int], usual: int) -> dict[str, int]:
+def _pattern(sizes: dict[str, int], default: int) -> dict[str, int]:
     """PEFT's way to give single layers a rank of their own: a regular expression of each path."""
-    return {re.escape(path): size for path, size in sizes.items() if size != usual}
+    return {re.escape(path): size for path, size in sizes.items() if size != default}
 
 
 def _lycoris_layers(targets: list[Target], config: NetworkConfig) -> dict[Target, AdapterLayer]:

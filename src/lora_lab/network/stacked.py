@@ -1,6 +1,6 @@
 """Several LoRAs beside the same frozen layers: one pass of the base for the batches of all.
 
-The batches stand behind each other along the batch axis. A frozen layer computes all of them at
+The batches are concatenated along the batch axis. A frozen layer computes all of them at
 once, and each LoRA adds its own change to its own rows by batched products. Ranks that differ are
 padded with zeros, which change nothing and whose gradients nobody sees.
 
@@ -89,7 +89,7 @@ class LoRAStack:
 
     @contextmanager
     def runs(self, part: str, numbers: Sequence[int]) -> Iterator[None]:
-        """While the block runs, a pass of a part has the rows of these runs behind each other.
+        """While the block runs, a pass of a part has the rows of these runs, concatenated.
 
         Args:
             part: unet or text_encoder.
@@ -228,7 +228,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the numbers of several runs stand beside each other, padded to the same ranks."""
+    """How the numbers of several runs are laid out side by side, padded to the same ranks."""
 
     slots: list[Slot]
     places: list[Tensor | None]

@@ -88,7 +88,7 @@ def fill_from_file(
         _refuse_other_sizes(trained[name], layer, config)
         layers[trained[name]].load(layer.tensors)
     fresh = len(trained) - len(start)
-    log.info("%d layers start from %s, %d afresh", len(start), config.weights, fresh)
+    log.info("%d layers start from %s, %d from new weights", len(start), config.weights, fresh)
 
 
 def _refuse_other_shape(

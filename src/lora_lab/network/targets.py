@@ -147,6 +147,6 @@ def _judge_dims(targets: list[Target]) -> None:
         if above:
             log.warning(
                 "network.%s=%d is above the smaller side of %d of %d layers (%s has %d): "
-                "there it adds numbers and no freedom",
+                "there it adds parameters but no degrees of freedom",
                 *(key, dim, len(above), len(own), above[0], sides[above[0]]),
             )

@@ -16,7 +16,7 @@ _LONGEST = 100_000
 
 @dataclass(frozen=True)
 class Wildcards:
-    """A folder of text files, one choice a line; lines that begin with # are comments.
+    """A folder of text files, one choice per line; lines that begin with # are comments.
 
     Args:
         folder: Holds `name.txt` for `__name__` and `group/name.txt` for `__group/name__`.
@@ -52,7 +52,7 @@ class Wildcards:
             raise LabError(f"{path} for the wildcard __{name}__ can't be read ({reason})") from None
         choices = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not choices:
-            raise LabError(f"{path} for the wildcard __{name}__ is empty: put one choice a line")
+            raise LabError(f"{path} for the wildcard __{name}__ is empty: put one choice per line")
         return choices
 
 

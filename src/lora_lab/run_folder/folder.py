@@ -1,4 +1,4 @@
-"""The one door to a run folder: is a run new, complete, to be gone on with, or refused?
+"""Opening a run folder, in one place: is the run new, complete, to be resumed, or refused?
 
 `RunFolder.open` answers and changes nothing. Files are written from `begin` on, which comes when
 the inputs are read and the settings have proved right: a refusal leaves the folder as it was.
@@ -150,7 +150,7 @@ class RunFolder:
             raise Refused(f"{path} {difference}")
         if not complete and not config.resume:
             raise Refused(
-                f"{path} holds an interrupted run", f"go on with resume=true, or {NEXT_STEP}"
+                f"{path} holds an interrupted run", f"resume it with resume=true, or {NEXT_STEP}"
             )
         return folder
 
@@ -221,7 +221,7 @@ class RunFolder:
             LabError: The folder isn't writable.
         """
         if self.checkpoint is not None:
-            log.info("going on with the interrupted run in %s", self.path)
+            log.info("resuming the interrupted run in %s", self.path)
         else:
             self._clear()
         self._record(

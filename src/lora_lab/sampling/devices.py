@@ -23,7 +23,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if present["cuda"] else "cpu")
     if not present[name]:
         raise LabError(
-            f"sampling.device={name} is not there; "
+            f"sampling.device={name} is not available; "
             f"choose one of auto, {', '.join(key for key in present if present[key])}"
         )
     return torch.device(name)

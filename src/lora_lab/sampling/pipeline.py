@@ -191,8 +191,8 @@ class LoRAPipeline:
         found = self.names.hashes(tags, self._width)
         if found != recipe.names:
             raise LabError(
-                f"the image was drawn with the named files {recipe.names}, found are {found}: set "
-                "sampling.lora_dir and sampling.embeddings to those of then"
+                f"the image was drawn with the named files {recipe.names}, but {found} were found: "
+                "set sampling.lora_dir and sampling.embeddings to the folders of then"
             )
         self._apply(main, recipe.lora_weight, tags)
         try:

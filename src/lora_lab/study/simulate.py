@@ -270,7 +270,7 @@ def null_cells() -> Iterator[SimulatedCell]:
 def false_studies(
     cells: Iterable[SimulatedCell], studies: int, tests: dict[str, Test] = TESTS
 ) -> list[dict[str, object]]:
-    """Share of studies that show any difference where there is none, one row a cell.
+    """Share of studies that show any difference where there is none, one row per cell.
 
     Args:
         cells: which kinds of study.

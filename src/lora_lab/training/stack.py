@@ -162,7 +162,7 @@ def _problem(error: Exception, runs: int) -> LabError:
         smaller = max(1, runs // 2)
         return LabError(
             f"{runs} runs at once need more memory than there is: set "
-            f"hydra.launcher.stack={smaller}, and the same command goes on with them"
+            f"hydra.launcher.stack={smaller}, and the same command resumes them"
         )
     return LabError(f"a pass of the base model for {runs} runs failed: {text}")
 

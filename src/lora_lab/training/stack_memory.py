@@ -44,19 +44,19 @@ class StackMemory:
         """Bytes of the process, or of the GPU, with so many runs."""
         return self.before + runs * self.a_run
 
-    def largest(self, asked: int | None, waiting: int, usual: int) -> int:
+    def largest(self, asked: int | None, waiting: int, default: int) -> int:
         """How many of the waiting runs are trained at once.
 
         Args:
             asked: What the settings say; None leaves it to the memory.
             waiting: How many there are.
-            usual: At most, where nothing is asked for.
+            default: At most, where nothing is asked for.
 
         Raises:
             LabError: What is asked for is more than fits.
         """
         if asked is None:
-            return min(waiting, usual, self.most)
+            return min(waiting, default, self.most)
         size = min(asked, waiting)
         if size > self.most:
             raise LabError(

@@ -138,6 +138,6 @@ def check_checkpoint(path: Path) -> None:
     except Exception as error:  # torch raises many kinds; its advice is to trust the file
         reason = one_line(error, 100) if isinstance(error, ValueError | OSError) else "not readable"
         raise LabError(
-            f"{path} is damaged ({reason}), so its run can't go on: begin it anew with "
+            f"{path} is damaged ({reason}), so its run can't be resumed: start it again with "
             "overwrite=true, or choose another folder"
         ) from error

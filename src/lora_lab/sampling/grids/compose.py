@@ -158,7 +158,9 @@ def _seed_text(table: Table, first: Point) -> str:
         return ""
     if "prompt" in table.sides():
         return (
-            "a seed a prompt" if "random" in table.config.prompts else f"seed {first.prompt.seed}"
+            "one seed per prompt"
+            if "random" in table.config.prompts
+            else f"seed {first.prompt.seed}"
         )
     return f"seed {first.prompt.seed if first.seed is None else first.seed}"
 

@@ -289,7 +289,7 @@ def refuse_missing(problems: Sequence[str]) -> None:
     if not problems:
         return
     more = f"; and {len(problems) - PROBLEMS_SHOWN} more" if len(problems) > PROBLEMS_SHOWN else ""
-    raise LabError("not all was drawn: " + "; ".join(problems[:PROBLEMS_SHOWN]) + more)
+    raise LabError("not everything was drawn: " + "; ".join(problems[:PROBLEMS_SHOWN]) + more)
 
 
 def _name(path: Path) -> str:

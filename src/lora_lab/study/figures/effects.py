@@ -49,7 +49,7 @@ class FigureRow:
 
 
 def draw(pen: Pen) -> Figure:
-    """Draws one panel a judged metric: a row a value."""
+    """Draws one panel per judged metric and one row per value."""
     metrics = [m for m in pen.study.metrics if m.judged and any(_rows(pen.values, m))]
     named = len(pen.values) <= MAX_NAMED
     figure, panels = _layout(pen, max(1, len(metrics)), named)
@@ -139,9 +139,9 @@ def _draw_row(axes: Axes, pen: Pen, row: FigureRow, place: int) -> None:
 def _reach(rows: Sequence[FigureRow]) -> float:
     """The end of the axis; a runaway interval is cut rather than hiding all others."""
     ends = [max(abs(row.low), abs(row.high), *map(abs, row.seeds), 0.0) for row in rows]
-    usual = RUNAWAY * float(np.median(ends))
+    limit = RUNAWAY * float(np.median(ends))
     effects = max(abs(row.effect) for row in rows)
-    return REACH * (max(min(max(ends), usual), effects) or 1.0)
+    return REACH * (max(min(max(ends), limit), effects) or 1.0)
 
 
 def _columns(layout: FigureSize, count: int) -> int:

@@ -29,7 +29,7 @@ Point = tuple[float, float, Judged]
 
 
 def draw(pen: Pen) -> Figure:
-    """Draws a panel a metric against the file size, or the time where files are alike."""
+    """Draws one panel per metric against the file size, or the time where files are alike."""
     title, cost = chosen_cost(pen)
     metrics = [m for m in pen.study.metrics if m.judged and _points(pen, m, cost)][:MAX_METRICS]
     figure, axes_list = panels(pen.layout, max(1, len(metrics)), 0.5)

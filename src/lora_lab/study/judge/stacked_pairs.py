@@ -6,7 +6,8 @@ are one as long as what the study shows is far larger than that.
 
 from collections.abc import Mapping, Sequence
 
-from lora_lab.study.judge.metric_results import BY_NAME, Kind, MetricResult
+from lora_lab.config.metrics import BY_NAME
+from lora_lab.study.judge.metric_results import Kind, MetricResult
 from lora_lab.study.judge.paired_runs import ValueRuns
 
 TOLERANCE: Mapping[str, float] = {"held_out_loss": 1e-6}

@@ -154,7 +154,7 @@ COLUMNS = (
 
 
 def runs_text(found: list[Comparison]) -> str:
-    """runs.csv: one row a run, with what its log shows."""
+    """runs.csv: one row per run, with what its log shows."""
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     writer.writeheader()

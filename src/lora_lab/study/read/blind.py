@@ -154,7 +154,7 @@ def _rows(path: Path) -> list[tuple[str, str, str]]:
         rows = [(str(a["left"]), str(a["right"]), str(a["choice"])) for a in content["answers"]]
     except (KeyError, TypeError) as error:
         raise ConfigError(
-            f"{path} is no answers file; name the one that report/blind.html saved"
+            f"{path} is not an answers file; name the one that report/blind.html saved"
         ) from error
     if wrong := [choice for _, _, choice in rows if choice not in CHOICES]:
         raise ConfigError(f"{path}: a choice must be left, right or tie, got {wrong[0]!r}")

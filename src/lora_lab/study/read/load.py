@@ -144,12 +144,12 @@ def load_sweep(folder: Path) -> Sweep:
         raise ConfigError(f"{path} is missing; name a folder that `train.py -m` has written")
     sweep = _read_json(path)
     if not isinstance(sweep, dict) or not isinstance(sweep.get("runs"), list):
-        raise LabError(f"{path} has no list of runs; run the sweep again to write it anew")
+        raise LabError(f"{path} has no list of runs; run the sweep again to write it again")
     if not isinstance(sweep.get("parameter"), str) or not sweep["parameter"]:
-        raise LabError(f"{path} names no parameter; run the sweep again to write it anew")
+        raise LabError(f"{path} names no parameter; run the sweep again to write it again")
     entries = [entry for entry in sweep["runs"] if isinstance(entry, dict)]
     if not entries:
-        raise LabError(f"{path} lists no runs; run the sweep again to write it anew")
+        raise LabError(f"{path} lists no runs; run the sweep again to write it again")
     runs = tuple(load_run(folder, entry) for entry in entries)
     return Sweep(
         folder=folder,
@@ -187,7 +187,7 @@ def _read_json(path: Path) -> Any:
     except OSError as error:
         raise LabError(f"{path} could not be read ({error.strerror or error})") from error
     except ValueError as error:
-        raise LabError(f"{path} is not whole JSON ({error}); run the sweep again") from error
+        raise LabError(f"{path} is not complete JSON ({error}); run the sweep again") from error
 
 
 def _list(mapping: dict[str, Any], key: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""comparison.csv: one row a run, every figure; verdicts.csv: one row a value and metric."""
+"""comparison.csv: one row per run, every figure; verdicts.csv: one row per value and metric."""
 
 import csv
 import io

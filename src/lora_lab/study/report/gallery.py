@@ -119,10 +119,10 @@ def _grid(study: Study, checkpoint: str, kind: str, file: str, picture: Embedded
     page = f", page {part}" if part.isdecimal() else ""
     if name == "random":
         title = f"Random prompts, random seeds, the final LoRA of each value{page}"
-        cells = "a column a random prompt, final LoRAs only"
+        cells = "one column per random prompt, final LoRAs only"
     elif name in KINDS:
         title = f"{name.capitalize()} prompt, each saved LoRA of each value{page}"
-        cells = "a column a saved LoRA, from first to last"
+        cells = "one column per saved LoRA, from first to last"
     else:
         title, cells = kind, "as its header says"
     alt = (

@@ -2,7 +2,7 @@
 
 On Weights & Biases the sweep is one group. Beside the trainings stand a job `sample` for each run,
 whose images have the same keys in all and one step each save, so that the media panels compare
-them, and one job `report` with the verdicts, a row a value and metric.
+them, and one job `report` with the verdicts, one row per value and metric.
 """
 
 import csv

@@ -16,7 +16,7 @@ class SeedRow:
 
 
 def seeds_told(study: Study) -> list[SeedRow]:
-    """A row a value; empty where seeds were not added round by round."""
+    """One row per value; empty where seeds were not added round by round."""
     if not study.sweep.rounds:
         return []
     rows = []

@@ -152,7 +152,7 @@ FIGURES: tuple[Figure, ...] = (
 
 
 def make_table(study: Study) -> tuple[list[Column], list[Row]]:
-    """Verdicts: a column a metric with its interval, and the costs; a row a run."""
+    """Verdicts: one column per metric with its interval, and the costs; one row per run."""
     reaches = [_reach(study, metric) for metric in study.metrics]
     used = _used(study, COSTS)
     columns = [
@@ -170,7 +170,7 @@ def make_table(study: Study) -> tuple[list[Column], list[Row]]:
 
 
 def make_figures(study: Study) -> tuple[list[Column], list[Row]]:
-    """Every other figure that any run has; a row a run."""
+    """Every other figure that any run has; one row per run."""
     used = _used(study, FIGURES)
     columns = [Column(study.sweep.parameter, numeric=False), *(column for column, _, _ in used)]
     return columns, [_row(one, study, _plain_cells(one, used)) for one in study.judged]

@@ -32,8 +32,8 @@ FIGURE_TEXTS = {
     "effects": FigureText(
         "Effects",
         "What each value does",
-        "The difference of each value to the base, a panel a metric, with its interval. Small dots "
-        "are single seeds, the grey band is the margin within which a value is as good.",
+        "The difference of each value to the base, one panel per metric, with its interval. Small "
+        "dots are single seeds, the grey band is the margin within which a value is as good.",
         "Red line: the base. A triangle up is better, down is worse: its interval doesn't touch "
         "the line. A square is as good, a ring undecided.",
     ),
@@ -43,7 +43,7 @@ FIGURE_TEXTS = {
         "Each value's mean in a metric against the size of its file, or its time where the files "
         "are alike.",
         "Red diamond: the base. The broken line joins the values that no other beats in both. "
-        "Whether a difference is real says the mark, as in the figure above.",
+        "The mark tells whether a difference is real, as in the figure above.",
     ),
     "dlr": FigureText(
         "DLR",
@@ -76,8 +76,8 @@ FIGURE_TEXTS = {
         "At fixed timesteps and under fixed noise. Low timesteps are about detail, high ones "
         "about the layout of the picture.",
         "First panel: difference to the base at the end; inside the band it is within the noise "
-        "floor. Then the mean and each timestep over the training. As far as the gap to as many "
-        "training images grows while training, a LoRA learns by heart.",
+        "floor. Then the mean and each timestep over the training. A growing gap to as many "
+        "training images means that the LoRA memorises them.",
     ),
     "cost": FigureText(
         "Cost",
@@ -176,7 +176,7 @@ def limits(study: Study) -> list[str]:
         )
     if any(one.paired is not None and one.paired.unit == "epoch" for one in study.values):
         found.append(
-            "Step by step what differs where values take other steps: their training losses are "
+            "What differs step by step, where values take other steps: their training losses are "
             "paired by epoch, and not all noise is shared."
         )
     return found

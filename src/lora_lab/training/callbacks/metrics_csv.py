@@ -1,4 +1,4 @@
-"""metrics.csv: one row a step, and the same figures for loggers and Lightning's own callbacks."""
+"""metrics.csv: one row per step, and the same figures for loggers and Lightning's own callbacks."""
 
 import csv
 import io
@@ -106,6 +106,6 @@ def _rows(path: Path) -> list[dict[str, str | None]]:
         return list(reader)
     except (OSError, ValueError, csv.Error) as error:
         raise LabError(
-            f"{path} is damaged ({one_line(error, 100)}), so its run can't go on: begin it anew "
-            "with overwrite=true, or choose another folder"
+            f"{path} is damaged ({one_line(error, 100)}), so its run can't be resumed: start it "
+            "again with overwrite=true, or choose another folder"
         ) from error
