@@ -190,6 +190,14 @@ def test_fp16_without_a_gpu_is_refused_instead_of_replaced(tiny_base, tiny_perso
         set_hardware(config.trainer)
 
 
+def test_more_devices_than_there_are_cores_are_refused_instead_of_waited_for(
+    tiny_base, tiny_person
+):
+    config = train_config(tiny_base, tiny_person, trainer__devices=1024)
+    with pytest.raises(ConfigError, match=r"trainer\.devices must be at most \d+ on this"):
+        set_hardware(config.trainer)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("xformers") is not None, reason="it is installed")
 def test_xformers_says_what_is_missing():
     with pytest.raises(ConfigError, match="needs the package xformers"):

@@ -17,6 +17,7 @@ from train import train
 from train_setup import train_config
 from wandb_file import OfflineRun
 
+HOSTILE = "<script>alert(1)</script> ${oc.env:HOME} =cmd|x \x1b[31m"
 FAKE_KEY = "1234567890abcdef1234567890abcdef12345678"
 
 
@@ -46,7 +47,7 @@ def run_dir(tiny_base, tiny_person, tmp_path_factory):
         loggers[1].run.run._finish()  # as after a kill: neither artifacts nor an end of ours
         with running_loggers(config, folder, resumed=True) as loggers:
             log_steps(folder, loggers, [3, 4])
-            log_images(loggers, {"samples/simple": LoggedImage(picture, "portrait")}, 4)
+            log_images(loggers, {"samples/simple": LoggedImage(picture, HOSTILE)}, 4)
     return folder
 
 
@@ -93,6 +94,11 @@ def test_images_and_figures_of_a_step_are_one_row(parts, run_dir):
     assert row["loss/step"] == 0.4
     path = next(value for key, value in row.items() if key.endswith("path"))
     assert (parts[1].path.parent / "files" / path).is_file()
+
+
+def test_a_caption_that_would_be_run_elsewhere_arrives_as_the_text_that_it_is(parts):
+    row = parts[1].history[4]
+    assert [value for key, value in row.items() if key.endswith("caption")] == [HOSTILE]
 
 
 def test_every_file_of_an_artifact_is_in_the_run_folder(parts, run_dir):
