@@ -111,8 +111,14 @@ def versions(config: TrainConfig) -> dict[str, str]:
         modules.add("xformers")
     found = {"python": platform.python_version()}
     for name in sorted({name for module in modules for name in _distributions().get(module, ())}):
-        found[name.lower()] = importlib.metadata.version(name)
+        found[name.lower()] = _version(name)
     return found
+
+
+@cache
+def _version(package: str) -> str:
+    """Of an installed package; reading all of them takes longer than a step of a small model."""
+    return importlib.metadata.version(package)
 
 
 @cache

@@ -109,7 +109,7 @@ class LoRAModule(pl.LightningModule):
         """What the UNet makes of noisy latents and encoded captions, (B, C, h, w)."""
         if self.stacked is not None:
             return self.stacked.denoise(noisy, timesteps, hidden)
-        kind = self.unet.dtype  # a base in bf16 takes bf16
+        kind = next(self.unet.parameters()).dtype  # a base in bf16 takes bf16
         return self.unet(noisy.to(kind), timesteps, hidden.to(kind), return_dict=False)[0]
 
     def predict(

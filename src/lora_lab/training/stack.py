@@ -118,7 +118,7 @@ class RunStack:
                 answer = encode_captions(base.text_encoder, *joined, *settings)
             else:
                 noisy, timesteps, hidden = joined
-                number = base.unet.dtype  # a base in bf16 takes bf16
+                number = next(base.unet.parameters()).dtype  # a base in bf16 takes bf16
                 answer = base.unet(
                     noisy.to(number), timesteps, hidden.to(number), return_dict=False
                 )[0]
