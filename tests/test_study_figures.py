@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
+from matplotlib.patches import Rectangle
 
 from lora_lab.study.figures import render
 from lora_lab.study.figures.curve_axes import pen_for
@@ -81,3 +82,27 @@ def test_time_stands_in_for_the_size_where_files_are_alike(study, tmp_path):
     sweep.base(3).values("1", 3).values("3", 3, steps_per_epoch=16)
     alike = judge(load_sweep(sweep.write()))
     assert chosen_cost(pen_for(alike, LIGHT, WIDE))[0] == "time of a run, minutes"
+
+
+@pytest.mark.parametrize("spread", [0.004, 0.0])
+def test_the_band_of_another_seed_reaches_two_standard_deviations(spread, tmp_path):
+    """Of the base's smoothed training loss; a band that would hide all is told as a number."""
+    sweep = SweepBuilder(tmp_path / "sweep", seed_spread=0.0).base(3)
+    sweep.values("2", 3, effect=0.2 if spread else 0.0005, spread=spread)
+    study = judge(load_sweep(sweep.write()))
+    losses = [run.metrics.column("loss/step") for run in study.sweep.base_runs]
+    window = np.ones(5) / 5  # a twentieth of 80 steps, and the next odd number
+    smoothed = np.stack([np.convolve(loss, window, "valid") for loss in losses])
+    deviation = np.sqrt(smoothed.var(axis=0, ddof=1).mean())
+    with drawing(LIGHT, WIDE):
+        figure = draw_paired(pen_for(study, LIGHT, WIDE))
+    (band,) = (patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle))
+    low, high = band.get_y(), band.get_y() + band.get_height()
+    assert high == pytest.approx(2 * deviation, rel=0.1) and low == pytest.approx(-high)
+    told = [text.get_text() for text in figure.axes[0].texts if "noise" in text.get_text()]
+    bottom, top = figure.axes[0].get_ylim()
+    if spread:
+        assert not told and bottom <= low and high <= top
+    else:
+        assert told == [f"another seed's noise: ±{high:.2g}, wider than this panel"]
+        assert top < high

@@ -20,9 +20,11 @@ from lora_lab.study.figures.curve_axes import (
 )
 from lora_lab.study.figures.style import nothing_measured, panels, plain_axis, tidy
 from lora_lab.study.judge.pair import epoch_curve
-from lora_lab.study.judge.verdict import FACTOR, Judged
+from lora_lab.study.judge.verdict import Judged
 
 HEIGHT = 4.3  # inches
+BAND_DEVIATIONS = 2.0
+"""How far the band of another seed reaches to each side, in standard deviations."""
 FULL_BAND = 3.0
 """The band of another seed is drawn whole up to so many times the largest paired difference."""
 
@@ -115,7 +117,7 @@ def _draw_band(axes: Axes, pen: Pen, values: list[Curve]) -> tuple[float, ...]:
     Another seed draws other noise, which pairing takes out of the values: where the band is so
     wide that the values would look alike inside it, its width is said instead.
     """
-    reach = FACTOR * pen.study.floor.training_sd
+    reach = BAND_DEVIATIONS * pen.study.floor.training_sd
     if not reach > 0:
         return ()
     axes.axhspan(-reach, reach, color=pen.theme.base, alpha=0.13, linewidth=0)

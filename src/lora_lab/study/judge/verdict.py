@@ -23,8 +23,6 @@ from lora_lab.study.judge.run_measures import HELD_OUT, Measures, measure
 from lora_lab.study.judge.stacked_pairs import told_of_stacks
 from lora_lab.study.read.load import Run, Sweep
 
-FACTOR = 2.0
-"""Half the width of the band of the base's seeds in figures, in standard deviations."""
 NOT_MEASURED = "neither held-out loss nor image metrics were measured"
 NO_LOOKS = Looks((), ())
 MARGIN = 0.02

@@ -66,8 +66,8 @@ FIGURE_TEXTS = {
         "Value − base at the same step under the same noise and timesteps, smoothed: the mean over "
         "the seeds of a value, with the band that they span. Below zero the value learns its "
         "training images better than the base does.",
-        "Red line: the base itself. Thin red lines and the red band (twice the standard "
-        "deviation): what another seed of the base does, which also draws other noise. Training "
+        "Red line: the base itself. Thin red lines and the red band (two standard deviations to "
+        "each side): what another seed of the base does, which also draws other noise. Training "
         "loss says nothing of pictures that were not trained on: see the held-out loss.",
     ),
     "val_loss": FigureText(
@@ -75,9 +75,9 @@ FIGURE_TEXTS = {
         "Loss on images that were not trained on",
         "At fixed timesteps and under fixed noise. Low timesteps are about detail, high ones "
         "about the layout of the picture.",
-        "First panel: difference to the base at the end; inside the band it is within the noise "
-        "floor. Then the mean and each timestep over the training. A growing gap to as many "
-        "training images means that the LoRA memorises them.",
+        "First panel: difference to the base at the end, a dot a value with its interval; the red "
+        "line is the base. Then the mean and each timestep over the training. A growing gap to as "
+        "many training images means that the LoRA memorises them.",
     ),
     "cost": FigureText(
         "Cost",
