@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -223,17 +224,18 @@ def test_a_kill_in_the_middle_of_a_file_leaves_nothing_broken(
     base: BaseModel, tiny_person: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "cache"
-    process, files = fill(base, tiny_person, folder, seconds=60)
-    files.get(timeout=60)
+    process, files = fill(base, tiny_person, folder, seconds=1e6)
+    files.get()
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
     assert stored_files(folder) == [] and list(folder.rglob(".*.tmp"))
     config = data_config(tiny_person)
     examples = find_examples(config).train
-    started = time.monotonic()
+    for lock in (folder / "locks").iterdir():
+        with FileLock(lock, timeout=0):  # what a killed process held is free
+            pass
     items = prepare(examples, base, LatentCache(folder), config, augment=True)
-    assert time.monotonic() - started < 30, "the killed process must not hold its lock"
     assert len(stored_files(folder)) == len(examples) and not list(folder.rglob(".*.tmp"))
     fresh = prepare(examples, base, LatentCache(), config, augment=True)
     assert all(torch.equal(a.latents, b.latents) for a, b in zip(items, fresh, strict=True))
@@ -246,7 +248,7 @@ def test_two_processes_encode_each_image_once_between_them(
     filling = [fill(base, tiny_person, tmp_path / "cache", 0.05) for _ in range(2)]
     names: list[str] = []
     for process, _ in filling:
-        process.join(60)
+        process.join()
         assert process.exitcode == 0
     for _, files in filling:
         while not files.empty():

@@ -7,9 +7,11 @@ import signal
 import socket
 from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
+from lora_lab.run_folder import locks
 from lora_lab.run_folder.locks import Locked, hold, holder, wait_for
 
 FORK = multiprocessing.get_context("fork")
@@ -18,19 +20,20 @@ FORK = multiprocessing.get_context("fork")
 def _hold_it(path: Path, end: Connection) -> None:
     with hold(path, "wait"):
         end.send("held")
-        end.poll(30)
+        end.recv()
 
 
 @pytest.fixture
 def other(tmp_path):
-    """Another process that holds the lock, and what lets it go."""
+    """Another process that holds the lock until it is told to leave, and what tells it."""
     ours, theirs = FORK.Pipe()
     process = FORK.Process(target=_hold_it, args=(tmp_path / ".lock", theirs))
     process.start()
-    assert ours.poll(30) and ours.recv() == "held"
+    theirs.close()  # so that a process that fails is an end of file here, and no wait
+    assert ours.recv() == "held"
     yield process, ours
     process.kill()
-    process.join(30)
+    process.join()
 
 
 def test_the_second_process_is_told_who_holds_the_folder(tmp_path, other):
@@ -45,21 +48,40 @@ def test_the_second_process_is_told_who_holds_the_folder(tmp_path, other):
 def test_a_killed_process_leaves_no_lock(tmp_path, other):
     process, _ = other
     os.kill(process.pid, signal.SIGKILL)
-    process.join(30)
+    process.join()
     with hold(tmp_path / ".lock", "wait"):
         assert holder(tmp_path / ".lock").startswith(f"process {os.getpid()} on")
 
 
-def test_who_waits_says_so_and_goes_on_when_the_other_ends(tmp_path, other, caplog):
-    process, leave = other
-    caplog.set_level(logging.INFO)
-    leave.send("leave")
-    with wait_for(tmp_path / ".lock", "the grids") as waited:
-        process.join(30)
-    if waited:  # the other may have left before we came
-        # It may also leave between our attempt and our look at who holds the lock.
-        who = (f"process {process.pid}", "another process")
-        assert any(f"waiting for the grids, in use by {one}" in caplog.text for one in who)
+class Leave(logging.Handler):
+    """Lets the other process go when a line is logged: it holds the lock until we wait for it."""
+
+    def __init__(self, end: Connection) -> None:
+        super().__init__()
+        self.end = end
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+        self.end.send("leave")
+
+
+def test_who_waits_says_so_and_goes_on_when_the_other_ends(tmp_path, other):
+    process, end = other
+    leave = Leave(end)
+    locks.log.addHandler(leave)
+    locks.log.setLevel(logging.INFO)
+    late = Timer(60, end.send, ("leave",))  # ends the wait where nothing is said
+    late.start()
+    try:
+        with wait_for(tmp_path / ".lock", "the grids") as waited:
+            assert waited and holder(tmp_path / ".lock").startswith(f"process {os.getpid()} on")
+    finally:
+        late.cancel()
+        locks.log.removeHandler(leave)
+        locks.log.setLevel(logging.NOTSET)
+    (line,) = leave.lines
+    assert line.startswith(f"waiting for the grids, in use by process {process.pid} on")
 
 
 def test_a_lock_is_free_again_after_an_error(tmp_path):

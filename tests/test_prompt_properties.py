@@ -61,8 +61,12 @@ def test_each_text_has_the_weight_behind_it(parts):
     assert plain_text("".join(f"({text}:{weight})" for text, weight in parts)) == words
 
 
+LONG = st.builds(str.__mul__, st.text("ab, ", min_size=1, max_size=12), st.integers(1, 12))
+"""Up to some 140 tokens, with commas and without: chunks fill, and are cut after a comma."""
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.lists(st.tuples(st.text("ab, ", min_size=1, max_size=60), WEIGHTS), max_size=5))
+@given(st.lists(st.tuples(LONG, WEIGHTS), max_size=4))
 def test_chunks_hold_every_token_once_in_order_with_its_weight(parts):
     parsed = parse_prompt("".join(f"({text}:{weight})" for text, weight in parts))
     chunks = tokenize(parsed, TOKENIZER)
@@ -98,15 +102,18 @@ class Turns:
     options: list
 
 
-TREES = st.recursive(
-    WORDS,
-    lambda inner: st.one_of(
-        st.builds(Edit, inner, inner, st.sampled_from([0, 1, 2, 5, 9, 40, 0.25, 0.5, 0.75])),
-        st.builds(Turns, st.lists(inner, min_size=2, max_size=3)),
-        st.lists(inner, min_size=2, max_size=3),
-    ),
-    max_leaves=8,
+WHENS = st.one_of(st.integers(0, 14), st.sampled_from([0.125, 0.25, 0.5, 0.75]))
+
+
+def forms(inner: st.SearchStrategy) -> st.SearchStrategy:
+    edits = st.builds(Edit, inner, inner, WHENS)
+    return edits | st.builds(Turns, st.lists(inner, min_size=2, max_size=3))
+
+
+INNER = st.recursive(
+    WORDS, lambda inner: forms(inner) | st.lists(inner, min_size=2, max_size=3), max_leaves=6
 )
+TREES = st.lists(WORDS | forms(INNER), min_size=1, max_size=3)
 
 
 def written(tree: object) -> str:
