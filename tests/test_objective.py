@@ -174,12 +174,14 @@ def test_each_pyramid_level_has_its_share_of_the_full_size():
     for power, level in enumerate(levels):
         ratio = 2 + 2 * float(torch.rand((), generator=draws))
         sizes.append((max(1, int(96 / ratio**power)), max(1, int(64 / ratio**power))))
-        coarse = torch.randn((1, 4, *sizes[-1]), generator=draws)[0, 0].numpy()
-        enlarged = Image.fromarray(coarse).resize((64, 96), Image.Resampling.BILINEAR)
-        torch.testing.assert_close(level[0], torch.tensor(np.array(enlarged)), rtol=1e-4, atol=1e-4)
+        for coarse, found in zip(torch.randn((4, *sizes[-1]), generator=draws), level, strict=True):
+            enlarged = Image.fromarray(coarse.numpy()).resize((64, 96), Image.Resampling.BILINEAR)
+            expected = torch.tensor(np.array(enlarged))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
         if 1 in sizes[-1]:
             break
     assert sizes[0] == (96, 64) and sizes[2][0] > 6 and len(sizes) >= 4
+    assert not levels[len(sizes) :].any()
 
 
 def test_pyramid_noise_correlates_neighbours_and_plain_noise_does_not():

@@ -1,13 +1,16 @@
 """The wheel in a fresh environment: both commands, our config files and the user's own."""
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from command_line import call
 
@@ -22,6 +25,16 @@ def output(*command: str | Path, folder: Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_the_poisoned_releases_of_lightning_are_not_installed():
+    """GHSA-w37p-236h-pfx3: 2.6.2 and 2.6.3 steal credentials."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = {(one := Requirement(text)).name: one for text in project["dependencies"]}["lightning"]
+    assert not any(wanted.specifier.contains(version) for version in ("2.6.2", "2.6.3"))
+    pinned = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    (version,) = re.findall(r"^lightning==(.+)$", pinned, re.MULTILINE)
+    assert wanted.specifier.contains(version) and wanted.specifier.contains("2.6.1")
 
 
 @pytest.fixture(scope="module")
