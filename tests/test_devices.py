@@ -1,11 +1,12 @@
 """Every tensor follows the model to its device.
 
 Run on torch's meta device, which computes shapes alone, under a watch that refuses what a GPU would
-refuse: an operation over tensors of two devices. One left on the CPU is so found without a GPU.
+refuse: an operation over tensors of two devices, or random numbers of another device's generator.
+A tensor left on the CPU is so found without a GPU.
 """
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lora_lab.clock import Clock
-from lora_lab.config import TrainConfig
 from lora_lab.data.data_module import LoRADataModule
 from lora_lab.data.inputs import Inputs, SharedInputs
 from lora_lab.network import inject_lora
@@ -31,6 +31,8 @@ MANY: dict[str, Any] = {
     "objective__noise_offset_random": True,
     "objective__ip_noise_gamma": 0.1,
     "objective__loss_type": "huber",
+    "network__dropout": 0.1,
+    "network__rank_dropout": 0.1,
     "network__module_dropout": 0.1,
     "data__weighted_captions": True,
     "data__max_token_length": 150,
@@ -39,16 +41,31 @@ MANY: dict[str, Any] = {
 }
 
 
-@pytest.fixture
-def config(tiny_base, tiny_person) -> TrainConfig:
-    return train_config(tiny_base, tiny_person)
+class AnyGenerator(torch.Generator):
+    """A generator of any device, also of meta, which torch has none for."""
+
+    of_meta: ClassVar[list["AnyGenerator"]] = []
+    """Kept, so that each keeps its address; torch hands on the address and no attribute."""
+
+    def __new__(cls, device: Any = "cpu") -> "AnyGenerator":
+        on_meta = torch.device(device) == META
+        self = super().__new__(cls, "cpu" if on_meta else device)  # type: ignore[call-arg]
+        if on_meta:
+            cls.of_meta.append(self)
+        return self
+
+    @classmethod
+    def is_of_meta(cls, generator: Any) -> bool:
+        kept: Any = cls.of_meta
+        return generator._cdata in {one._cdata for one in kept}
 
 
-def changed(config: TrainConfig, changes: dict[str, Any]) -> TrainConfig:
-    for key, value in changes.items():
-        section, _, name = key.partition("__")
-        config = replace(config, **{section: replace(getattr(config, section), **{name: value})})
-    return config
+@pytest.fixture(autouse=True)
+def generators(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let whoever draws on the model's device find a generator there."""
+    monkeypatch.setattr(torch, "Generator", AnyGenerator)
+    yield
+    AnyGenerator.of_meta.clear()
 
 
 class OneDevice(TorchDispatchMode):
@@ -59,8 +76,15 @@ class OneDevice(TorchDispatchMode):
     PICKS = (torch.ops.aten.index.Tensor, torch.ops.aten.index_put_.default)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if (generator := kwargs.get("generator")) is not None:
+            place = kwargs.get("device") or (tensors[0].device if tensors else "cpu")
+            drawn_on_meta = torch.device(place) == META
+            own = drawn_on_meta == AnyGenerator.is_of_meta(generator)
+            assert own, f"{func}: a generator of another device"
+            if drawn_on_meta:
+                kwargs["generator"] = None  # there are no numbers to draw
         if func is torch.ops.aten.is_nonzero.default and tensors[0].is_meta:
             return True
         if func in self.READS and tensors[0].is_meta:
@@ -84,6 +108,10 @@ def test_the_watch_refuses_what_cuda_refuses():
         for mixed in (lambda: here + there, lambda: there @ here, lambda: here[there.long()]):
             with pytest.raises(AssertionError, match="on the CPU"):
                 mixed()
+        for mine, device in ((torch.Generator(META), "cpu"), (torch.Generator(), META)):
+            with pytest.raises(AssertionError, match="a generator of another device"):
+                torch.rand(2, generator=mine, device=device)
+        assert torch.rand(2, generator=torch.Generator(META), device=META).is_meta
         assert (there * torch.tensor(2.0)).is_meta and there[here.long()].is_meta
         assert there.cpu().device.type == "cpu" and there.sum().item() == 1
 
@@ -100,10 +128,10 @@ def test_the_watch_refuses_what_cuda_refuses():
     ],
 )
 def test_a_training_step_and_the_held_out_loss_stay_on_the_device(
-    changes: dict[str, Any], config: TrainConfig
+    changes: dict[str, Any], tiny_base, tiny_person
 ) -> None:
     """Forward, backward, optimizer and schedule, in the order in which Lightning calls them."""
-    config = changed(config, changes)
+    config = train_config(tiny_base, tiny_person, **changes)
     inputs = Inputs.load(config, SharedInputs(), Clock())
     data = LoRADataModule(inputs, config)
     with inject_lora(inputs.base, config.network, config.seed) as network:
@@ -127,11 +155,13 @@ def test_a_training_step_and_the_held_out_loss_stay_on_the_device(
         assert tensor.device == META
 
 
-@pytest.mark.parametrize("sampler", [name for name in SAMPLERS if "SDE" not in name])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sampling_step_stays_on_the_device(
     sampler: str, tiny_base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of torchsde draw their noise on the device, for which meta has no generator."""
+    """Those of torchsde draw the noise of their trees on the device itself."""
+    if "SDE" in sampler:
+        pytest.importorskip("torchsde")
     base = SharedInputs().base(train_config(tiny_base, tiny_base).model)
     for part in (base.unet, base.text_encoder, base.vae):
         part.to(META)
