@@ -11,8 +11,7 @@ import pytest
 from omegaconf import DictConfig
 
 from lora_lab.cli.entry import run_command
-
-CONF = Path(__file__).resolve().parents[1] / "conf"
+from settings import CONF
 
 
 @dataclass(frozen=True)

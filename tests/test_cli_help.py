@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from command_line import CONF, call
+from command_line import call
 from lora_lab.cli.help import field_docs
 from lora_lab.config import SampleConfig, TrainConfig
 from lora_lab.config.convert import field_types, is_group
+from settings import CONF
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -6,34 +6,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
 from lora_lab.cli.sweep_plan import Plan, make_plan, spelled
 from lora_lab.cli.sweeper import study_of
 from lora_lab.clock import Clock
-from lora_lab.config.store import register_schemas
 from lora_lab.data.inputs import Inputs, SharedInputs
 from lora_lab.study.judge.comparable import CHANGED_BY, FINGERPRINTS, compare, parameters_of
 from lora_lab.study.judge.metric_results import Kind
 from lora_lab.study.judge.verdict import judge
 from lora_lab.study.read.load import Record, Run, Sweep, _flat
-from settings import CONF
+from settings import CONF, composed_tree
 from train_setup import train_config
 
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
 SD15 = ["model=sd15", "model.checkpoint=base.safetensors", "data=folder", "data.dir=photos"]
-SEEDS = (1234, 1235, 1236)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +99,7 @@ def test_images_of_the_class_leave_the_held_out_images_as_they_were(
 def plan_of(study: str, *base: str) -> Plan:
     """The runs of a study, composed as the sweeper does."""
     overrides = [f"+study={study}", *base]
-    sweeper = compose("train", overrides, return_hydra_config=True).hydra.sweeper
+    sweeper = composed_tree(*overrides, with_hydra=True).hydra.sweeper
     whole = {"params": sweeper.params, "together": sweeper.together}
     name = "sd15" if base else "pocket"
     found = study_of(whole, sweeper.by_model or {}, name)
@@ -123,7 +111,7 @@ def plan_of(study: str, *base: str) -> Plan:
         {key: spelled(value) for key, value in row.items()} for row in found.get("together") or []
     ]
     parsed = OverridesParser.create().parse_overrides(arguments)
-    return make_plan(parsed, lambda o: compose("train", o, return_hydra_config=True), together)
+    return make_plan(parsed, lambda o: composed_tree(*o, with_hydra=True), together)
 
 
 def digests(changed: frozenset[str], value: str) -> dict[str, str]:

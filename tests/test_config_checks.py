@@ -18,7 +18,7 @@ from lora_lab.config import (
 )
 from lora_lab.config.convert import field_types, is_group, leaf_types, suggest, unknown_keys
 from lora_lab.errors import ConfigError
-from test_config_values import composed
+from settings import composed_tree
 
 
 def schemas(root: type) -> set[type]:
@@ -31,7 +31,7 @@ ALL_SCHEMAS = sorted(schemas(TrainConfig) | schemas(SampleConfig), key=lambda ki
 
 @cache
 def base() -> DictConfig:
-    return composed()
+    return composed_tree()
 
 
 def changed(*overrides: str) -> DictConfig:
@@ -144,7 +144,7 @@ def test_training_nothing_is_refused():
 @pytest.mark.parametrize("key", ["growth_rate=1.02", "d0=1e-6"])
 def test_a_setting_that_the_optimizer_does_not_have_is_refused(key):
     with pytest.raises(ConfigError, match="must be null with optimizer=adamw, which has none"):
-        check(to_config(composed("optimizer=adamw", f"optimizer.{key}")))
+        check(to_config(composed_tree("optimizer=adamw", f"optimizer.{key}")))
 
 
 @pytest.mark.parametrize(
@@ -176,25 +176,25 @@ def test_a_setting_that_the_optimizer_does_not_have_is_refused(key):
 )
 def test_settings_that_do_not_go_together_are_refused(overrides, message):
     with pytest.raises(ConfigError) as caught:
-        check(to_config(composed(*overrides)))
+        check(to_config(composed_tree(*overrides)))
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("override", ["+network.dimm=3", "++network.dimm=3"])
 def test_a_forced_unknown_key_is_refused_with_the_nearest_one(override):
     with pytest.raises(ConfigError) as caught:
-        to_config(composed(override))
+        to_config(composed_tree(override))
     assert str(caught.value) == "network.dimm is not a setting, got 3; did you mean network.dim?"
 
 
 def test_a_whole_unknown_section_is_refused():
     with pytest.raises(ConfigError, match=r"^netwrok is not a setting"):
-        to_config(composed("+netwrok.dim=3"))
+        to_config(composed_tree("+netwrok.dim=3"))
 
 
 def test_a_value_that_must_be_set_is_named():
     with pytest.raises(ConfigError, match=r"data\.dir has no value; set data\.dir=<text>"):
-        to_config(composed("data=folder"))
+        to_config(composed_tree("data=folder"))
 
 
 def test_conversion_keeps_every_value():
@@ -204,7 +204,7 @@ def test_conversion_keeps_every_value():
 
 def test_sample_wants_either_a_run_or_a_lora():
     for overrides in ([], ["run=a", "lora=b"], ["run=a", "png=b"]):
-        config = to_sample_config(composed(*overrides, name="sample"))
+        config = to_sample_config(composed_tree(*overrides, name="sample"))
         with pytest.raises(ConfigError, match="one of run, lora and png must be set"):
             check_sample(config)
 
@@ -233,7 +233,7 @@ def test_sample_wants_either_a_run_or_a_lora():
     ],
 )
 def test_grids_and_axes_are_checked_before_anything_loads(override, problem):
-    config = to_sample_config(composed("run=a", override, name="sample"))
+    config = to_sample_config(composed_tree("run=a", override, name="sample"))
     with pytest.raises(ConfigError, match=problem):
         check_sample(config)
 
@@ -260,7 +260,7 @@ def test_settings_have_a_line_each_and_no_default(schema):
 
 def test_every_setting_of_training_has_a_value_in_conf():
     missing = {"data.dir", "model.checkpoint"}
-    values = composed("model=sd15", "data=folder")
+    values = composed_tree("model=sd15", "data=folder")
     unset = {key for key in leaf_types(TrainConfig) if OmegaConf.select(values, key) is None}
     nullable = {key for key, kind in leaf_types(TrainConfig).items() if "None" in str(kind)}
     assert unset - nullable == missing

@@ -8,9 +8,10 @@ from hydra._internal import hydra as hydra_commands
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 
-from command_line import CONF, call
+from command_line import call
 from lora_lab.cli.config_guard import GuardedLoader, Permissions, foreign_reference
 from lora_lab.config.optimizer import PACKAGES, TABLE
+from settings import CONF
 
 GLOBAL = "# @package _global_\n"
 CALLBACK = "{_target_: shutil.copyfile, src: /etc/hostname, dst: stolen}"

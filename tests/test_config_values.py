@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from lora_lab.config import check, to_config
-from lora_lab.config.store import register_schemas
+from settings import CONF, composed_tree
 
 ROOT = Path(__file__).resolve().parents[1]
-CONF = ROOT / "conf"
 GUIDE = ROOT.parent / "shared" / "guide" / "studies.json"
 YAML_FILES = sorted(CONF.rglob("*.yaml"))
 
@@ -55,12 +53,6 @@ GUIDE_TABLE = {
     "save_every": 0.1,
     "seed": 1234,
 }
-
-
-def composed(*overrides: str, name: str = "train") -> DictConfig:
-    register_schemas()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return compose(name, list(overrides))
 
 
 def flat(config: DictConfig) -> dict[str, Any]:
@@ -127,7 +119,7 @@ def table_from_kohya(kohya: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("data", ["person", "folder"])
 def test_sd15_base_equals_the_guides_table(data):
-    values = flat(composed("model=sd15", f"data={data}"))
+    values = flat(composed_tree("model=sd15", f"data={data}"))
     assert {key: values[key] for key in GUIDE_TABLE} == GUIDE_TABLE
 
 
@@ -139,7 +131,7 @@ def test_the_literal_table_is_the_published_one():
 
 
 def test_pocket_changes_only_what_its_files_explain():
-    pocket, sd15 = flat(composed()), flat(composed("model=sd15"))
+    pocket, sd15 = flat(composed_tree()), flat(composed_tree("model=sd15"))
     changed = {
         key
         for key in pocket
@@ -182,11 +174,11 @@ def test_every_choice_of_a_group_is_a_valid_config(group):
     }
     for file in (CONF / group).glob("*.yaml"):
         more = needed.get(file.stem, [])
-        check(to_config(composed(f"{group}={file.stem}", *more)))
+        check(to_config(composed_tree(f"{group}={file.stem}", *more)))
 
 
 def test_a_study_is_added_to_the_base_without_changing_it():
-    assert composed("+study=network_rank") == composed()
+    assert composed_tree("+study=network_rank") == composed_tree()
 
 
 @pytest.mark.parametrize(
@@ -199,5 +191,5 @@ def test_a_study_is_added_to_the_base_without_changing_it():
     ],
 )
 def test_loggers_can_be_combined(choice, tensorboard, wandb):
-    logger = to_config(composed(f"logger={choice}")).logger
+    logger = to_config(composed_tree(f"logger={choice}")).logger
     assert (logger.tensorboard, logger.wandb.enabled) == (tensorboard, wandb)

@@ -6,15 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from docs import build
 from lora_lab.cli.config_guard import take_permissions
 from lora_lab.cli.quoting import quote_texts
 from lora_lab.config import SampleConfig, TrainConfig
-from lora_lab.config.store import register_schemas
 from lora_lab.kohya.names import KOHYA_NAMES
+from settings import composed_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELL = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -40,7 +39,6 @@ def documented(script: str) -> list[list[str]]:
 
 def compose_call(config_name: str, schema: type, arguments: list[str]) -> None:
     """Composes a call's config, once for each value that it sweeps over; Hydra refuses nonsense."""
-    register_schemas()
     arguments = [word for word in quote_texts(arguments, schema) if word != "-m"]
     plain: list[str] = []
     swept: list[list[str]] = [[]]
@@ -50,9 +48,8 @@ def compose_call(config_name: str, schema: type, arguments: list[str]) -> None:
             swept = [[f"{key}={value}"] for value in override.sweep_string_iterator()]
         else:
             plain.append(str(override.input_line))
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        for values in swept:
-            compose(config_name, plain + values)
+    for values in swept:
+        composed_tree(*plain, *values, name=config_name)
 
 
 def test_the_page_of_settings_is_fresh():

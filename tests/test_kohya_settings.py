@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import save_file
 
 from kohya_logs import write_settings
 from lora_lab.cli.preflight import without_hydra
 from lora_lab.config import TrainConfig, check, to_config
 from lora_lab.config.convert import leaf_types
-from lora_lab.config.store import register_schemas
 from lora_lab.kohya.__main__ import main
 from lora_lab.kohya.arguments import read_arguments
 from lora_lab.kohya.experiment import experiment_name
@@ -26,7 +23,7 @@ from lora_lab.kohya.names import KOHYA_NAMES
 from lora_lab.kohya.translation import translate
 from lora_lab.kohya.values import parse, split_arguments
 from lora_lab.optimizers import build_optimizer
-from settings import CONF, composed
+from settings import composed, composed_tree
 
 TOML = """
 [model]
@@ -55,14 +52,9 @@ def imported(path: Path, tmp_path: Path, *further: str) -> TrainConfig:
     """The settings that Hydra composes from an imported file with the command that was printed."""
     out = tmp_path / "experiment" / "it.yaml"
     assert main(["import", str(path), "--out", str(out)]) == 0
-    register_schemas()
-    GlobalHydra.instance().clear()
     searched = f"hydra.searchpath=[{shlex.quote('file://' + str(tmp_path))}]"
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = compose(
-            "train", [searched, "+experiment=it", *further], return_hydra_config=True
-        )
-    config = to_config(without_hydra(composed))
+    tree = composed_tree(searched, "+experiment=it", *further, with_hydra=True)
+    config = to_config(without_hydra(tree))
     check(config)
     return config
 

@@ -4,17 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from lora_lab.cli.preflight import without_hydra
 from lora_lab.cli.sweep_plan import make_plan, spelled
 from lora_lab.cli.sweeper import study_of
 from lora_lab.config import TrainConfig, check, to_config
-from lora_lab.config.store import register_schemas
 from lora_lab.errors import ConfigError
-from settings import CONF
+from settings import CONF, composed_tree
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
@@ -44,17 +41,9 @@ GUIDE = [
 SD15 = ["model=sd15", "model.checkpoint=base.safetensors", "data=folder", "data.dir=photos"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def hydra():
-    register_schemas()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
-
-
 def runs(study: str, *base: str) -> list[list[str]]:
     """The overrides of each value of a study for a base model."""
-    config = compose("train", [f"+study={study}", *base], return_hydra_config=True)
+    config = composed_tree(f"+study={study}", *base, with_hydra=True)
     sweeper = config.hydra.sweeper
     whole = {"params": sweeper.params, "together": sweeper.together}
     found = study_of(whole, sweeper.by_model or {}, config.model.name)
@@ -69,7 +58,7 @@ def runs(study: str, *base: str) -> list[list[str]]:
 
 
 def checked(*overrides: str) -> TrainConfig:
-    config = to_config(without_hydra(compose("train", list(overrides), return_hydra_config=True)))
+    config = to_config(without_hydra(composed_tree(*overrides, with_hydra=True)))
     check(config)
     return config
 
@@ -92,7 +81,7 @@ def test_every_value_of_a_study_passes_the_checks(study, base):
 
 
 def planned(together: list[dict[str, str]]):
-    return make_plan([], lambda o: compose("train", o, return_hydra_config=True), together)
+    return make_plan([], lambda o: composed_tree(*o, with_hydra=True), together)
 
 
 def test_settings_that_change_together_are_one_value_each():

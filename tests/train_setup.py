@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.config import DataConfig, TrainConfig
-from settings import composed
+from settings import changed, composed
 
 WORDS = ("one", "two", "three", "four", "five")
 CONFIG = composed(
@@ -48,8 +48,4 @@ def train_config(base: Path, folder: Path, **changes: Any) -> TrainConfig:
     """
     config = deepcopy(CONFIG)
     config.model.checkpoint, config.data.dir = str(base), str(folder)
-    for key, value in changes.items():
-        section, _, name = key.partition("__")
-        new = replace(getattr(config, section), **{name: value}) if name else value
-        config = replace(config, **{section: new})
-    return config
+    return changed(config, {key.replace("__", "."): value for key, value in changes.items()})
