@@ -17,7 +17,7 @@ from lora_lab.config import TrainConfig, check
 from lora_lab.errors import ConfigError
 from lora_lab.kohya.arguments import read_arguments
 from lora_lab.kohya.names import KOHYA_NAMES, NONE
-from lora_lab.kohya.own_fields import SETTINGS
+from lora_lab.kohya.own_fields import OF_THE_MACHINE, PATHS, SETTINGS, told_keys
 from lora_lab.kohya.ss_metadata import UNTOLD
 from lora_lab.kohya.translated import Translation
 from lora_lab.kohya.translation import translate
@@ -26,6 +26,8 @@ from lora_lab.lora_file.training_metadata import told_settings
 from lora_lab.network import network_metadata
 from lora_lab.network.targets import Target
 from lora_lab.optimizers import described
+from lora_lab.run_folder.identity import influential
+from settings import changed
 from settings import composed as as_typed
 
 OPTIMIZERS = (
@@ -65,6 +67,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "optimizer.lr": NUMBER,
     "optimizer.weight_decay": NUMBER,
     "optimizer.text_encoder_lr": st.sampled_from([1.0, 0.5]),
+    "optimizer.d_coef": NUMBER,
+    "optimizer.growth_rate": st.sampled_from([1.02, 1.1]),
+    "optimizer.betas": st.sampled_from([[0.9, 0.99], [0.8, 0.95]]),
     "schedule.warmup_steps": st.sampled_from([0, 7]),
     "schedule.warmup_share": st.sampled_from([0.0, 0.0625]),
     "schedule.cycles": st.integers(1, 4),
@@ -106,18 +111,6 @@ def composed(optimizer: str, network: str, schedule: str) -> TrainConfig:
         network=with_group(f"network={network}").network,
         schedule=with_group(f"schedule={schedule}").schedule,
     )
-
-
-def changed(config: TrainConfig, values: dict[str, Any]) -> TrainConfig:
-    """A config with other values by full key."""
-    for key, value in values.items():
-        section, _, name = key.rpartition(".")
-        if section:
-            part = dataclasses.replace(getattr(config, section), **{name: value})
-            config = dataclasses.replace(config, **{section: part})
-        else:
-            config = dataclasses.replace(config, **{name: value})
-    return config
 
 
 @st.composite
@@ -199,6 +192,12 @@ def test_our_own_file_gives_the_same_settings(config, path):
     assert differing(result, config) == set()
     assert not result.impossible and result.groups["optimizer"] == config.optimizer.name
     assert not [name for name, why in result.ignored.items() if "doesn't know" in why]
+
+
+def test_every_setting_that_decides_a_lora_is_told_but_paths_and_the_machines():
+    keys = influential(dataclasses.asdict(with_group("optimizer=adamw")))
+    trained = {key for key in keys if not key.startswith("callbacks.")}
+    assert trained - {*told_keys()} - {*PATHS, *OF_THE_MACHINE} == set()
 
 
 CANT_SAY = {key for key, name in KOHYA_NAMES.items() if name == NONE or name in UNTOLD}
