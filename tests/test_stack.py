@@ -24,6 +24,8 @@ from lora_lab.training.stacked_run import StackedRun
 from train import train
 from train_setup import OPTIMIZER, train_config
 
+pytestmark = pytest.mark.usefixtures("two_timesteps")
+
 WITHOUT_D = replace(
     OPTIMIZER, d0=None, growth_rate=None, decouple=None, use_bias_correction=None, lr=1e-3
 )
@@ -199,14 +201,18 @@ def test_a_signal_saves_all_runs_and_all_are_resumed(
         with pytest.raises(Stopped):
             together(configs, tmp_path / "cut", shared)
     assert signal.getsignal(signal.SIGTERM) is handler
-    for name in configs:
-        assert (tmp_path / "cut" / name / "last.ckpt").is_file()
-        assert len(rows(tmp_path / "cut" / name)) in (3, 4)
+    assert all((tmp_path / "cut" / name / "last.ckpt").is_file() for name in configs)
+    stopped = {len(rows(tmp_path / "cut" / name)) for name in configs}
+    assert stopped <= {3, 4}
     together(configs, tmp_path / "cut", shared)
     for name in configs:
-        one, other = loras(tmp_path / "whole" / name), loras(tmp_path / "cut" / name)
-        assert all(torch.equal(one[key], other[key]) for key in one)
-        assert len(rows(tmp_path / "cut" / name)) == 6
+        whole, cut = tmp_path / "whole" / name, tmp_path / "cut" / name
+        if len(stopped) == 1:
+            one, other = loras(whole), loras(cut)
+            assert all(torch.equal(one[key], other[key]) for key in one)
+        else:  # one run took a step more before the signal reached it: the other takes it alone
+            assert_same_run(whole, cut)
+        assert len(rows(cut)) == 6
 
 
 def test_a_run_goes_on_alone_where_its_stack_was_cut_off(
