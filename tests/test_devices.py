@@ -25,6 +25,8 @@ from lora_lab.sampling.samplers import SAMPLERS
 from lora_lab.training.module import LoRAModule
 from train_setup import train_config
 
+pytestmark = pytest.mark.usefixtures("two_timesteps")
+
 META = torch.device("meta")
 MANY: dict[str, Any] = {
     "objective__noise_offset": 0.1,

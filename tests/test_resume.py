@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from lora_lab.training.callbacks.stop import StopOnSignal
 from tiny_person import make_tiny_person
 from train import train
 from train_setup import train_config
+
+pytestmark = pytest.mark.usefixtures("two_timesteps")
 
 ACCUMULATED = {"trainer__accumulate_grad_batches": 2}
 PRODIGY = {"optimizer__name": "prodigy", "optimizer__d_coef": 1.0}
@@ -120,13 +124,26 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
         stop._note(signal.SIGINT, None)
 
 
-@pytest.fixture
-def interrupted(tmp_path, tiny_base, tmp_path_factory, shared) -> tuple[TrainConfig, Path]:
+@pytest.fixture(scope="module")
+def killed(tiny_base, tmp_path_factory, shared) -> tuple[TrainConfig, Path]:
     """A run that was killed after its save at step 2, on data of its own."""
-    person = make_tiny_person(tmp_path_factory.mktemp("own") / "person")
+    folder = tmp_path_factory.mktemp("killed")
+    person = make_tiny_person(folder / "person")
     config = train_config(tiny_base, person, save_every=1 / 3)
-    run_until(after_the_row, 3, config=config, folder=tmp_path, shared=shared)
-    return config, tmp_path
+    run_until(after_the_row, 3, config=config, folder=folder / "run", shared=shared)
+    return config, folder / "run"
+
+
+@pytest.fixture
+def interrupted(killed, tmp_path) -> Iterator[tuple[TrainConfig, Path]]:
+    """A copy of the killed run; its data are as before afterwards."""
+    config, run = killed
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    data = {path: path.read_bytes() for path in Path(config.data.dir).rglob("*") if path.is_file()}
+    yield config, tmp_path
+    for path, content in data.items():
+        if path.read_bytes() != content:
+            path.write_bytes(content)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
