@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def main(cfg: DictConfig) -> None:
-    """Draws what the config asks for and prints where it is.
+    """Draw what the config asks for and print where it is.
 
     Raises:
-        LabError: nothing could be drawn, or not all of it; says what.
+        LabError: Nothing could be drawn, or not all of it; says what.
     """
     from lora_lab.config import to_sample_config
     from lora_lab.sampling.grids.draw_grids import refuse_missing
@@ -34,18 +34,18 @@ def main(cfg: DictConfig) -> None:
 
 
 def sample(settings: "SampleConfig") -> tuple[list[Path], list[str]]:
-    """Draws an image again, the grids of runs, images of a LoRA file, or a grid of one.
+    """Draw an image again, the grids of runs, images of a LoRA file, or a grid of one.
 
     PyTorch is imported here, so that --help and wrong settings answer fast.
 
     Args:
-        settings: checked settings.
+        settings: Checked settings.
 
     Returns:
         The images or grids, and a line for each image that is missing.
 
     Raises:
-        LabError: nothing could be drawn.
+        LabError: Nothing could be drawn.
     """
     from lora_lab.config.sample import sampling_of
     from lora_lab.sampling.devices import set_threads

@@ -46,19 +46,19 @@ def train(
     overrides: str | None = None,
     stacked: "StackedRun | None" = None,
 ) -> "RunFolder":
-    """Trains one LoRA, unless its folder holds it already; PyTorch is imported here, not before.
+    """Train one LoRA, unless its folder holds it already; PyTorch is imported here, not before.
 
     Args:
-        settings: checked settings.
-        path: the run folder.
-        shared: what earlier runs of the process have loaded.
-        overrides: what the command line says, for overrides.yaml; None writes none.
-        stacked: the run's hold on those that are trained at the same time; None trains it alone.
+        settings: Checked settings.
+        path: The run folder.
+        shared: What earlier runs of the process have loaded.
+        overrides: What the command line says, for overrides.yaml; None writes none.
+        stacked: The run's hold on those that are trained at the same time; None trains it alone.
 
     Raises:
-        Refused: the folder holds another run, which stays as it is.
-        Stopped: a signal ended the run; the same command goes on.
-        LabError: the run failed; run.json says so, too.
+        Refused: The folder holds another run, which stays as it is.
+        Stopped: A signal ended the run; the same command goes on.
+        LabError: The run failed; run.json says so, too.
     """
     from lora_lab.clock import Clock
     from lora_lab.data.data_module import LoRADataModule

@@ -5,7 +5,7 @@ LONGEST = 1000
 
 
 def one_line(text: object, longest: int = LONGEST) -> str:
-    """Returns a text of anybody's as one line that a terminal or a comment can show.
+    """Return a text of anybody's as one line that a terminal or a comment can show.
 
     Line breaks of every kind and rows of spaces become one space; else as ``printable``.
     """
@@ -13,7 +13,7 @@ def one_line(text: object, longest: int = LONGEST) -> str:
 
 
 def printable(text: str, longest: int = LONGEST) -> str:
-    """Returns a text without what colours a terminal or moves its cursor, cut where it is long.
+    """Return a text without what colours a terminal or moves its cursor, cut where it is long.
 
     Characters that don't print become ``?``; a text that is too long is cut in the middle.
     """
@@ -24,7 +24,7 @@ def printable(text: str, longest: int = LONGEST) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's text that isn't empty, or the error's kind."""
+    """Return the first line of an error's text that isn't empty, or the error's kind."""
     lines = (line.strip() for line in str(error).splitlines())
     return next((line for line in lines if line), type(error).__name__)
 
@@ -35,14 +35,14 @@ class LabError(Exception):
     Commands print it without a traceback and end with status 1.
 
     Args:
-        problems: one line each; a line break in one of them, say in a file's name, becomes a space.
+        problems: One line each; a line break in one of them, say in a file's name, becomes a space.
     """
 
     def __init__(self, *problems: str) -> None:
         super().__init__(*(" ".join(problem.splitlines()) for problem in problems))
 
     def __str__(self) -> str:
-        """Returns one line for each problem."""
+        """Return one line for each problem."""
         return "\n".join(self.args)
 
 

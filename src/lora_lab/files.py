@@ -44,11 +44,11 @@ _NEXT_STEP = {
 
 
 def write_error(path: str | os.PathLike[str], error: OSError) -> LabError:
-    """Returns the one-line error for a file or folder that could not be written.
+    """Return the one-line error for a file or folder that could not be written.
 
     Args:
-        path: what should have been written.
-        error: what the system answered.
+        path: What should have been written.
+        error: What the system answered.
     """
     reason = error.strerror or str(error)
     next_step = _NEXT_STEP.get(error.errno or 0, "check the folder and start again")
@@ -57,19 +57,19 @@ def write_error(path: str | os.PathLike[str], error: OSError) -> LabError:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path in the folder of ``path`` that takes its name on success.
+    """Yield a temporary path in the folder of ``path`` that takes its name on success.
 
     The file is flushed to disk and renamed when the block ends, and removed when the block fails:
     a reader sees the whole file or none. Missing parent folders are made.
 
     Args:
-        path: the final name of the file.
+        path: The final name of the file.
 
     Yields:
         The path to write to, ``.<name>.<random>.tmp``.
 
     Raises:
-        LabError: the folder or the file can't be written.
+        LabError: The folder or the file can't be written.
     """
     final = Path(path)
     temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
@@ -87,10 +87,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Has the system write a file or a folder to disk now.
+    """Have the system write a file or a folder to disk now.
 
     Raises:
-        OSError: it is not there, or the disk is full.
+        OSError: It is not there, or the disk is full.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -108,17 +108,17 @@ def _remove(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what a killed process left half-written in a folder that nobody else writes to."""
+    """Remove what a killed process left half-written in a folder that nobody else writes to."""
     for path in folder.glob(".*.tmp"):
         if re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name):
             _remove(path)
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:
-    """Makes a folder with its parents and returns it.
+    """Make a folder with its parents and return it.
 
     Raises:
-        LabError: the folder can't be made.
+        LabError: The folder can't be made.
     """
     folder = Path(path)
     try:
@@ -129,32 +129,32 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    r"""Writes ``text`` as UTF-8 with Unix line ends, whole or not at all.
+    r"""Write ``text`` as UTF-8 with Unix line ends, whole or not at all.
 
     What stands for a byte of a file name that is not UTF-8 becomes ``\udc80`` to ``\udcff``, as in
     JSON.
 
     Raises:
-        LabError: the file can't be written.
+        LabError: The file can't be written.
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
-    """Writes ``obj`` as indented JSON (no NaN or infinity), whole or not at all.
+    """Write ``obj`` as indented JSON (no NaN or infinity), whole or not at all.
 
     Raises:
-        LabError: the file can't be written.
+        LabError: The file can't be written.
     """
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
-    """Opens a file for reading; a FIFO, a device or a folder is refused at once.
+    """Open a file for reading; a FIFO, a device or a folder is refused at once.
 
     Raises:
-        OSError: it can't be read, or is no regular file.
+        OSError: It can't be read, or is no regular file.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -164,19 +164,19 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
-    """Refuses what a library that opens paths by itself must not open.
+    """Refuse what a library that opens paths by itself must not open.
 
     Raises:
-        OSError: it can't be read, or is no regular file.
+        OSError: It can't be read, or is no regular file.
     """
     open_regular(path).close()
 
 
 def read_bytes(path: str | os.PathLike[str], limit: int) -> bytes:
-    """Reads a regular file of at most ``limit`` bytes.
+    """Read a regular file of at most ``limit`` bytes.
 
     Raises:
-        OSError: it can't be read, is no regular file, or is larger.
+        OSError: It can't be read, is no regular file, or is larger.
     """
     with open_regular(path) as file:
         content = file.read(limit + 1)
@@ -191,30 +191,30 @@ def read_text(
     encoding: str = "utf-8",
     errors: str = "strict",
 ) -> str:
-    """Reads a regular text file of at most ``limit`` bytes.
+    """Read a regular text file of at most ``limit`` bytes.
 
     Raises:
-        OSError: it can't be read, is no regular file, or is larger.
-        UnicodeDecodeError: it is not text.
+        OSError: It can't be read, is no regular file, or is larger.
+        UnicodeDecodeError: It is not text.
     """
     return read_bytes(path, limit).decode(encoding, errors)
 
 
 def read_json(path: str | os.PathLike[str], limit: int = MAX_JSON_BYTES) -> Any:
-    """Reads a regular JSON file of at most ``limit`` bytes.
+    """Read a regular JSON file of at most ``limit`` bytes.
 
     Raises:
-        OSError: it can't be read, is no regular file, or is larger.
-        ValueError: it is not complete JSON, or is nested too deeply.
+        OSError: It can't be read, is no regular file, or is larger.
+        ValueError: It is not complete JSON, or is nested too deeply.
     """
     return parse_json(read_text(path, limit))
 
 
 def parse_json(text: str) -> Any:
-    """Reads a text of somebody else's as JSON.
+    """Read a text of somebody else's as JSON.
 
     Raises:
-        ValueError: it is not complete JSON, or is nested too deeply.
+        ValueError: It is not complete JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
@@ -223,14 +223,14 @@ def parse_json(text: str) -> Any:
 
 
 def read_yaml(path: str | os.PathLike[str], limit: int = MAX_YAML_BYTES) -> Any:
-    """Reads a regular YAML file of at most ``limit`` bytes, without aliases.
+    """Read a regular YAML file of at most ``limit`` bytes, without aliases.
 
     Its events are counted before anything is built: 100,000 opening brackets would end the process,
     and a few aliases can stand for more values than any memory holds.
 
     Raises:
-        OSError: it can't be read, is no regular file, or is larger.
-        ValueError: it is not YAML, is nested too deeply, or has an alias.
+        OSError: It can't be read, is no regular file, or is larger.
+        ValueError: It is not YAML, is nested too deeply, or has an alias.
     """
     text = read_text(path, limit)
     try:
@@ -252,10 +252,10 @@ def _refuse_growth(text: str) -> None:
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Returns the SHA-256 of a file's bytes as 64 hex digits.
+    """Return the SHA-256 of a file's bytes as 64 hex digits.
 
     Raises:
-        LabError: the file can't be read.
+        LabError: The file can't be read.
     """
     try:
         with open_regular(path) as file:

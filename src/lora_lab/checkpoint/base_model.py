@@ -156,7 +156,7 @@ def _scheduler(folder: Path, settings: dict[str, Any]) -> DDPMScheduler:
 
 @contextmanager
 def _told_as_damaged(path: Path) -> Iterator[None]:
-    """Names the file whose content diffusers or transformers can't build anything from."""
+    """Name the file whose content diffusers or transformers can't build anything from."""
     try:
         yield
     except Exception as error:  # they raise many kinds for a key or value that they don't expect

@@ -12,7 +12,7 @@ _POCKET = Path(__file__).parents[1] / "pocket"
 
 
 def _embedded() -> dict[str, Path]:
-    """Returns the embedded names and their folders, as far as they are there."""
+    """Return the embedded names and their folders, as far as they are there."""
     models = _POCKET / "models"
     found = {path.name: path for path in sorted(models.glob("*")) if path.is_dir()}
     person = _POCKET / "person"
@@ -29,14 +29,14 @@ def is_hub_name(location: str) -> bool:
 
 
 def locate(location: str) -> Path:
-    """Returns the path of ``location``: ``embedded:<name>``, or a path of the file system.
+    """Return the path of ``location``: ``embedded:<name>``, or a path of the file system.
 
     Args:
         location: ``embedded:pocket`` and its siblings (diffusers folders), ``embedded:person`` (a
             data set), or the path of any file or folder; ``~`` is the home folder.
 
     Raises:
-        LabError: nothing is there.
+        LabError: Nothing is there.
     """
     if location.startswith(PREFIX):
         embedded = _embedded()

@@ -75,10 +75,10 @@ class Permissions:
 
 
 def take_permissions(arguments: list[str]) -> tuple[list[str], Permissions]:
-    """Takes ``allow_packages`` and ``allow_config_dir`` out of a command line.
+    """Take ``allow_packages`` and ``allow_config_dir`` out of a command line.
 
     Raises:
-        ConfigError: one has no such value.
+        ConfigError: One has no such value.
     """
     rest: list[str] = []
     packages: list[str] = []
@@ -108,10 +108,10 @@ def _is_package(name: Any) -> bool:
 
 
 def refuse_flags(arguments: list[str]) -> None:
-    """Refuses unknown flags, and two of Hydra's: one reads a pickle, one replaces our config.
+    """Refuse unknown flags, and two of Hydra's: one reads a pickle, one replaces our config.
 
     Raises:
-        ConfigError: one of them is given, or a flag lacks its value.
+        ConfigError: One of them is given, or a flag lacks its value.
     """
 
     def refuse(message: str) -> NoReturn:
@@ -132,7 +132,7 @@ def refuse_flags(arguments: list[str]) -> None:
 
 @contextmanager
 def guarded(permissions: Permissions) -> Iterator[None]:
-    """Has every config that Hydra composes in the block checked, in the processes it starts too."""
+    """Have every config that Hydra composes in the block checked, also in processes it starts."""
     # Hydra has no hook between composing and building: the name of its loader is the one place.
     name, guard = "ConfigLoaderImpl", partial(GuardedLoader, permissions=permissions)
     before = getattr(hydra_commands, name)
@@ -149,8 +149,8 @@ class GuardedLoader(ConfigLoaderImpl):
     Launchers hand it to their processes, so jobs are composed by it as well.
 
     Args:
-        config_search_path: where config files are looked for.
-        permissions: what the command line allows.
+        config_search_path: Where config files are looked for.
+        permissions: What the command line allows.
     """
 
     def __init__(self, config_search_path: ConfigSearchPath, permissions: Permissions) -> None:
@@ -166,10 +166,10 @@ class GuardedLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """Composes a config.
+        """Compose a config.
 
         Raises:
-            ConfigError: one line for each class or reference that it may not name.
+            ConfigError: One line for each class or reference that it may not name.
         """
         config = super().load_configuration(
             config_name, overrides, run_mode, from_shell, validate_sweep_overrides
@@ -197,10 +197,10 @@ class GuardedRepository(ConfigRepository):
         super().__init__(config_search_path)
 
     def load_config(self, config_path: str) -> ConfigResult | None:
-        """Reads a config file.
+        """Read a config file.
 
         Raises:
-            ConfigError: it comes from elsewhere and says what it may not.
+            ConfigError: It comes from elsewhere and says what it may not.
         """
         source = self._find_object_source(config_path, ObjectType.CONFIG)
         if source is not None and _is_foreign(source.provider):
@@ -282,11 +282,11 @@ def _hydra_problem(tree: Any) -> str | None:
 
 
 def composed_problems(config: DictConfig, permissions: Permissions) -> list[str]:
-    """Returns one line for each class that a config may not name, and each object of the log.
+    """Return one line for each class that a config may not name, and each object of the log.
 
     Args:
-        config: a composed config, Hydra's own node included.
-        permissions: what the command line allows.
+        config: A composed config, Hydra's own node included.
+        permissions: What the command line allows.
     """
     found = (_problem(key, value, permissions) for key, value in _leaves(config))
     return [line for line in found if line is not None]

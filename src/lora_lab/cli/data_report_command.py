@@ -10,18 +10,18 @@ from lora_lab.files import make_folder
 
 
 def data_report_command(config: TrainConfig, folder: Path) -> str:
-    """Writes the data report into a folder and prints its short table.
+    """Write the data report into a folder and print its short table.
 
     Args:
-        config: checked settings.
-        folder: the run folder.
+        config: Checked settings.
+        folder: The run folder.
 
     Returns:
         What it has left in the folder.
 
     Raises:
-        ConfigError: the command is a sweep.
-        LabError: the data or the base checkpoint can't be read, or the folder isn't writable.
+        ConfigError: The command is a sweep.
+        LabError: The data or the base checkpoint can't be read, or the folder isn't writable.
     """
     if in_sweep():
         raise ConfigError("data_report must be false in a sweep, got true; leave out -m")

@@ -32,7 +32,7 @@ class Heard:
     number: int | None = None
 
     def again(self) -> None:
-        """Raises anew what the signal raised, if one was heard.
+        """Raise anew what the signal raised, if one was heard.
 
         Raises:
             KeyboardInterrupt: Ctrl-C.
@@ -47,14 +47,14 @@ HEARD = Heard()
 
 
 def print_any_name() -> None:
-    """Lets stdout take every path, also one whose bytes are no text."""
+    """Let stdout take every path, also one whose bytes are no text."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Has Ctrl-C raise KeyboardInterrupt and SIGTERM Stopped, and notes that they came.
+    """Have Ctrl-C raise KeyboardInterrupt and SIGTERM Stopped, and note that they came.
 
     Where Ctrl-C is ignored, as in the background of a script, it stays so.
     """
@@ -79,10 +79,10 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def end_by_signal(stop: BaseException) -> int:
-    """Tells how to go on after a signal and returns the exit status.
+    """Tell how to go on after a signal and return the exit status.
 
     Args:
-        stop: what came out of the command.
+        stop: What came out of the command.
     """
     if isinstance(stop, Stopped) and stop.step:
         tell([f"{stop}; the same command with the same folder resumes it"])
@@ -94,7 +94,7 @@ def end_by_signal(stop: BaseException) -> int:
 
 
 def tell(lines: Iterable[str]) -> None:
-    """Writes each problem as one line on stderr, after all that stands on stdout."""
+    """Write each problem as one line on stderr, after all that stands on stdout."""
     sys.stdout.flush()
     for line in lines:
         sys.stderr.write(f"error: {one_line(line)}\n")
@@ -105,9 +105,9 @@ def unforeseen(error: Exception, debug: bool, option: str) -> str:
     """The line for an error that nobody foresaw.
 
     Args:
-        error: what came out.
-        debug: whether its traceback was asked for.
-        option: what asks for it.
+        error: What came out.
+        debug: Whether its traceback was asked for.
+        option: What asks for it.
     """
     reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return reason if debug else f"{reason}; {option} shows where"
@@ -117,7 +117,7 @@ class OneLineParser(argparse.ArgumentParser):
     """Python's parser, which answers a wrong argument with one line in place of its usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Ends the command with status 2."""
+        """End the command with status 2."""
         tell([f"{message}; {self.prog} --help shows what is allowed"])
         raise SystemExit(2)
 
@@ -126,7 +126,7 @@ def path_of(text: str) -> Path:
     """A path of the command line, which need not exist.
 
     Raises:
-        argparse.ArgumentTypeError: no file can have this name, or it may not be looked at.
+        argparse.ArgumentTypeError: No file can have this name, or it may not be looked at.
     """
     path = Path(text)
     try:
@@ -140,10 +140,10 @@ def path_of(text: str) -> Path:
 
 
 def run_plain(main: Callable[[], int]) -> int:
-    """Runs a command that Hydra doesn't start, and returns its exit status.
+    """Run a command that Hydra doesn't start, and return its exit status.
 
     Args:
-        main: reads the command line and does the work; tells what it foresees by itself.
+        main: Reads the command line and does the work; tells what it foresees by itself.
 
     Returns:
         What ``main`` returned, 1 for an error that nobody foresaw, 130 (Ctrl-C) or 143 (SIGTERM).

@@ -41,13 +41,13 @@ SCHEMAS: dict[str, type] = {"train": TrainConfig, "sample": SampleConfig}
 def run_command(
     task: Callable[[DictConfig], Any], config_name: str, conf: Path, arguments: list[str]
 ) -> int:
-    """Runs one command and returns its exit status.
+    """Run one command and return its exit status.
 
     Args:
-        task: what is done with the composed config; an ``Outcome`` it returns may hold an error.
+        task: What is done with the composed config; an ``Outcome`` it returns may hold an error.
         config_name: ``train`` or ``sample``, the file of ``conf`` to start from.
-        conf: the folder of config files.
-        arguments: the command line behind the script's name.
+        conf: The folder of config files.
+        arguments: The command line behind the script's name.
 
     Returns:
         0, 1 (a run failed), 2 (a wrong argument or setting; nothing was started), 130 (Ctrl-C) or
@@ -65,7 +65,7 @@ def run_command(
 def _run(
     task: Callable[[DictConfig], Any], config_name: str, conf: Path, arguments: list[str]
 ) -> int:
-    """Runs a command as ``run_command`` does; only what a signal raises comes out."""
+    """Run a command as ``run_command`` does; only what a signal raises comes out."""
     schema = SCHEMAS[config_name]
     debug = "debug=true" in [argument.lower() for argument in arguments]
     folders = [conf]
@@ -99,7 +99,7 @@ def _run(
 def _run_hydra(
     task: Callable[[DictConfig], Any], config_name: str, conf: Path, arguments: list[str]
 ) -> int:
-    """Lets Hydra compose and run; returns the exit status of what it ran."""
+    """Let Hydra compose and run; return the exit status of what it ran."""
     Plugins.instance().register(LabSweeper)
     Plugins.instance().register(StackedLauncher)
     outcomes: list[Any] = []
@@ -134,7 +134,7 @@ def _run_hydra(
 
 
 def _keep(outcome: Any, outcomes: list[Any]) -> Any:
-    """Keeps what a job returned, and returns it.
+    """Keep what a job returned, and return it.
 
     A launcher's process gets the job by value and this function by name, so it imports this file
     before it composes a config: the filter of warnings in ``lora_lab_sweeper`` holds there too.
@@ -144,7 +144,7 @@ def _keep(outcome: Any, outcomes: list[Any]) -> Any:
 
 
 def _end_single_run(outcomes: list[Any]) -> int:
-    """Tells how a single run ended and returns the exit status."""
+    """Tell how a single run ended and return the exit status."""
     if not outcomes or outcomes[-1] is None:
         return 0
     outcome = outcomes[-1]

@@ -37,13 +37,13 @@ _VALUE_WIDTH = 60
 
 
 def help_text(folders: Sequence[Path], config_name: str, schema: type, arguments: list[str]) -> str:
-    """Returns the help of a command, with the values that the other arguments lead to.
+    """Return the help of a command, with the values that the other arguments lead to.
 
     Args:
-        folders: the folders of config files, ours first.
+        folders: The folders of config files, ours first.
         config_name: ``train`` or ``sample``.
-        schema: the settings dataclass of the command.
-        arguments: the command line behind the script's name.
+        schema: The settings dataclass of the command.
+        arguments: The command line behind the script's name.
     """
     overrides = [argument for argument in arguments if not argument.startswith("-")]
     with initialize_config_dir(str(folders[0]), version_base="1.3"):
@@ -61,10 +61,10 @@ def help_text(folders: Sequence[Path], config_name: str, schema: type, arguments
 
 @cache
 def field_docs(schema: type) -> dict[str, str]:
-    """Returns the line below each field of a settings dataclass.
+    """Return the line below each field of a settings dataclass.
 
     Raises:
-        ValueError: a field has no line.
+        ValueError: A field has no line.
     """
     tree = ast.parse(textwrap.dedent(inspect.getsource(schema)))
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []

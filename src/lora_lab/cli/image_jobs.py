@@ -57,22 +57,22 @@ def image_overrides(base: PlannedRun, sweep_dir: str, run: str) -> list[str]:
     """What a launcher composes the job of a run's images from: the base's settings.
 
     Args:
-        base: the base's run.
-        sweep_dir: the sweep folder.
-        run: folder of the run, relative to it.
+        base: The base's run.
+        sweep_dir: The sweep folder.
+        run: Folder of the run, relative to it.
     """
     folders = [f"hydra.sweep.dir={quote(sweep_dir)}", f"hydra.sweep.subdir={quote(run)}"]
     return [*base.overrides, *folders]
 
 
 def image_job(config: DictConfig) -> RunImages:
-    """Draws the images of the run in Hydra's output folder, and scores them; what is there stays.
+    """Draw the images of the run in Hydra's output folder, and score them; what is there stays.
 
     Args:
-        config: settings of the base run.
+        config: Settings of the base run.
 
     Raises:
-        LabError: the runs can't be read, or no grid can be drawn with these settings.
+        LabError: The runs can't be read, or no grid can be drawn with these settings.
     """
     import torch
 
@@ -121,7 +121,7 @@ class KeptModels:
         """A checkpoint to draw with.
 
         Raises:
-            LabError: it can't be read, or the settings don't suit it.
+            LabError: It can't be read, or the settings don't suit it.
         """
         from lora_lab.sampling.grids.draw_grids import load_pipeline
 

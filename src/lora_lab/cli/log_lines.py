@@ -13,16 +13,16 @@ class LineFormatter(logging.Formatter):
     """Python's formatter: a message is one line, a traceback one line for each of its own."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """Returns the record's own line, indented as it was."""
+        """Return the record's own line, indented as it was."""
         return " ".join(super().formatMessage(record).splitlines())
 
     def format(self, record: logging.LogRecord) -> str:
-        """Returns the record's line, and those of a traceback."""
+        """Return the record's line, and those of a traceback."""
         return "\n".join(printable(line, LONGEST) for line in super().format(record).split("\n"))
 
 
 def log_to_stderr() -> None:
-    """Has a command without a config log as the others do on the terminal."""
+    """Have a command without a config log as the others do on the terminal."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])

@@ -28,12 +28,12 @@ GROUPS_TO_ADD = ("study", "experiment")
 
 
 def explain(folders: Sequence[Path], schema: type, arguments: list[str]) -> list[str]:
-    """Returns one line for each argument that is wrong; none when each is right by itself.
+    """Return one line for each argument that is wrong; none when each is right by itself.
 
     Args:
-        folders: the folders of config files, ours first.
-        schema: the settings dataclass of the command.
-        arguments: the command line behind the script's name.
+        folders: The folders of config files, ours first.
+        schema: The settings dataclass of the command.
+        arguments: The command line behind the script's name.
     """
     given = get_args_parser().parse_known_args(arguments)[0]
     folders = [*folders, *([Path(given.config_dir)] if given.config_dir else [])]
@@ -44,13 +44,13 @@ def explain(folders: Sequence[Path], schema: type, arguments: list[str]) -> list
 def explain_overrides(
     folders: Sequence[Path], schema: type, overrides: list[str], sweeping: bool
 ) -> list[str]:
-    """Returns one line for each ``key=value`` that is wrong by itself, without repeats.
+    """Return one line for each ``key=value`` that is wrong by itself, without repeats.
 
     Args:
-        folders: the folders of config files, our own first.
-        schema: the settings dataclass of the command.
-        overrides: what the command line says.
-        sweeping: whether several values are allowed.
+        folders: The folders of config files, our own first.
+        schema: The settings dataclass of the command.
+        overrides: What the command line says.
+        sweeping: Whether several values are allowed.
     """
     lines = [line for text in overrides for line in _problems(text, folders, schema, sweeping)]
     return list(dict.fromkeys(lines))
@@ -75,7 +75,7 @@ def _problems(text: str, folders: Sequence[Path], schema: type, sweeping: bool) 
 
 
 def _values(override: Override) -> list[Override]:
-    """Returns one override for each value of a sweep."""
+    """Return one override for each value of a sweep."""
     if not override.is_discrete_sweep():
         return [override]
     key, parser = override.get_key_element(), OverridesParser.create()
@@ -84,7 +84,7 @@ def _values(override: Override) -> list[Override]:
 
 
 def _problem(override: Override, folders: Sequence[Path], schema: type) -> str | None:
-    """Returns what is wrong with one value; None when it is right by itself."""
+    """Return what is wrong with one value; None when it is right by itself."""
     key, value = override.key_or_group, str(override.input_line).partition("=")[2]
     kinds = leaf_types(schema)
     # A key becomes a path only where it can't lead out of the folder.

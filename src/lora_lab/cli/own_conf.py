@@ -9,13 +9,13 @@ SEARCH_PATH = "hydra.searchpath"
 
 
 def own_conf(conf: Path) -> Path | None:
-    """Returns the user's own folder of config files; None where there is none beside ours.
+    """Return the user's own folder of config files; None where there is none beside ours.
 
     Args:
-        conf: the folder that ships with the project.
+        conf: The folder that ships with the project.
 
     Raises:
-        ConfigError: a file has the name of one that ships: Hydra would pass it over in silence.
+        ConfigError: A file has the name of one that ships: Hydra would pass it over in silence.
     """
     own = Path.cwd() / "conf"
     if not own.is_dir() or own.resolve() == conf.resolve():
@@ -31,11 +31,11 @@ def own_conf(conf: Path) -> Path | None:
 
 
 def with_search_path(own: Path | None, arguments: list[str]) -> list[str]:
-    """Returns the arguments with one that shows Hydra the user's folder.
+    """Return the arguments with one that shows Hydra the user's folder.
 
     Args:
-        own: the user's folder; None adds nothing.
-        arguments: the command line; a search path that it names stays the only one.
+        own: The user's folder; None adds nothing.
+        arguments: The command line; a search path that it names stays the only one.
     """
     if own is None or any(argument.startswith(f"{SEARCH_PATH}=") for argument in arguments):
         return arguments

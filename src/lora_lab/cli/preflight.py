@@ -27,13 +27,13 @@ FOLDER_KEYS = ("data.dir", "data.held_out_dir", "data.reg_dir")
 
 
 def checked_train_config(config: DictConfig) -> TrainConfig:
-    """Returns the settings of a training run after all checks that need no heavy import.
+    """Return the settings of a training run after all checks that need no heavy import.
 
     Args:
-        config: the composed config, without Hydra's own node.
+        config: The composed config, without Hydra's own node.
 
     Raises:
-        ConfigError: one line for each problem.
+        ConfigError: One line for each problem.
     """
     typed = to_config(config)
     check(typed)
@@ -52,10 +52,10 @@ def checked_train_config(config: DictConfig) -> TrainConfig:
 
 
 def _check_optimizer(optimizer: OptimizerConfig) -> None:
-    """Holds arguments against the optimizer's class, where that takes an import worth waiting for.
+    """Hold arguments against the optimizer's class, where that takes an import worth waiting for.
 
     Raises:
-        ConfigError: the package is missing, or the class has no argument of a name.
+        ConfigError: The package is missing, or the class has no argument of a name.
     """
     if optimizer.args or optimizer.name not in ("dadapt_adam", "adamw", "sgd"):
         from lora_lab.optimizers import check_optimizer
@@ -64,13 +64,13 @@ def _check_optimizer(optimizer: OptimizerConfig) -> None:
 
 
 def checked_sample_config(config: DictConfig) -> SampleConfig:
-    """Returns the settings of ``sample.py`` after all checks that need no heavy import.
+    """Return the settings of ``sample.py`` after all checks that need no heavy import.
 
     Args:
-        config: the composed config, without Hydra's own node.
+        config: The composed config, without Hydra's own node.
 
     Raises:
-        ConfigError: one line for each problem.
+        ConfigError: One line for each problem.
     """
     typed = to_sample_config(config)
     check_sample(typed)
@@ -80,7 +80,7 @@ def checked_sample_config(config: DictConfig) -> SampleConfig:
 
 
 def _sample_problems(config: SampleConfig) -> list[str]:
-    """Returns one line for each file or folder that isn't what its key takes."""
+    """Return one line for each file or folder that isn't what its key takes."""
     found = []
     run = Path(config.run).expanduser() if config.run else None
     if run is not None and not any((run / name).exists() for name in RUN_SIGNS):
@@ -125,10 +125,10 @@ def _not_safetensors(path: Path) -> str | None:
 
 
 def check_sampling_paths(config: TrainConfig) -> None:
-    """Checks that the checkpoints which will draw a sweep's grids are there.
+    """Check that the checkpoints which will draw a sweep's grids are there.
 
     Raises:
-        ConfigError: one line for each that isn't.
+        ConfigError: One line for each that isn't.
     """
     checkpoints = config.sampling.checkpoints
     problems = [line for item in checkpoints for line in _missing("sampling.checkpoints", item)]
@@ -162,10 +162,10 @@ class CheckBeforeRun(Callback):
     """Ends the command with status 2 before Hydra makes a run folder for wrong settings."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Checks the composed config of a single run; ``kwargs`` are Hydra's.
+        """Check the composed config of a single run; ``kwargs`` are Hydra's.
 
         Raises:
-            SystemExit: with 2; Hydra would turn any other exception into a warning.
+            SystemExit: With 2; Hydra would turn any other exception into a warning.
         """
         name = config.hydra.job.config_name
         settings = without_hydra(config)
@@ -182,10 +182,10 @@ class CheckBeforeRun(Callback):
 
 
 def refuse_file(folder: Path) -> None:
-    """Refuses a results folder that is a file.
+    """Refuse a results folder that is a file.
 
     Raises:
-        ConfigError: there is a file of this name.
+        ConfigError: There is a file of this name.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file; choose another hydra.run.dir or hydra.sweep.dir")

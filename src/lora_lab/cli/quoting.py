@@ -12,21 +12,21 @@ _TEXT_TYPES = (str, str | None)
 
 
 def quote(value: str) -> str:
-    """Returns ``value`` as a quoted string of Hydra's override grammar."""
+    """Return ``value`` as a quoted string of Hydra's override grammar."""
     # In Hydra's grammar backslashes escape only in a row that ends at a quote.
     doubled = re.sub(r"\\+(?='|$)", lambda row: row.group() * 2, value)
     return "'" + doubled.replace("'", "\\'") + "'"
 
 
 def quote_texts(arguments: list[str], schema: type) -> list[str]:
-    """Quotes the values of text settings that Hydra's grammar would take apart.
+    """Quote the values of text settings that Hydra's grammar would take apart.
 
     ``prompt=a portrait, (smile:1.2)`` is one text for a person and a sweep or an error for Hydra.
     In a sweep, commas stand between values and nothing is quoted.
 
     Args:
-        arguments: the command line behind the script's name.
-        schema: the settings dataclass of the command.
+        arguments: The command line behind the script's name.
+        schema: The settings dataclass of the command.
 
     Returns:
         The arguments, of which some are quoted.

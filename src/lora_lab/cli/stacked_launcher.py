@@ -40,8 +40,8 @@ class StackLauncher(Launcher):
     """Groups jobs into stacks, which the workers of another launcher train.
 
     Args:
-        stack: runs that are trained at once at most; None: as many as there is memory for.
-        within: settings of the launcher whose workers get the stacks.
+        stack: Runs that are trained at once at most; None: as many as there is memory for.
+        within: Settings of the launcher whose workers get the stacks.
     """
 
     def __init__(self, stack: int | None, within: DictConfig) -> None:
@@ -55,10 +55,10 @@ class StackLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Takes what Hydra has composed.
+        """Take what Hydra has composed.
 
         Raises:
-            ConfigError: a stack of no run.
+            ConfigError: A stack of no run.
         """
         if not isinstance(self.stack, int | None) or (self.stack is not None and self.stack < 1):
             raise ConfigError(
@@ -71,7 +71,7 @@ class StackLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Trains the runs and returns how each ended, in the order of the jobs."""
+        """Train the runs and return how each ended, in the order of the jobs."""
         assert self.config is not None and self.hydra_context is not None
         assert self.task_function is not None
         compose = self.hydra_context.config_loader.load_sweep_config
@@ -104,7 +104,7 @@ class StackLauncher(Launcher):
         """The launcher of the workers, for jobs that train nothing and so make no stacks.
 
         Args:
-            overrides: of the first job.
+            overrides: Of the first job.
         """
         assert self.config is not None and self.hydra_context is not None
         assert self.task_function is not None
@@ -165,12 +165,12 @@ class StackTask:
     """The task of a worker: trains the runs of a stack.
 
     Args:
-        task_function: trains one run.
-        hydra_context: composes settings.
-        config: the command's settings.
-        stacks: overrides of each run, stack by stack.
-        most: runs that are trained at once at most; None: as many as there is memory for.
-        workers: how many of them share a machine's memory.
+        task_function: Trains one run.
+        hydra_context: Composes settings.
+        config: The command's settings.
+        stacks: Overrides of each run, stack by stack.
+        most: Runs that are trained at once at most; None: as many as there is memory for.
+        workers: How many of them share a machine's memory.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class StackTask:
         self.workers = workers
 
     def __call__(self, config: DictConfig) -> list[JobReturn]:
-        """Trains the stack that the job's number names."""
+        """Train the stack that the job's number names."""
         number = int(HydraConfig.get().job.num)
         first = sum(len(stack) for stack in self.stacks[:number])
         outer: Any = HydraConfig.instance().cfg
@@ -205,7 +205,7 @@ class StackTask:
             configure_log(outer.hydra.job_logging, outer.hydra.verbose)
 
     def _together(self, number: int, jobs: list[Any]) -> list[JobReturn]:
-        """Trains as many runs at once as there is memory for, until all are trained."""
+        """Train as many runs at once as there is memory for, until all are trained."""
         from lora_lab.training.stack import train_together
         from lora_lab.training.stack_memory import measure_memory
 

@@ -30,13 +30,13 @@ the sweep's runs are trained; gives back what came of each, or why its job came 
 
 
 def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry], launch: Launch) -> bool:
-    """Has the images drawn, puts them into grids, builds the report, and prints its path last.
+    """Have the images drawn, put them into grids, build the report, and print its path last.
 
     Args:
-        folder: the sweep folder.
-        base: settings of the base run.
-        entries: the runs and how they ended.
-        launch: has the images drawn and scored.
+        folder: The sweep folder.
+        base: Settings of the base run.
+        entries: The runs and how they ended.
+        launch: Has the images drawn and scored.
 
     Returns:
         Whether all went well.
@@ -70,12 +70,12 @@ class SweepImages:
 
 
 def launch_images(folder: Path, base: TrainConfig, launch: Launch) -> SweepImages:
-    """Has the images of all runs drawn and scored.
+    """Have the images of all runs drawn and scored.
 
     Args:
-        folder: the sweep folder.
-        base: settings of the base run.
-        launch: has the images of some runs drawn and scored.
+        folder: The sweep folder.
+        base: Settings of the base run.
+        launch: Has the images of some runs drawn and scored.
     """
     folder = folder.absolute()  # as the workers name it
     grids = _attempt("the grids", lambda: _plan_grids(folder, base), base.debug)
@@ -90,7 +90,7 @@ def launch_images(folder: Path, base: TrainConfig, launch: Launch) -> SweepImage
 
 
 def _make_grids(folder: Path, base: TrainConfig, launch: Launch) -> bool:
-    """Has all images drawn and scored, writes the grids, and tells what is missing.
+    """Have all images drawn and scored, write the grids, and tell what is missing.
 
     Returns:
         Whether nothing that is required is missing.
@@ -129,7 +129,7 @@ def _write_grids(folder: Path, grids: "GridDrawer", done: "list[RunImages]") -> 
 
 
 def _tell_unscored(base: TrainConfig, done: "list[RunImages]", lost: bool) -> bool:
-    """Tells what scores are missing; that fails the sweep only if they are required."""
+    """Tell what scores are missing; that fails the sweep only if they are required."""
     reasons = dict.fromkeys(images.not_scored for images in done if images.not_scored)
     for reason in reasons:
         sys.stderr.write(f"error: the image metrics could not be made: {one_line(reason)}\n")
@@ -147,7 +147,7 @@ def _report(folder: Path) -> Path:
 
 
 def _publish(folder: Path, base: TrainConfig) -> bool:
-    """Shows images and verdict in the loggers that the trainings used; whether all went well."""
+    """Show images and verdict in the loggers that the trainings used; whether all went well."""
     if not (base.logger.tensorboard or base.logger.wandb.enabled):
         return True
     from lora_lab.study.report import publish
@@ -163,7 +163,7 @@ def _publish(folder: Path, base: TrainConfig) -> bool:
 
 
 def _attempt(name: str, make: Callable[[], Any], debug: bool) -> Any:
-    """Returns what was made; None after telling why it couldn't be."""
+    """Return what was made; None after telling why it couldn't be."""
     try:
         return make()
     except Exception as error:

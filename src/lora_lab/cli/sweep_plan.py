@@ -61,11 +61,11 @@ class Plan:
         return self.runs[0]
 
     def under(self, seed: int, values: Collection[str]) -> tuple[PlannedRun, ...]:
-        """Plans the base and some values under another seed.
+        """Plan the base and some values under another seed.
 
         Args:
-            seed: a seed that the plan doesn't hold.
-            values: as PlannedRun has them.
+            seed: A seed that the plan doesn't hold.
+            values: As PlannedRun has them.
         """
         first = self.base.config.seed
         return tuple(
@@ -78,16 +78,16 @@ class Plan:
 def make_plan(
     overrides: Sequence[Override], compose: Compose, together: Sequence[Mapping[str, str]] = ()
 ) -> Plan:
-    """Composes and checks every run of a sweep.
+    """Compose and check every run of a sweep.
 
     Args:
-        overrides: the parsed command line, the later of two for one key winning; a single value
+        overrides: The parsed command line, the later of two for one key winning; a single value
             beside the swept ones (``network.dim=4 network.dim=2,8``) is the base's.
-        compose: composes the config of one run.
-        together: settings that change together, one mapping of key and value a run.
+        compose: Composes the config of one run.
+        together: Settings that change together, one mapping of key and value a run.
 
     Raises:
-        ConfigError: no parameter, several although study.several_parameters is false, or a run with
+        ConfigError: No parameter, several although study.several_parameters is false, or a run with
             wrong settings.
     """
     swept = {o.get_key_element(): _swept_values(o) for o in overrides if o.is_sweep_override()}
@@ -135,7 +135,7 @@ def _checked_seeds(base: TrainConfig) -> tuple[int, ...]:
     """The seeds of a plan.
 
     Raises:
-        ConfigError: counting from seed on leads beyond the largest.
+        ConfigError: Counting from seed on leads beyond the largest.
     """
     seeds = seeds_of(base.study, base.seed)
     if seeds[-1] > MAX_SEED:
@@ -144,10 +144,10 @@ def _checked_seeds(base: TrainConfig) -> tuple[int, ...]:
 
 
 def _refuse_seeds(swept: Mapping[str, list[str]]) -> None:
-    """Refuses a sweep over seeds, under which every value is trained anyway.
+    """Refuse a sweep over seeds, under which every value is trained anyway.
 
     Raises:
-        ConfigError: the seed or a setting of the study is swept.
+        ConfigError: The seed or a setting of the study is swept.
     """
     for key, values in swept.items():
         text = ",".join(values)
@@ -164,7 +164,7 @@ def _columns(together: Sequence[Mapping[str, str]]) -> dict[str, list[str]]:
     """Key -> its value in each of the settings that change together.
 
     Raises:
-        ConfigError: there are none, or they don't all name the same keys.
+        ConfigError: There are none, or they don't all name the same keys.
     """
     _refuse_without_parameter(together)
     keys = list(together[0])
@@ -229,7 +229,7 @@ def _value_runs(
 
 
 def _distinct(runs: list[PlannedRun]) -> tuple[PlannedRun, ...]:
-    """Leaves out a run whose settings an earlier one has: that one is it."""
+    """Leave out a run whose settings an earlier one has: that one is it."""
     kept: list[PlannedRun] = []
     for run in runs:
         if all(run.config != earlier.config for earlier in kept):
@@ -240,7 +240,7 @@ def _distinct(runs: list[PlannedRun]) -> tuple[PlannedRun, ...]:
 
 
 def folder_name(assigned: Sequence[str]) -> str:
-    """Returns ``<parameter>=<value>`` as a name that every file system takes.
+    """Return ``<parameter>=<value>`` as a name that every file system takes.
 
     What could leave the folder or confuse a shell becomes ``_``; a name that is too long is cut
     and ends with a digest.
@@ -263,7 +263,7 @@ def _unquoted(value: str) -> str:
 
 
 def _value_text(config: DictConfig, key: str) -> str:
-    """Returns the value of a swept setting in a composed config, as the command line spells it."""
+    """Return the value of a swept setting in a composed config, as the command line spells it."""
     name = key.lstrip("+")
     choices = config.hydra.runtime.choices
     if name in choices:
@@ -273,12 +273,12 @@ def _value_text(config: DictConfig, key: str) -> str:
 
 
 def launch_overrides(run: PlannedRun, sweep_dir: str, group: str | None) -> list[str]:
-    """Returns what a launcher composes a run from: its settings, and where it goes.
+    """Return what a launcher composes a run from: its settings, and where it goes.
 
     Args:
-        run: the run.
-        sweep_dir: the sweep folder.
-        group: the group that its Weights & Biases run joins; None leaves the setting alone.
+        run: The run.
+        sweep_dir: The sweep folder.
+        group: The group that its Weights & Biases run joins; None leaves the setting alone.
     """
     folders = [f"hydra.sweep.dir={quote(sweep_dir)}", f"hydra.sweep.subdir={quote(run.name)}"]
     joined = [] if group is None else [f"logger.wandb.group={quote(group)}"]

@@ -53,12 +53,12 @@ class Round:
 def planned_entries(
     runs: Sequence[PlannedRun], shared: Mapping[str, Path], sweep_dir: Path
 ) -> list[RunEntry]:
-    """Returns the entries of runs that haven't begun.
+    """Return the entries of runs that haven't begun.
 
     Args:
-        runs: what is to be run.
-        shared: names of runs that are complete elsewhere, and their folders.
-        sweep_dir: the sweep folder.
+        runs: What is to be run.
+        shared: Names of runs that are complete elsewhere, and their folders.
+        sweep_dir: The sweep folder.
     """
     entries = []
     for run in runs:
@@ -84,13 +84,13 @@ def planned_entries(
 def settle_entry(
     entry: RunEntry, error: str | None, sweep_dir: Path, broken_off: bool = False
 ) -> None:
-    """Enters how a run ended.
+    """Enter how a run ended.
 
     Args:
-        entry: the run's entry, which is changed.
-        error: why it failed, in one line; None when its job came to its end.
-        sweep_dir: the sweep folder.
-        broken_off: whether the launcher broke off, after which the run's folder tells how it is.
+        entry: The run's entry, which is changed.
+        error: Why it failed, in one line; None when its job came to its end.
+        sweep_dir: The sweep folder.
+        broken_off: Whether the launcher broke off, after which the run's folder tells how it is.
     """
     facts = read_facts(sweep_dir / entry.folder) or {}
     if broken_off and facts.get("status") == COMPLETE:
@@ -104,16 +104,16 @@ def settle_entry(
 def write_record(
     sweep_dir: Path, plan: Plan, entries: Sequence[RunEntry], rounds: Sequence[Round] = ()
 ) -> None:
-    """Writes sweep.json, whole or not at all.
+    """Write sweep.json, whole or not at all.
 
     Args:
-        sweep_dir: the sweep folder.
-        plan: what was planned.
-        entries: all runs, those of added seeds too.
-        rounds: the looks after which seeds were added or not.
+        sweep_dir: The sweep folder.
+        plan: What was planned.
+        entries: All runs, those of added seeds too.
+        rounds: The looks after which seeds were added or not.
 
     Raises:
-        LabError: the folder can't be written.
+        LabError: The folder can't be written.
     """
     record = {
         "parameter": plan.parameter,
@@ -130,10 +130,10 @@ def write_record(
 
 
 def read_parameter(sweep_dir: Path) -> str | None:
-    """Returns the parameter of the sweep that a folder holds; None when it holds none.
+    """Return the parameter of the sweep that a folder holds; None when it holds none.
 
     Raises:
-        LabError: there is a sweep.json that can't be read.
+        LabError: There is a sweep.json that can't be read.
     """
     path = sweep_dir / FILE_NAME
     if not path.is_file():

@@ -13,14 +13,14 @@ log = logging.getLogger(__name__)
 
 
 def next_round(folder: Path, base: TrainConfig, look: int, after: int, launch: Launch) -> Round:
-    """Judges the runs so far and says which values get more seeds.
+    """Judge the runs so far and say which values get more seeds.
 
     Args:
-        folder: the sweep folder.
-        base: settings of the base run.
-        look: seeds that the open values have now.
-        after: seeds that they have after the round.
-        launch: has the images of some runs drawn and scored.
+        folder: The sweep folder.
+        base: Settings of the base run.
+        look: Seeds that the open values have now.
+        after: Seeds that they have after the round.
+        launch: Has the images of some runs drawn and scored.
     """
     from lora_lab.study.judge.rounds import split_values
     from lora_lab.study.judge.verdict import judge
@@ -40,10 +40,10 @@ def next_round(folder: Path, base: TrainConfig, look: int, after: int, launch: L
 
 
 def len_planned(base: TrainConfig) -> int:
-    """Returns the count of seeds that every value is trained under."""
+    """Return the count of seeds that every value is trained under."""
     return base.study.seeds if isinstance(base.study.seeds, int) else len(base.study.seeds)
 
 
 def added_runs(plan: Plan, chosen: Round) -> list[PlannedRun]:
-    """Returns the runs of a round: the base and the open values under the added seeds."""
+    """Return the runs of a round: the base and the open values under the added seeds."""
     return [run for seed in chosen.seeds for run in plan.under(seed, chosen.open)]

@@ -71,11 +71,11 @@ class ParameterSweeper(Sweeper):
     """Hydra's sweeper for one parameter, with the base beside it.
 
     Args:
-        max_batch_size: how many jobs a launcher gets at once; None: all.
-        params: parameter and values of a ready-made study.
-        together: settings that change together, one mapping a value; with params the command line
+        max_batch_size: How many jobs a launcher gets at once; None: all.
+        params: Parameter and values of a ready-made study.
+        together: Settings that change together, one mapping a value; with params the command line
             or params go first.
-        by_model: name of a base model -> params or together that it needs in place of these.
+        by_model: Name of a base model -> params or together that it needs in place of these.
     """
 
     def __init__(
@@ -96,20 +96,20 @@ class ParameterSweeper(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Takes what Hydra has composed and makes the launcher that was chosen."""
+        """Take what Hydra has composed and make the launcher that was chosen."""
         self.config = config
         self.hydra_context = hydra_context
         self.task_function = task_function
         self._make_launcher(task_function)
 
     def _make_launcher(self, task_function: TaskFunction) -> Launcher:
-        """Makes the launcher that was chosen, with the sweep folder as it is known now.
+        """Make the launcher that was chosen, with the sweep folder as it is known now.
 
         Args:
-            task_function: what its workers do.
+            task_function: What its workers do.
 
         Raises:
-            ConfigError: its package isn't installed.
+            ConfigError: Its package isn't installed.
         """
         assert self.config is not None and self.hydra_context is not None
         name = str(self.config.hydra.launcher._target_)
@@ -128,18 +128,18 @@ class ParameterSweeper(Sweeper):
             ) from error
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Runs the sweep, writes sweep.json, and ends with grids and report.
+        """Run the sweep, write sweep.json, and end with grids and report.
 
         Args:
-            arguments: the command line's overrides, without Hydra's own.
+            arguments: The command line's overrides, without Hydra's own.
 
         Returns:
             What the jobs returned.
 
         Raises:
-            ConfigError: any run has wrong settings; nothing was started.
-            LabError: the sweep folder can't be written.
-            SystemExit: with 1, when a run, the grids or the report failed.
+            ConfigError: Any run has wrong settings; nothing was started.
+            LabError: The sweep folder can't be written.
+            SystemExit: With 1, when a run, the grids or the report failed.
         """
         assert self.config is not None
         study = study_of(self.study, self.by_model, str(self.config.model.name))
@@ -178,10 +178,10 @@ class ParameterSweeper(Sweeper):
     def _add_seeds(
         self, plan: Plan, folder: Path, entries: list[RunEntry], launch: Launch
     ) -> list[JobReturn]:
-        """Trains the values that are undecided under more seeds, round by round.
+        """Train the values that are undecided under more seeds, round by round.
 
         Raises:
-            LabError: the folder of an added run holds another run.
+            LabError: The folder of an added run holds another run.
         """
         from lora_lab.statistics.family import look_counts  # imports NumPy: --help stays fast
 
@@ -207,7 +207,7 @@ class ParameterSweeper(Sweeper):
     def _launch(
         self, plan: Plan, runs: Sequence[PlannedRun], place: Place, entries: list[RunEntry]
     ) -> list[JobReturn]:
-        """Runs what isn't there yet and settles its entries."""
+        """Run what isn't there yet and settle its entries."""
         assert self.task_function is not None
         waiting = [run for run in runs if run.name not in place.present]
         if not waiting:
@@ -227,7 +227,7 @@ class ParameterSweeper(Sweeper):
         return [result for result in results if not isinstance(result, str)]
 
     def _enter(self, folder: Path) -> str:
-        """Tells the launcher the sweep folder; a launcher's processes may start elsewhere."""
+        """Tell the launcher the sweep folder; a launcher's processes may start elsewhere."""
         assert self.config is not None
         with open_dict(self.config):
             self.config.hydra.sweep.dir = str(folder.absolute())
@@ -236,17 +236,17 @@ class ParameterSweeper(Sweeper):
     def _launch_images(
         self, plan: Plan, folder: Path, done: dict[str, RunImages], runs: list[str]
     ) -> list[RunImages | str]:
-        """Has the images of some runs drawn and scored by the launcher's workers.
+        """Have the images of some runs drawn and scored by the launcher's workers.
 
         A launcher that breaks off tells nothing of its other jobs, so all that came to no end are
         handed over again: images that are there are found. Then one by one, so that a run whose
         worker dies every time takes no other with it.
 
         Args:
-            plan: what the sweep runs.
-            folder: the sweep folder.
-            done: what came of images so far; learns what comes of these.
-            runs: folders of the runs, relative to the sweep folder.
+            plan: What the sweep runs.
+            folder: The sweep folder.
+            done: What came of images so far; learns what comes of these.
+            runs: Folders of the runs, relative to the sweep folder.
 
         Returns:
             What came of each, or why its job came to no end.
@@ -282,7 +282,7 @@ class ParameterSweeper(Sweeper):
 def _launch_batch(
     launcher: Launcher, jobs: list[list[str]], first: int
 ) -> Sequence[JobReturn | str]:
-    """Returns what the jobs returned; if the launcher breaks, its reason for each of them.
+    """Return what the jobs returned; if the launcher breaks, its reason for each of them.
 
     A worker that is killed for want of memory ends joblib and submitit with an exception, while
     other jobs of the batch may be complete: their run folders tell.
@@ -300,7 +300,7 @@ def _launch_batch(
 def study_of(
     study: dict[str, Any], by_model: dict[str, dict[str, Any]], model: str
 ) -> dict[str, Any]:
-    """Returns a ready-made study's values, or those that a base model needs in their place."""
+    """Return a ready-made study's values, or those that a base model needs in their place."""
     chosen = by_model.get(model, study)
     plain = OmegaConf.to_container(OmegaConf.create(chosen))
     assert isinstance(plain, dict)
@@ -308,10 +308,10 @@ def study_of(
 
 
 def refuse_hydra_keys(study: dict[str, Any]) -> None:
-    """Refuses a study that would set Hydra's own keys, which files may not.
+    """Refuse a study that would set Hydra's own keys, which files may not.
 
     Raises:
-        ConfigError: names the first of them.
+        ConfigError: Names the first of them.
     """
     rows = [study.get("params") or {}, *(study.get("together") or [])]
     for key in (str(key) for row in rows for key in row):
@@ -323,7 +323,7 @@ def refuse_hydra_keys(study: dict[str, Any]) -> None:
 
 
 def _outcome_error(result: JobReturn | str) -> str | None:
-    """Returns why a job failed, in one line; None when it came to its end."""
+    """Return why a job failed, in one line; None when it came to its end."""
     if isinstance(result, str):
         return f"the launcher broke off: {result}"
     value = result._return_value
@@ -337,24 +337,24 @@ def _reason(error: object) -> str:
 
 
 def wandb_group(base: TrainConfig, folder: Path) -> str | None:
-    """Returns the group that a sweep's runs join; None when it is set already or not needed."""
+    """Return the group that a sweep's runs join; None when it is set already or not needed."""
     wanted = base.logger.wandb.enabled and base.logger.wandb.group is None
     return folder.name if wanted else None
 
 
 def find_place(template: str, plan: Plan) -> Place:
-    """Finds the folder of a sweep and the runs that are there already.
+    """Find the folder of a sweep and the runs that are there already.
 
     With the default template, the same sweep goes on in its folder and another one of the same
     parameter gets the next number. A folder that was named is refused when it holds other runs.
 
     Args:
         template: hydra.sweep.dir, in which ``{parameter}`` stands for the parameter.
-        plan: what is to be run.
+        plan: What is to be run.
 
     Raises:
-        ConfigError: the named folder holds other runs.
-        LabError: the images or the base checkpoint can't be read.
+        ConfigError: The named folder holds other runs.
+        LabError: The images or the base checkpoint can't be read.
     """
     if PLACEHOLDER not in template:
         place = _examine(Path(template), plan.runs, plan)
@@ -374,7 +374,7 @@ def find_place(template: str, plan: Plan) -> Place:
 
 
 def _examine(folder: Path, runs: Sequence[PlannedRun], plan: Plan) -> Place | str:
-    """Returns the sweep's place in a folder, or why it has none there."""
+    """Return the sweep's place in a folder, or why it has none there."""
     try:
         refuse_file(folder)
     except ConfigError as error:
@@ -400,14 +400,14 @@ def open_run(folder: Path, config: TrainConfig) -> RunFolder:
     """A run's folder; PyTorch is imported only when it holds a run of the same settings.
 
     Raises:
-        Refused: it holds another run.
-        LabError: the images or the base checkpoint can't be read.
+        Refused: It holds another run.
+        LabError: The images or the base checkpoint can't be read.
     """
     return RunFolder.open(folder, config, lambda settings: shared_inputs().fingerprints(settings))
 
 
 def _find_complete(folders: Sequence[Path], config: TrainConfig) -> Path | None:
-    """Returns the first of some folders that holds the same complete run."""
+    """Return the first of some folders that holds the same complete run."""
     for folder in folders:
         try:
             if open_run(folder, config).is_complete:
@@ -418,7 +418,7 @@ def _find_complete(folders: Sequence[Path], config: TrainConfig) -> Path | None:
 
 
 def _shared_folders(folder: Path, base: TrainConfig) -> list[Path]:
-    """Returns run folders of other sweeps, below study.reuse_from, that this one may share."""
+    """Return run folders of other sweeps, below study.reuse_from, that this one may share."""
     if base.study.reuse_from is None:
         return []
     root = Path(base.study.reuse_from).expanduser()
@@ -429,7 +429,7 @@ def _shared_folders(folder: Path, base: TrainConfig) -> list[Path]:
 
 
 def _runs_below(root: Path, depth: int) -> list[Path]:
-    """Returns the run folders at most so many levels below a folder."""
+    """Return the run folders at most so many levels below a folder."""
     levels = ["/".join("*" * level) for level in range(1, depth + 1)]
     return sorted(path.parent for level in levels for path in root.glob(f"{level}/run.json"))
 

@@ -40,10 +40,10 @@ class Outcome:
 
 
 def task_wrapper(task: Callable[[DictConfig], str | None]) -> Callable[[DictConfig], Outcome]:
-    """Turns what a task raises into one line of its outcome, so that other jobs go on.
+    """Turn what a task raises into one line of its outcome, so that other jobs go on.
 
     Args:
-        task: works in the folder that Hydra made; returns what it has left there, None for a run.
+        task: Works in the folder that Hydra made; returns what it has left there, None for a run.
 
     Returns:
         The task that never raises, but for Ctrl-C and signals, which end a sweep, too.

@@ -56,27 +56,27 @@ COMBINATIONS: dict[str, Callable[[Any], list[str]]] = {
 
 
 def check(config: TrainConfig) -> None:
-    """Checks the ranges of all settings of a training run.
+    """Check the ranges of all settings of a training run.
 
     Raises:
-        ConfigError: one line for each setting out of range.
+        ConfigError: One line for each setting out of range.
     """
     found = [line for name in SECTIONS for line in _section_problems(name, getattr(config, name))]
     _refuse(found + broken(config, train.RULES) + train.problems(config))
 
 
 def check_sample(config: SampleConfig) -> None:
-    """Checks the ranges of all settings of ``sample.py``.
+    """Check the ranges of all settings of ``sample.py``.
 
     Raises:
-        ConfigError: one line for each setting out of range.
+        ConfigError: One line for each setting out of range.
     """
     found = broken(config, sample.RULES) + sample.problems(config)
     _refuse(found + _section_problems("sampling", config.sampling))
 
 
 def _section_problems(name: str, values: Any) -> list[str]:
-    """Returns one line for each range and each combination of settings that doesn't hold."""
+    """Return one line for each range and each combination of settings that doesn't hold."""
     found = broken(values, SECTIONS[name].RULES, f"{name}.")
     return found + (COMBINATIONS[name](values) if name in COMBINATIONS else [])
 

@@ -27,29 +27,29 @@ RENAMED = {
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """Returns a copy of a composed config without Hydra's own node."""
+    """Return a copy of a composed config without Hydra's own node."""
     names = [str(key) for key in config if key != "hydra"]
     return OmegaConf.masked_copy(config, names)
 
 
 def to_config(config: DictConfig) -> TrainConfig:
-    """Returns the settings of a training run as dataclasses.
+    """Return the settings of a training run as dataclasses.
 
     Args:
-        config: the composed config, without Hydra's own node.
+        config: The composed config, without Hydra's own node.
 
     Raises:
-        ConfigError: one line for each unknown or missing key, or wrong type.
+        ConfigError: One line for each unknown or missing key, or wrong type.
     """
     return _convert(config, TrainConfig)
 
 
 def read_config(path: Path) -> TrainConfig:
-    """Returns the checked settings of a run's config.yaml, in which nothing is resolved.
+    """Return the checked settings of a run's config.yaml, in which nothing is resolved.
 
     Raises:
-        LabError: the file can't be read, is damaged or of another version.
-        ConfigError: a value is out of its range.
+        LabError: The file can't be read, is damaged or of another version.
+        ConfigError: A value is out of its range.
     """
     try:
         tree = read_yaml(path)
@@ -63,13 +63,13 @@ def read_config(path: Path) -> TrainConfig:
 
 
 def to_sample_config(config: DictConfig) -> SampleConfig:
-    """Returns the settings of ``sample.py`` as dataclasses.
+    """Return the settings of ``sample.py`` as dataclasses.
 
     Args:
-        config: the composed config, without Hydra's own node.
+        config: The composed config, without Hydra's own node.
 
     Raises:
-        ConfigError: one line for each unknown or missing key, or wrong type.
+        ConfigError: One line for each unknown or missing key, or wrong type.
     """
     return _convert(config, SampleConfig)
 
@@ -94,13 +94,13 @@ def is_group(kind: Any) -> bool:
 
 
 def field_types(schema: type) -> dict[str, Any]:
-    """Returns the fields of a settings dataclass and their types, in the order of the source."""
+    """Return the fields of a settings dataclass and their types, in the order of the source."""
     hints = get_type_hints(schema)
     return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
 
 
 def leaf_types(schema: type, prefix: str = "") -> dict[str, Any]:
-    """Returns every setting of a schema as full key (``network.dim``) and type."""
+    """Return every setting of a schema as full key (``network.dim``) and type."""
     leaves: dict[str, Any] = {}
     for name, kind in field_types(schema).items():
         if is_group(kind):
@@ -111,7 +111,7 @@ def leaf_types(schema: type, prefix: str = "") -> dict[str, Any]:
 
 
 def type_words(kind: Any) -> str:
-    """Returns a field's type in words, such as ``a whole number or null``."""
+    """Return a field's type in words, such as ``a whole number or null``."""
     words = {
         int: "a whole number",
         float: "a number",
@@ -134,7 +134,7 @@ def type_words(kind: Any) -> str:
 
 
 def suggest(key: str, schema: type) -> str:
-    """Returns the sentence that helps with an unknown key: the nearest one, or where all are."""
+    """Return the sentence that helps with an unknown key: the nearest one, or where all are."""
     if key in RENAMED:
         return RENAMED[key]
     known = list(leaf_types(schema))
@@ -147,7 +147,7 @@ def suggest(key: str, schema: type) -> str:
 
 
 def unknown_keys(config: DictConfig, schema: type) -> list[str]:
-    """Returns one line for each key of the config that the schema doesn't know."""
+    """Return one line for each key of the config that the schema doesn't know."""
     lines = []
     for prefix, node, kind in _nodes(config, schema, ""):
         known = field_types(kind)
@@ -159,7 +159,7 @@ def unknown_keys(config: DictConfig, schema: type) -> list[str]:
 
 
 def missing_keys(config: DictConfig, schema: type) -> list[str]:
-    """Returns one line for each setting of the schema that has no value."""
+    """Return one line for each setting of the schema that has no value."""
     return [
         f"{prefix}{key} has no value; set {prefix}{key}=<{type_words(wanted)}>"
         for prefix, node, kind in _nodes(config, schema, "")
@@ -169,7 +169,7 @@ def missing_keys(config: DictConfig, schema: type) -> list[str]:
 
 
 def _nodes(node: Any, schema: type, prefix: str) -> Iterator[tuple[str, DictConfig, type]]:
-    """Yields each settings node with its prefix (``network.``) and dataclass, from the top down."""
+    """Yield each settings node with its prefix (``network.``) and dataclass, from the top down."""
     yield prefix, node, schema
     for key, kind in field_types(schema).items():
         if is_group(kind) and key in node and isinstance(node[key], DictConfig):

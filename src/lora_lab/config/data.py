@@ -124,7 +124,7 @@ RULES = (
 
 
 def problems(data: DataConfig) -> list[str]:
-    """Returns one line for each combination that makes no sense."""
+    """Return one line for each combination that makes no sense."""
     found = []
     least, most = data.min_bucket_reso, data.max_bucket_reso
     if data.enable_bucket and least is not None and least > data.resolution:

@@ -11,7 +11,7 @@ _OPENING = re.compile(r"(\\*)\$\{")
 
 
 def literal(text: str) -> str:
-    r"""Returns a text that OmegaConf resolves to ``text``: ``${a}`` becomes ``\${a}``.
+    r"""Return a text that OmegaConf resolves to ``text``: ``${a}`` becomes ``\${a}``.
 
     Backslashes count only in front of ``${``, where each is written twice.
     """
@@ -19,7 +19,7 @@ def literal(text: str) -> str:
 
 
 def literals(tree: Any) -> Any:
-    """Returns a tree of mappings and lists whose texts are literals; keys are never resolved."""
+    """Return a tree of mappings and lists whose texts are literals; keys are never resolved."""
     if isinstance(tree, dict):
         return {key: literals(value) for key, value in tree.items()}
     if isinstance(tree, list):

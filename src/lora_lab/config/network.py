@@ -62,7 +62,7 @@ RULES = (
 
 
 def problems(network: NetworkConfig) -> list[str]:
-    """Returns one line for each pair of settings that don't go together."""
+    """Return one line for each pair of settings that don't go together."""
     found = []
     if not (network.train_unet or network.train_text_encoder):
         found.append(
@@ -80,7 +80,7 @@ def problems(network: NetworkConfig) -> list[str]:
 
 
 def _unusual(network: NetworkConfig) -> list[str]:
-    """Returns one line for each kind of layer that can't honour a setting."""
+    """Return one line for each kind of layer that can't honour a setting."""
     dropouts = [
         f"network.{key} must be 0 with {{}}, got {value}"
         for key in ("dropout", "rank_dropout", "module_dropout")

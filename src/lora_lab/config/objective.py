@@ -68,7 +68,7 @@ RULES = (
 
 
 def problems(objective: ObjectiveConfig) -> list[str]:
-    """Returns one line for each pair of settings that don't go together."""
+    """Return one line for each pair of settings that don't go together."""
     found = []
     low, high = objective.min_timestep, objective.max_timestep
     if high is not None and low >= high >= 1:

@@ -233,7 +233,7 @@ RULES = (
 
 
 def problems(optimizer: OptimizerConfig) -> list[str]:
-    """Returns one line for each pair of settings that don't go together."""
+    """Return one line for each pair of settings that don't go together."""
     name = optimizer.name
     if name not in OPTIMIZERS:
         return []

@@ -61,12 +61,12 @@ def text(key: str) -> Rule:
 
 
 def broken(section: object, rules: tuple[Rule, ...], prefix: str = "") -> list[str]:
-    """Returns one line for each rule that doesn't hold.
+    """Return one line for each rule that doesn't hold.
 
     Args:
-        section: the dataclass whose keys the rules name, relative to it.
-        rules: what to check.
-        prefix: the section's own key with its dot, such as ``network.``.
+        section: The dataclass whose keys the rules name, relative to it.
+        rules: What to check.
+        prefix: The section's own key with its dot, such as ``network.``.
     """
     problems = []
     for rule in rules:
@@ -79,6 +79,6 @@ def broken(section: object, rules: tuple[Rule, ...], prefix: str = "") -> list[s
 
 
 def shown(value: object) -> str:
-    """Returns a value as error messages spell it, cut where it is long."""
+    """Return a value as error messages spell it, cut where it is long."""
     text = "null" if value is None else repr(value)
     return text if len(text) <= 200 else f"{text[:150]} … {text[-30:]}"

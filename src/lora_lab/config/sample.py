@@ -55,7 +55,7 @@ RULES = (
 
 
 def problems(config: SampleConfig) -> list[str]:
-    """Returns one line for each pair of settings that don't go together."""
+    """Return one line for each pair of settings that don't go together."""
     found = []
     given = [name for name in ("run", "png") if getattr(config, name) is not None]
     if len(given) > 1 or (config.run is not None) == (config.lora is not None or bool(config.png)):

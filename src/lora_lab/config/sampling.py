@@ -230,7 +230,7 @@ RULES = (
 
 
 def problems(sampling: SamplingConfig) -> list[str]:
-    """Returns one line for each pair of settings that don't go together."""
+    """Return one line for each pair of settings that don't go together."""
     found = []
     prompts, seeds = len(sampling.prompts.random), len(sampling.random_seeds)
     if prompts != seeds:
@@ -253,7 +253,7 @@ def problems(sampling: SamplingConfig) -> list[str]:
 
 
 def grid_problems(grid: GridConfig) -> list[str]:
-    """Returns one line for each setting of a grid that is out of range, its key first."""
+    """Return one line for each setting of a grid that is out of range, its key first."""
     found = []
     if not _GRID_NAME.fullmatch(grid.name):
         found.append(f"name must be letters, digits, - and _, got {grid.name!r}")

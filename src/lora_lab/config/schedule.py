@@ -36,7 +36,7 @@ RULES = (
 
 
 def problems(schedule: ScheduleConfig) -> list[str]:
-    """Returns one line for each pair of settings that don't go together."""
+    """Return one line for each pair of settings that don't go together."""
     if schedule.warmup_steps and schedule.warmup_share:
         return [
             "schedule.warmup_steps and schedule.warmup_share are both set "

@@ -7,7 +7,7 @@ from lora_lab.config.train import TrainConfig
 
 
 def register_schemas() -> None:
-    """Stores ``train_schema`` and ``sample_schema``, which type every key of ``conf/``."""
+    """Store ``train_schema`` and ``sample_schema``, which type every key of ``conf/``."""
     store = ConfigStore.instance()
     store.store(name="train_schema", node=TrainConfig)
     store.store(name="sample_schema", node=SampleConfig)

@@ -25,11 +25,11 @@ class StudyConfig:
 
 
 def seeds_of(study: StudyConfig, first: int) -> tuple[int, ...]:
-    """Returns the seeds that base and values are trained under.
+    """Return the seeds that base and values are trained under.
 
     Args:
-        study: settings that were checked.
-        first: the first seed where a count is given.
+        study: Settings that were checked.
+        first: The first seed where a count is given.
     """
     if isinstance(study.seeds, int):
         return tuple(range(first, first + study.seeds))
@@ -37,7 +37,7 @@ def seeds_of(study: StudyConfig, first: int) -> tuple[int, ...]:
 
 
 def further_seeds(study: StudyConfig, first: int) -> tuple[int, ...]:
-    """Returns the seeds that undecided values may get after the planned ones."""
+    """Return the seeds that undecided values may get after the planned ones."""
     planned = seeds_of(study, first)
     count = (study.max_seeds or 0) - len(planned)
     return tuple(range(max(planned) + 1, max(planned) + 1 + max(0, count)))
@@ -70,7 +70,7 @@ RULES = (
 
 
 def problems(study: StudyConfig) -> list[str]:
-    """Returns one line for each pair of settings that don't go together."""
+    """Return one line for each pair of settings that don't go together."""
     if study.max_seeds is None or not _are_seeds(study.seeds):
         return []
     count = study.seeds if isinstance(study.seeds, int) else len(study.seeds)

@@ -80,7 +80,7 @@ RULES = (
 
 
 def problems(config: TrainConfig) -> list[str]:
-    """Returns one line for each pair of settings of different sections that don't go together."""
+    """Return one line for each pair of settings of different sections that don't go together."""
     optimizer, schedule = config.optimizer, config.schedule
     found = []
     relative_step = "relative_step" in optimizer.args and bool(optimizer.args["relative_step"])

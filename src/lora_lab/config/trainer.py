@@ -58,7 +58,7 @@ RULES = (
 
 
 def problems(trainer: TrainerConfig) -> list[str]:
-    """Returns one line for each pair of settings that don't go together."""
+    """Return one line for each pair of settings that don't go together."""
     found = []
     if trainer.lora_precision == "bf16" and trainer.precision != "bf16-true":
         found.append(

@@ -132,5 +132,5 @@ def _floor(value: int, step: int) -> int:
 
 
 def _half_up(value: float) -> int:
-    """Rounds as kohya does; Python's own round goes to even at one half."""
+    """Round as kohya does; Python's own round goes to even at one half."""
     return math.floor(value + 0.5)

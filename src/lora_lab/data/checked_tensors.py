@@ -16,22 +16,22 @@ CHECKSUM = "sha256"
 
 
 def save_checked(tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes tensors and their checksum.
+    """Write tensors and their checksum.
 
     Args:
-        tensors: on the CPU.
-        path: the file, which should get its name when it is whole.
+        tensors: On the CPU.
+        path: The file, which should get its name when it is whole.
     """
     save_file(tensors, path, {CHECKSUM: tensors_digest(tensors)})
 
 
 def load_checked(path: Path) -> dict[str, Tensor]:
-    """Reads tensors that ``save_checked`` wrote.
+    """Read tensors that ``save_checked`` wrote.
 
     Raises:
-        SafetensorError: the file is damaged.
-        OSError: it can't be read, or is no regular file.
-        ValueError: its checksum is missing or another one.
+        SafetensorError: The file is damaged.
+        OSError: It can't be read, or is no regular file.
+        ValueError: Its checksum is missing or another one.
     """
     require_regular(path)
     with safe_open(path, framework="pt") as file:

@@ -91,7 +91,7 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _refuse_bytes(path: Path) -> None:
-    """Refuses a name that is no text: it stands in fingerprints, tables and seeds.
+    """Refuse a name that is no text: it stands in fingerprints, tables and seeds.
 
     Raises:
         LabError: Says which.

@@ -97,7 +97,7 @@ def _timestep(seed: NoiseSeed, config: ObjectiveConfig, timesteps: int) -> int:
 
 
 def check_timesteps(config: ObjectiveConfig, timesteps: int) -> None:
-    """Holds the range of the timesteps against the checkpoint's noise schedule.
+    """Hold the range of the timesteps against the checkpoint's noise schedule.
 
     Raises:
         ConfigError: It reaches beyond the schedule.

@@ -50,7 +50,7 @@ def _chosen(images: list[ImageFacts]) -> list[ImageFacts]:
 def _draw_part(
     sheet: Image.Image, top: int, part: str, images: list[ImageFacts], total: int
 ) -> int:
-    """Draws one part and returns where the next begins."""
+    """Draw one part and return where the next begins."""
     pen = ImageDraw.Draw(sheet)
     flagged = sum(bool(image.findings) for image in images)
     shown = (

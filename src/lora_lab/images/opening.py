@@ -14,11 +14,11 @@ MAX_PIXELS = 89_000_000
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Opens an image file; its pixels are read when they are needed.
+    """Open an image file; its pixels are read when they are needed.
 
     Raises:
-        OSError: it can't be read, is no regular file, or of none of the formats.
-        ValueError: it has too many pixels.
+        OSError: It can't be read, is no regular file, or of none of the formats.
+        ValueError: It has too many pixels.
     """
     require_regular(path)
     try:

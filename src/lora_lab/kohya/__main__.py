@@ -36,7 +36,7 @@ CONF = Path(__file__).parents[1] / "conf"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Run the command.
 
     Returns:
         0, 1 when a file can't be written, 2 for a wrong argument or file.
@@ -97,7 +97,7 @@ def refused(path: Path, to_give: Collection[str]) -> list[str]:
 
     Args:
         path: `<folder>/experiment/<name>.yaml`.
-        to_give: our keys that come with the command; anything stands in for them.
+        to_give: Our keys that come with the command; anything stands in for them.
     """
     if not (CONF / "train.yaml").is_file():
         return []

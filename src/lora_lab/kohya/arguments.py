@@ -50,13 +50,13 @@ class Arguments:
 
 
 def read_arguments(path: Path) -> Arguments:
-    """Reads settings of kohya's trainer.
+    """Read settings of kohya's trainer.
 
     Args:
         path: `.json` of the GUI, `.toml` of sd-scripts, or a LoRA `.safetensors`.
 
     Raises:
-        ConfigError: missing, damaged, of another kind, or not kohya's.
+        ConfigError: Missing, damaged, of another kind, or not kohya's.
     """
     readers = {".json": _read_json, ".toml": _read_toml, ".safetensors": _read_lora}
     if path.suffix.lower() not in readers:
@@ -143,7 +143,7 @@ def _read_lora(path: Path) -> Arguments:
 
 
 def _with_additional(path: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """Takes the GUI's field of further arguments apart: `--name value ... --switch`."""
+    """Take the GUI's field of further arguments apart: `--name value ... --switch`."""
     text = str(values.pop("additional_parameters", "") or "")
     try:
         words = shlex.split(text)

@@ -38,9 +38,9 @@ def experiment_text(result: Translation, source: str, command: str) -> str:
     """A file for `+experiment=<name>`.
 
     Args:
-        result: the translated settings.
-        source: what they came from.
-        command: the command that trains with them.
+        result: The translated settings.
+        source: What they came from.
+        command: The command that trains with them.
     """
     tree: dict[str, Any] = {}
     for key, value in sorted(result.settings.items()):
@@ -98,8 +98,8 @@ def summary(result: Translation, refused: Sequence[str] = ()) -> str:
     """What a person must know before training, the most pressing first; empty if all is well.
 
     Args:
-        result: the translated settings.
-        refused: what training would say of them.
+        result: The translated settings.
+        refused: What training would say of them.
     """
     lines = []
     for title, entries in (

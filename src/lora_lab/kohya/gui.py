@@ -40,10 +40,10 @@ GUI_ONLY = {
 
 
 def from_gui(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns sd-scripts' arguments and what was ignored, each with its reason.
+    """Return sd-scripts' arguments and what was ignored, each with its reason.
 
     Args:
-        tree: the settings that the GUI saved.
+        tree: The settings that the GUI saved.
     """
     fields = dict(tree)
     ignored = {

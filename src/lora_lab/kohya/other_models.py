@@ -50,11 +50,11 @@ def refuse_other_families(path: Any, fields: dict[str, Any]) -> None:
     """Refuse settings of another model or of another kind of training.
 
     Args:
-        path: what the error names.
-        fields: keys and values of the file.
+        path: What the error names.
+        fields: Keys and values of the file.
 
     Raises:
-        ConfigError: they are for SDXL, SD 2, SD 3, Flux, DreamBooth, Textual Inversion and so on.
+        ConfigError: They are for SDXL, SD 2, SD 3, Flux, DreamBooth, Textual Inversion and so on.
     """
     for name, family in CHECKBOXES.items():
         if is_true(fields.get(name)):

@@ -91,10 +91,10 @@ class OwnSettings:
 
 
 def own_settings(metadata: dict[str, str]) -> OwnSettings:
-    """Returns our own fields of a LoRA file.
+    """Return our own fields of a LoRA file.
 
     Args:
-        metadata: all keys of the file.
+        metadata: All keys of the file.
     """
     paths = [key for key in _listed(metadata.get(PATHS_GIVEN, "[]")) if key in PATHS]
     why = "the file tells that there was one, and no path of another machine"
@@ -106,10 +106,10 @@ def own_settings(metadata: dict[str, str]) -> OwnSettings:
 
 
 def from_metadata(metadata: dict[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns sd-scripts' arguments and what was ignored, each with its reason.
+    """Return sd-scripts' arguments and what was ignored, each with its reason.
 
     Args:
-        metadata: all keys of the file; values are texts, "None" where there is none.
+        metadata: All keys of the file; values are texts, "None" where there is none.
     """
     texts = {**_of_the_data_set(metadata), **metadata}
     values: dict[str, Any] = {}

@@ -29,7 +29,7 @@ class Translation:
     """Our key that has to be given with the command -> why."""
 
     def put(self, key: str, value: Any, source: str) -> None:
-        """Takes a value over."""
+        """Take a value over."""
         self.settings[key] = value
         self.taken[source] = f"{self.taken[source]}, {key}" if source in self.taken else key
 

@@ -20,13 +20,13 @@ MISSING = "???"
 
 
 def translate(arguments: Arguments) -> Translation:
-    """Translates kohya's settings.
+    """Translate kohya's settings.
 
     Every name of the file ends in exactly one of taken, ignored and impossible; a setting that is
     not given has kohya's default.
 
     Args:
-        arguments: what a file of kohya's said.
+        arguments: What a file of kohya's said.
     """
     result = Translation(ignored=dict(arguments.ignored))
     left = {}

@@ -42,7 +42,7 @@ def is_value(text: str) -> bool:
 
 
 def split_arguments(text: str) -> tuple[str, list[str]]:
-    """Takes `package.Class(a=1,b=(2, 3))` apart.
+    """Take `package.Class(a=1,b=(2, 3))` apart.
 
     Returns:
         The class's own name, and its arguments as `name=value`.

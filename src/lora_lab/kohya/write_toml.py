@@ -20,7 +20,7 @@ Flat = dict[str, Any]
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> Flat:
-    """Returns nested settings under their full keys."""
+    """Return nested settings under their full keys."""
     flat: Flat = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -45,12 +45,12 @@ class Places:
 def to_arguments(
     config: TrainConfig, flat: Flat, places: Places
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns sd-scripts' arguments, and what they can't say: our key -> why.
+    """Return sd-scripts' arguments, and what they can't say: our key -> why.
 
     Args:
-        config: the settings.
-        flat: the same under their full keys.
-        places: where the images are, and what the checkpoint predicts.
+        config: The settings.
+        flat: The same under their full keys.
+        places: Where the images are, and what the checkpoint predicts.
     """
     values: dict[str, Any] = {
         "pretrained_model_name_or_path": config.model.checkpoint,
@@ -231,8 +231,8 @@ def toml_text(values: dict[str, Any], unsaid: dict[str, str], source: str) -> st
 
     Args:
         values: sd-scripts' arguments.
-        unsaid: what it can't say: our key -> value and reason.
-        source: what it was made from.
+        unsaid: What it can't say: our key -> value and reason.
+        source: What it was made from.
     """
     lines = [
         "# Settings of kohya's sd-scripts, written by LoRA Lab:",

@@ -99,15 +99,8 @@ class WandbLogger(Logger):
 def running_loggers(config: TrainConfig, run_dir: Path, resumed: bool) -> Iterator[list[Logger]]:
     """The loggers that the config turns on, closed after the block; metrics.csv is apart.
 
-    In a sweep the next run begins in the same process.
-
-    Args:
-        config: The run's settings, which the loggers store without paths.
-        run_dir: Files go to its tensorboard/ and wandb/.
-        resumed: Whether the run goes on where it stopped.
-
-    Raises:
-        LabError: Weights & Biases can't be started.
+    In a sweep the next run begins in the same process. Arguments and errors are those of
+    ``build_loggers``.
     """
     loggers = build_loggers(config, run_dir, resumed)
     ok = False
@@ -128,7 +121,7 @@ def build_loggers(config: TrainConfig, run_dir: Path, resumed: bool = False) -> 
     Args:
         config: The run's settings, which the loggers store without paths.
         run_dir: Files go to its tensorboard/ and wandb/.
-        resumed: Whether the run goes on where it stopped.
+        resumed: Whether an interrupted run is resumed.
 
     Raises:
         LabError: Weights & Biases can't be started.

@@ -62,7 +62,7 @@ class WandbRun:
     """A run that was started.
 
     Args:
-        run: wandb's own run.
+        run: Wandb's own run.
         data_dir: What the environment said of DATA_DIR before.
     """
 

@@ -20,13 +20,13 @@ def build_view(entity: str, project: str, group: str, image_keys: Sequence[str])
     """The view as an object of wandb-workspaces; nothing is sent.
 
     Args:
-        entity: user or team that the project belongs to.
-        project: the project.
-        group: the sweep's group; other runs are hidden.
-        image_keys: keys of the images of the sample jobs.
+        entity: User or team that the project belongs to.
+        project: The project.
+        group: The sweep's group; other runs are hidden.
+        image_keys: Keys of the images of the sample jobs.
 
     Raises:
-        ImportError: wandb-workspaces is not installed.
+        ImportError: Wandb-workspaces is not installed.
     """
     import wandb_workspaces.reports.v2 as reports
     import wandb_workspaces.workspaces as workspaces
@@ -57,7 +57,7 @@ def build_view(entity: str, project: str, group: str, image_keys: Sequence[str])
 
 
 def save_view(entity: str, project: str, group: str, image_keys: Sequence[str]) -> str | None:
-    """Saves the view; a failure is told and stops nothing, because all data is logged already.
+    """Save the view; a failure is told and stops nothing, because all data is logged already.
 
     Returns:
         Its address; None when there is none.

@@ -29,11 +29,11 @@ WITHOUT_RANK = {metric.name for metric in METRICS if not metric.judged}
 
 
 def choose_checkpoints(folder: Path, config: TrainConfig) -> list[str]:
-    """Chooses a LoRA and a weight for every complete run of a sweep or for a single run.
+    """Choose a LoRA and a weight for every complete run of a sweep or for a single run.
 
     Args:
-        folder: a sweep folder or a run folder.
-        config: settings of the base run.
+        folder: A sweep folder or a run folder.
+        config: Settings of the base run.
 
     Returns:
         One line for each run that nothing could be chosen in.
@@ -61,7 +61,7 @@ def choose(run: RunLoRAs, scorer: ImageScorer) -> Choice:
     """The best of a run's LoRAs at weight 1, then the weight that suits it.
 
     Raises:
-        LabError: no image could be drawn.
+        LabError: No image could be drawn.
     """
     metrics = scorer.metrics
     folder = run.folder / "images" / IMAGES
@@ -96,13 +96,13 @@ def best_of(candidates: Sequence[Mapping[str, float]]) -> tuple[int, float]:
     """The candidate with the highest mean rank over its metrics, the first of equals.
 
     Args:
-        candidates: metric -> mean, higher is better; of all candidates the same metrics.
+        candidates: Metric -> mean, higher is better; of all candidates the same metrics.
 
     Returns:
         Its index and its mean rank from 0 to 1.
 
     Raises:
-        LabError: no metric was measured in all of them.
+        LabError: No metric was measured in all of them.
     """
     shared = set.intersection(*(set(one) for one in candidates)) - WITHOUT_RANK
     table = np.array([[one[name] for name in sorted(shared)] for one in candidates])

@@ -41,7 +41,7 @@ class EmbeddingStore:
         """Vectors of length 1, (N, D); writes the file when there are new ones.
 
         Raises:
-            LabError: the file can't be written.
+            LabError: The file can't be written.
         """
         keys = [content_key(image) for image in images]
         new = {k: i for k, i in zip(keys, images, strict=True) if k not in self.vectors}

@@ -65,11 +65,13 @@ class CLIPEncoder:
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
         """Vectors of length 1, (N, D)."""
-        parts = []
-        for pixels in _batches(self.processor, images):
-            pooled = self.model.vision_model(pixel_values=pixels).pooler_output
-            parts.append(F.normalize(self.model.visual_projection(pooled).float(), dim=-1))
-        return torch.cat(parts)
+        return _embed(
+            self.processor,
+            images,
+            lambda pixels: self.model.visual_projection(
+                self.model.vision_model(pixel_values=pixels).pooler_output
+            ),
+        )
 
     @torch.inference_mode()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -96,21 +98,21 @@ class DINOEncoder:
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
         """Vectors of length 1, (N, D)."""
-        parts = []
-        for pixels in _batches(self.processor, images):
-            states = self.model(pixel_values=pixels).last_hidden_state  # (N, 1 + patches, D)
-            parts.append(F.normalize(states[:, 0].float(), dim=-1))
-        return torch.cat(parts)
+        return _embed(  # the first of (N, 1 + patches, D)
+            self.processor,
+            images,
+            lambda pixels: self.model(pixel_values=pixels).last_hidden_state[:, 0],
+        )
 
 
 def load_clip(location: str) -> CLIPEncoder:
-    """Loads a CLIP.
+    """Load a CLIP.
 
     Args:
         location: ``embedded:pocket-clip``, a folder in transformers' layout, or a name on the hub.
 
     Raises:
-        LabError: it can't be had; says what is missing.
+        LabError: It can't be had; says what is missing.
     """
     source = _source("metrics.clip", location)
     try:
@@ -129,13 +131,13 @@ def load_clip(location: str) -> CLIPEncoder:
 
 
 def load_dino(location: str) -> DINOEncoder:
-    """Loads a DINOv2.
+    """Load a DINOv2.
 
     Args:
-        location: a folder in transformers' layout, or a name on the hub.
+        location: A folder in transformers' layout, or a name on the hub.
 
     Raises:
-        LabError: it can't be had; says what is missing.
+        LabError: It can't be had; says what is missing.
     """
     source = _source("metrics.dino", location)
     try:
@@ -153,7 +155,7 @@ OPTIONAL: dict[str, Callable[[str], ImageEncoder]] = {"dino": load_dino, "face":
 
 @contextmanager
 def _no_bar() -> Iterator[None]:
-    """Loads without transformers' progress bar, which would break into our own lines."""
+    """Load without transformers' progress bar, which would break into our own lines."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -163,13 +165,16 @@ def _no_bar() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _batches(processor: Any, images: Sequence[Image.Image]) -> list[Tensor]:
-    """Pixels for forward passes, each (N, 3, H, W)."""
-    groups = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
-    return [
-        processor([image.convert("RGB") for image in group], return_tensors="pt")["pixel_values"]
-        for group in groups
-    ]
+def _embed(
+    processor: Any, images: Sequence[Image.Image], encode: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Vectors of length 1, (N, D), of what an encoder makes of pixels (N, 3, H, W), in batches."""
+    parts = []
+    for start in range(0, len(images), BATCH):
+        group = [image.convert("RGB") for image in images[start : start + BATCH]]
+        pixels = processor(group, return_tensors="pt")["pixel_values"]
+        parts.append(F.normalize(encode(pixels).float(), dim=-1))
+    return torch.cat(parts)
 
 
 def _source(key: str, location: str) -> str:

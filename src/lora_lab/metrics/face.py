@@ -22,7 +22,7 @@ class FaceEncoder:
     """ArcFace (arXiv 1801.07698) of the largest face in a picture.
 
     Args:
-        analysis: insightface's FaceAnalysis, ready to detect.
+        analysis: Insightface's FaceAnalysis, ready to detect.
         name: Of its model pack.
     """
 
@@ -50,13 +50,13 @@ class FaceEncoder:
 
 
 def load_face(name: str) -> FaceEncoder:
-    """Loads insightface with a model pack.
+    """Load insightface with a model pack.
 
     Args:
-        name: of the pack, such as buffalo_l.
+        name: Of the pack, such as buffalo_l.
 
     Raises:
-        LabError: the package or its models are missing.
+        LabError: The package or its models are missing.
     """
     try:
         app = importlib.import_module("insightface.app")

@@ -15,15 +15,15 @@ log = logging.getLogger(__name__)
 
 
 def draw_for_study(folder: Path, metrics: bool, choose: bool) -> None:
-    """Draws and scores what a report needs beside what a sweep left.
+    """Draw and score what a report needs beside what a sweep left.
 
     Args:
-        folder: the sweep folder.
-        metrics: score the metric images of every run.
-        choose: choose a checkpoint and a weight for every run.
+        folder: The sweep folder.
+        metrics: Score the metric images of every run.
+        choose: Choose a checkpoint and a weight for every run.
 
     Raises:
-        LabError: the settings of the base can't be read, or nothing can be drawn with them.
+        LabError: The settings of the base can't be read, or nothing can be drawn with them.
     """
     if not metrics and not choose:
         return
@@ -39,7 +39,7 @@ def base_settings(folder: Path) -> TrainConfig:
     """Settings of the first base run that was trained to its end.
 
     Raises:
-        LabError: there is none, or its config.yaml is of another version or damaged.
+        LabError: There is none, or its config.yaml is of another version or damaged.
     """
     runs = [run for run in find_rows(folder).runs if run.is_base and run.saves and not run.problem]
     if not runs:

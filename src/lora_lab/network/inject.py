@@ -226,7 +226,7 @@ def _lycoris(config: NetworkConfig) -> tuple[Any, dict[str, Any]]:
     """LyCORIS' class and its arguments beyond dim and alpha.
 
     Raises:
-        ConfigError: lycoris-lora isn't installed.
+        ConfigError: Lycoris-lora isn't installed.
     """
     try:
         from lycoris.modules.locon import LoConModule

@@ -127,7 +127,7 @@ class LoRAStack:
         return add
 
     def _kept(self, name: str, down: Tensor) -> Kept | None:
-        """Draws what dropout leaves of a layer's rows; None where no run drops anything."""
+        """Draw what dropout leaves of a layer's rows; None where no run drops anything."""
         members = [self.members[run] for run in self._runs]
         dropping = {
             number: member

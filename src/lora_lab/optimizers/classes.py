@@ -91,7 +91,7 @@ def described(config: OptimizerConfig) -> str:
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
-    """Holds a config's arguments against the signature of its class; nothing is built.
+    """Hold a config's arguments against the signature of its class; nothing is built.
 
     Raises:
         ConfigError: The class can't be found, or has no argument of a name; names the allowed ones.

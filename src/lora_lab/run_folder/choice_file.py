@@ -24,10 +24,10 @@ class Choice:
 
 
 def write_choice(path: Path, choice: Choice) -> None:
-    """Writes a choice; figures that weren't measured are left out.
+    """Write a choice; figures that weren't measured are left out.
 
     Raises:
-        LabError: the file can't be written.
+        LabError: The file can't be written.
     """
     content = asdict(choice)
     for name in ("chosen", "final"):
@@ -36,7 +36,7 @@ def write_choice(path: Path, choice: Choice) -> None:
 
 
 def read_choice(path: Path) -> Choice | None:
-    """Reads a choice; None when none was made or the file is damaged."""
+    """Read a choice; None when none was made or the file is damaged."""
     try:
         content = read_json(path)
         figures = {

@@ -16,10 +16,10 @@ TOLERANCE = 1e-10
 
 
 def strengths(wins: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Fits the strengths of items that were compared in pairs.
+    """Fit the strengths of items that were compared in pairs.
 
     Args:
-        wins: how often the item of the row was chosen over that of the column, (N, N); ties as
+        wins: How often the item of the row was chosen over that of the column, (N, N); ties as
             0.5 in both; the diagonal is 0.
 
     Returns:

@@ -102,7 +102,7 @@ class Effects:
         The part of the clusters keeps its own variance; the seeds' part and the rest shrink.
 
         Args:
-            seeds: of value and base, >= 2.
+            seeds: Of value and base, >= 2.
         """
         share = self.seeds / seeds
         rest = np.nan_to_num(self.rest)
@@ -131,7 +131,7 @@ def measured_part(differences: Array) -> Array:
     Seeds that measured nothing are left out, then clusters that some remaining seed lacks.
 
     Args:
-        differences: one value's table, (K, C); NaN where nothing was measured.
+        differences: One value's table, (K, C); NaN where nothing was measured.
 
     Returns:
         A table without NaN; (0, 0) when nothing remains.
@@ -150,7 +150,7 @@ def crossed_effects(differences: Array) -> Effects:
             C >= 2.
 
     Raises:
-        ValueError: fewer than two seeds or clusters.
+        ValueError: Fewer than two seeds or clusters.
     """
     *_, values, seeds, clusters = differences.shape
     if seeds < 2 or clusters < MIN_CLUSTERS:
@@ -189,10 +189,10 @@ def one_seed_effect(differences: Array, base_means: Array) -> Effects:
 
     Args:
         differences: value - mean over the base's seeds in each cluster, (C,); no NaN, C >= 2.
-        base_means: mean over the clusters of each base run, (K,); K >= 2.
+        base_means: Mean over the clusters of each base run, (K,); K >= 2.
 
     Raises:
-        ValueError: fewer than two seeds of the base or clusters.
+        ValueError: Fewer than two seeds of the base or clusters.
     """
     seeds, clusters = len(base_means), len(differences)
     if seeds < 2 or clusters < MIN_CLUSTERS:
@@ -217,7 +217,7 @@ def trend_weights(places: Array) -> Array:
     stand in one family with the differences to the base.
 
     Args:
-        places: the values as numbers on the scale, (R,), at least two of them different;
+        places: The values as numbers on the scale, (R,), at least two of them different;
             `scale_of` takes the logarithm where that suits.
 
     Returns:
@@ -234,7 +234,7 @@ def scale_of(values: Array) -> Array:
     others as they are.
 
     Args:
-        values: numbers, (R,).
+        values: Numbers, (R,).
     """
     positive = bool(np.all(values > 0))
     return np.log2(values) if positive and values.max() >= 4 * values.min() else values
@@ -244,7 +244,7 @@ def trend_table(scores: Array, places: Array) -> Array:
     """The trend under each seed in each cluster, a table like that of a difference.
 
     Args:
-        scores: of every run, base among them, (R, K, C).
+        scores: Of every run, base among them, (R, K, C).
         places: `scale_of` the runs' values, (R,).
 
     Returns:

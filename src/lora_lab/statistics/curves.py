@@ -14,7 +14,7 @@ def sample_sd(values: Array) -> float:
     """Standard deviation of replicates with n - 1 in the denominator.
 
     Args:
-        values: one figure a replicate, (R,).
+        values: One figure a replicate, (R,).
 
     Returns:
         The standard deviation in the figure's unit; NaN for fewer than two finite figures.
@@ -32,7 +32,7 @@ def pooled_sd(curves: Array) -> float:
     point don't look alike.
 
     Args:
-        curves: one curve a replicate, (R, P); points with fewer than two finite values are left
+        curves: One curve a replicate, (R, P); points with fewer than two finite values are left
             out.
 
     Returns:
@@ -49,8 +49,8 @@ def tail_mean(values: Array, share: float) -> float:
     """Mean of the finite values among the last ``share`` of a curve.
 
     Args:
-        values: a curve, (S,).
-        share: part of the curve, 0 < share <= 1; at least one point is taken.
+        values: A curve, (S,).
+        share: Part of the curve, 0 < share <= 1; at least one point is taken.
 
     Returns:
         The mean; NaN when nothing there was measured.
@@ -73,8 +73,8 @@ def moving_average(values: Array, window: int) -> Array:
     """Centred moving average that gets narrower at the ends instead of bending there.
 
     Args:
-        values: a curve, (S,); NaN is left out of the means.
-        window: points in a full window, >= 1; an even number is taken as the next odd one.
+        values: A curve, (S,); NaN is left out of the means.
+        window: Points in a full window, >= 1; an even number is taken as the next odd one.
 
     Returns:
         The smoothed curve, (S,); NaN where a window holds nothing measured.
@@ -97,10 +97,10 @@ def paired_difference(
     """Difference value - base at the points that both curves measured.
 
     Args:
-        points: steps (or epochs) of the value's curve, (S,), each at most once.
-        values: the value's figures, (S,).
-        base_points: the same of the base, (T,).
-        base_values: the base's figures, (T,).
+        points: Steps (or epochs) of the value's curve, (S,), each at most once.
+        values: The value's figures, (S,).
+        base_points: The same of the base, (T,).
+        base_values: The base's figures, (T,).
 
     Returns:
         The shared points in ascending order, (P,), and the differences there, (P,).

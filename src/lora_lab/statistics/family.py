@@ -65,11 +65,11 @@ class Decisions:
 
 
 def decide(effects: Effects, alpha: float = ALPHA) -> Decisions:
-    """Tests all values of one metric with an error rate of alpha for all of them together.
+    """Test all values of one metric with an error rate of alpha for all of them together.
 
     Args:
-        effects: the values of one metric, (..., V).
-        alpha: probability of any false verdict.
+        effects: The values of one metric, (..., V).
+        alpha: Probability of any false verdict.
     """
     return _test(effects, np.abs(effects.effect), alpha)
 
@@ -95,9 +95,9 @@ def equivalent(effects: Effects, margin: float, alpha: float = ALPHA) -> NDArray
     called equal though it differs by the margin with probability alpha at most.
 
     Args:
-        effects: the values of one metric, (..., V).
-        margin: the difference that doesn't matter, in the metric's unit, > 0.
-        alpha: probability of any false claim.
+        effects: The values of one metric, (..., V).
+        margin: The difference that doesn't matter, in the metric's unit, > 0.
+        alpha: Probability of any false claim.
 
     Returns:
         (..., V)
@@ -109,8 +109,8 @@ def metric_shares(metrics: Sequence[str], primary_share: float = PRIMARY_SHARE) 
     """Parts of the error rate: most of it for the first metric, the rest in equal parts.
 
     Args:
-        metrics: those that are judged, the most telling first.
-        primary_share: part of the first one, 0 < share < 1.
+        metrics: Those that are judged, the most telling first.
+        primary_share: Part of the first one, 0 < share < 1.
     """
     if len(metrics) < 2:
         return dict.fromkeys(metrics, 1.0)
@@ -127,9 +127,9 @@ def metric_levels(
     Holm's procedure with weights.
 
     Args:
-        families: name of a metric (or of a part of one) -> its values, (V,).
-        shares: the same name -> its part of the error rate; they sum to 1.
-        alpha: probability of any false verdict in the report.
+        families: Name of a metric (or of a part of one) -> its values, (V,).
+        shares: The same name -> its part of the error rate; they sum to 1.
+        alpha: Probability of any false verdict in the report.
 
     Returns:
         The same name -> level for `decide`.
@@ -149,8 +149,8 @@ def look_counts(first: int, most: int | None) -> tuple[int, ...]:
     """Seeds at each look when undecided values get more of them: 3, 5, 8, 13.
 
     Args:
-        first: seeds that all values start with.
-        most: seeds that a value gets at most; None: no more than at first.
+        first: Seeds that all values start with.
+        most: Seeds that a value gets at most; None: no more than at first.
 
     Returns:
         Ascending, each about 1.6 times the one before, so that few looks share the error rate.
@@ -170,11 +170,11 @@ def look_levels(looks: Sequence[int], alpha: float = ALPHA) -> tuple[float, ...]
     holds for any rule of stopping.
 
     Args:
-        looks: seeds at each look, ascending; the last one is the most that a value may get.
-        alpha: probability of any false verdict over all looks.
+        looks: Seeds at each look, ascending; the last one is the most that a value may get.
+        alpha: Probability of any false verdict over all looks.
 
     Raises:
-        ValueError: looks that don't ascend, or none.
+        ValueError: Looks that don't ascend, or none.
     """
     if not looks or any(a >= b for a, b in pairwise(looks)):
         raise ValueError(f"looks must ascend, got {list(looks)}")
@@ -190,10 +190,10 @@ def critical(alpha: Array, df: Array, df_all: Array, values: int) -> Array:
     them, and the quantile for ``values`` equal ones takes over.
 
     Args:
-        alpha: two-sided error rate of the family, (V,).
-        df: degrees of freedom of the part, (V,).
-        df_all: degrees of freedom of both parts together, (V,).
-        values: how many stand in the family.
+        alpha: Two-sided error rate of the family, (V,).
+        df: Degrees of freedom of the part, (V,).
+        df_all: Degrees of freedom of both parts together, (V,).
+        values: How many stand in the family.
     """
     student = stats.t.isf(alpha / 2, df)
     if values < 2:

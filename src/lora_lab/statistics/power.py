@@ -23,9 +23,9 @@ def detectable(effects: Effects, half_width: Array, power: float = POWER) -> Arr
     """The true difference that a study like this one shows with a given probability.
 
     Args:
-        effects: the values of one metric, (V,).
-        half_width: of their intervals, (V,), from `decide`.
-        power: the probability.
+        effects: The values of one metric, (V,).
+        half_width: Of their intervals, (V,), from `decide`.
+        power: The probability.
 
     Returns:
         (V,), in the metric's unit; 0 where nothing varies.
@@ -52,9 +52,9 @@ def chance(difference: Array, error: Array, half_width: Array, roots: Array) -> 
 
     Args:
         difference: true difference, >= 0, (V,).
-        error: its standard error, (V,).
-        half_width: expected half width of its interval, (V,).
-        roots: quantiles of the root of chi-square / df, at equal steps, (Q, V).
+        error: Its standard error, (V,).
+        half_width: Expected half width of its interval, (V,).
+        roots: Quantiles of the root of chi-square / df, at equal steps, (Q, V).
 
     Returns:
         (V,); 1 where nothing varies and the difference isn't 0.
@@ -71,11 +71,11 @@ def seeds_for(
     """How many seeds would show a difference of this size with probability 0.8.
 
     Args:
-        effects: the values of one metric, (V,).
-        place: which of them.
-        size: the difference, in the metric's unit, > 0.
-        alpha: error rate of the metric.
-        most: the most that are tried.
+        effects: The values of one metric, (V,).
+        place: Which of them.
+        size: The difference, in the metric's unit, > 0.
+        alpha: Error rate of the metric.
+        most: The most that are tried.
 
     Returns:
         Seeds in all, at least those that there are; None when ``most`` don't suffice, because the
@@ -101,12 +101,12 @@ def worth_more_seeds(
     today's standard errors farther out, or nearer, than it was measured.
 
     Args:
-        effect: measured differences, (V,).
-        half_width: of their intervals, (V,).
-        seeds: that they were measured under, >= 2.
-        most: seeds that a value may get.
-        level: error rate of the intervals.
-        margin: the difference that doesn't matter, in the metric's unit; 0 asks for a difference.
+        effect: Measured differences, (V,).
+        half_width: Of their intervals, (V,).
+        seeds: That they were measured under, >= 2.
+        most: Seeds that a value may get.
+        level: Error rate of the intervals.
+        margin: The difference that doesn't matter, in the metric's unit; 0 asks for a difference.
 
     Returns:
         (V,)

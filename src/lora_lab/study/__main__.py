@@ -11,10 +11,10 @@ from lora_lab.errors import ConfigError, LabError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Builds the report and prints its path.
+    """Build the report and print its path.
 
     Args:
-        arguments: the command line; the process's own when None.
+        arguments: The command line; the process's own when None.
 
     Returns:
         0 when the report was built, 1 when it couldn't be, 2 for a wrong argument.

@@ -273,9 +273,9 @@ def false_studies(
     """Share of studies that show any difference where there is none, one row per cell.
 
     Args:
-        cells: which kinds of study.
-        studies: how many of each.
-        tests: by name.
+        cells: Which kinds of study.
+        studies: How many of each.
+        tests: By name.
     """
     rows = []
     for place, cell in enumerate(cells):
@@ -296,9 +296,9 @@ def false_rounds(studies: int, parts: str, values: int = 4) -> float:
     at a later look was chosen by what the earlier ones saw.
 
     Args:
-        studies: how many.
-        parts: what dominates, a key of PARTS.
-        values: in each study.
+        studies: How many.
+        parts: What dominates, a key of PARTS.
+        values: In each study.
     """
     looks = look_counts(*ROUNDS)
     rng = np.random.default_rng([2028, list(PARTS).index(parts)])
@@ -414,7 +414,7 @@ def figure(rows: Sequence[dict[str, object]], power: Sequence[dict[str, object]]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Simulates, prints the tables and writes them with every cell and the figure.
+    """Simulate, print the tables and write them with every cell and the figure.
 
     Returns:
         0 when the report's own test holds its error rate in every cell, 1 when not.

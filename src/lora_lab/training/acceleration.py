@@ -22,7 +22,7 @@ class Acceleration(pl.Callback):
 
     Args:
         base: With or without a LoRA in it.
-        config: precision, attention, gradient_checkpointing and compile are read.
+        config: Precision, attention, gradient_checkpointing and compile are read.
     """
 
     def __init__(self, base: BaseModel, config: TrainerConfig) -> None:
@@ -51,7 +51,7 @@ def accelerated(base: BaseModel, config: TrainerConfig) -> Iterator[None]:
 
     Args:
         base: With or without a LoRA in it; tensors that are trained keep their format.
-        config: precision, attention, gradient_checkpointing and compile are read.
+        config: Precision, attention, gradient_checkpointing and compile are read.
     """
     with contextlib.ExitStack() as undo:
         if config.precision == "bf16-true":
@@ -104,7 +104,7 @@ def check_acceleration(config: TrainerConfig) -> None:
     """Hold the settings against this machine.
 
     Raises:
-        ConfigError: xformers isn't installed, or there is no GPU for it.
+        ConfigError: Xformers isn't installed, or there is no GPU for it.
     """
     if config.attention != "xformers":
         return

@@ -68,7 +68,7 @@ class StackMemory:
 
 
 def measure_memory(configs: list[TrainConfig], shared: SharedInputs, workers: int) -> StackMemory:
-    """Makes one pass of the run with the most numbers to train, and nothing else of a training.
+    """Make one pass of the run with the most numbers to train, and nothing else of a training.
 
     Args:
         configs: Settings of the runs, which share a base and the shapes of their batches.

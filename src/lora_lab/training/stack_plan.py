@@ -18,7 +18,7 @@ SHAPES = (
 
 
 def why_alone(config: TrainConfig) -> str | None:
-    """Returns the setting with which a run can't share its passes; None when it can."""
+    """Return the setting with which a run can't share its passes; None when it can."""
     network, trainer = config.network, config.trainer
     if network.name != "lora":
         return f"network={network.name}"
@@ -34,7 +34,7 @@ def why_alone(config: TrainConfig) -> str | None:
 
 
 def settings_of_stack(config: TrainConfig) -> dict[str, Any]:
-    """Returns the settings that the runs of a stack have in common, by key."""
+    """Return the settings that the runs of a stack have in common, by key."""
     data = {f"data.{key}": getattr(config.data, key) for key in SHAPES}
     others = {
         f"{part}.{key}": value
@@ -51,12 +51,12 @@ def settings_of_stack(config: TrainConfig) -> dict[str, Any]:
 def make_stacks(
     configs: Sequence[TrainConfig], most: int | None, workers: int
 ) -> tuple[list[list[int]], list[str]]:
-    """Distributes runs over stacks, and says in one line each why some can't be together.
+    """Distribute runs over stacks, and say in one line each why some can't be together.
 
     Args:
-        configs: settings of the runs.
-        most: runs in a stack at most; None leaves it to the workers, up to ``LARGEST``.
-        workers: how many stacks can be trained beside each other.
+        configs: Settings of the runs.
+        most: Runs in a stack at most; None leaves it to the workers, up to ``LARGEST``.
+        workers: How many stacks can be trained beside each other.
 
     Returns:
         The runs' numbers, stack by stack, and what to tell.
@@ -87,7 +87,7 @@ def _by_rank(numbers: list[int], configs: Sequence[TrainConfig]) -> list[int]:
 
 
 def even(numbers: list[int], count: int) -> list[list[int]]:
-    """Cuts a list into so many parts of lengths that differ by at most 1."""
+    """Cut a list into so many parts of lengths that differ by at most 1."""
     cuts = [len(numbers) * part // count for part in range(count + 1)]
     return [numbers[start:end] for start, end in pairwise(cuts)]
 

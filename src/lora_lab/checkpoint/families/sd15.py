@@ -40,7 +40,7 @@ def _vae(config: dict[str, Any]) -> nn.Module:
 
 
 def _split(tensors: dict[str, Tensor], configs: Path) -> dict[str, dict[str, Tensor]]:
-    """Translates a single file by diffusers' own tables.
+    """Translate a single file by diffusers' own tables.
 
     EMA weights (`model_ema.*`) and keys of training loops stay unread: the plain weights are what
     others train and sample with.

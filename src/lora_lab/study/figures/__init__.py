@@ -47,18 +47,18 @@ class FigureSet:
 
 
 def draw_figures(study: Study, names: Sequence[str], folder: Path) -> list[FigureSet]:
-    """Draws every figure and writes <name>.png of each, on light paper, into the report folder.
+    """Draw every figure and write <name>.png of each, on light paper, into the report folder.
 
     Args:
-        study: the judged sweep.
-        names: of the figures that have something to show.
-        folder: the report folder.
+        study: The judged sweep.
+        names: Of the figures that have something to show.
+        folder: The report folder.
 
     Returns:
         The figures in all forms that the page embeds, in the order of their names.
 
     Raises:
-        LabError: a file can't be written.
+        LabError: A file can't be written.
     """
     figures = []
     for name in (name for name in names if name in DRAW):
@@ -73,7 +73,7 @@ def draw_figures(study: Study, names: Sequence[str], folder: Path) -> list[Figur
 
 
 def render(study: Study, name: str, theme: Theme, layout: FigureSize) -> Picture:
-    """Draws one figure in one form."""
+    """Draw one figure in one form."""
     with drawing(theme, layout), warnings.catch_warnings():
         # A label may hold a sign that the font lacks: it is drawn as a box.
         warnings.filterwarnings("ignore", message="Glyph .* missing")

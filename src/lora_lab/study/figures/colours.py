@@ -38,14 +38,14 @@ class Colours:
 
 
 def colours_of(values: Sequence[str], theme: Theme) -> Colours:
-    """Gives every value a colour.
+    """Give every value a colour.
 
     Up to eight values get distinct colours. More get a sequential scale: by size when all of
     them are numbers, by order otherwise.
 
     Args:
-        values: the values as written, in the study's order.
-        theme: the paper that they are drawn on.
+        values: The values as written, in the study's order.
+        theme: The paper that they are drawn on.
     """
     unique = list(dict.fromkeys(values))
     if len(unique) <= FEW:
@@ -78,7 +78,7 @@ def label_margin(labels: Sequence[str], colours: Colours, layout: FigureSize) ->
 def draw_scale(
     figure: Figure, colours: Colours, layout: FigureSize, margin: float, title: str
 ) -> None:
-    """Draws the colour scale of many values into the right margin."""
+    """Draw the colour scale of many values into the right margin."""
     height = figure.get_figheight()
     length = min(MAX_SCALE, height - 1.25)
     left, bottom = 1 - (margin - 0.16) / layout.width, 1 - (length + 0.63) / height
@@ -94,12 +94,12 @@ def draw_scale(
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]], layout: FigureSize) -> None:
-    """Writes each line's label beside its end, pushed apart where ends lie close together.
+    """Write each line's label beside its end, pushed apart where ends lie close together.
 
     Args:
-        axes: the panel, with its final limits.
-        ends: label, last figure in data units, colour, of each line.
-        layout: gives the size of the text.
+        axes: The panel, with its final limits.
+        ends: Label, last figure in data units, colour, of each line.
+        layout: Gives the size of the text.
     """
     to_share = axes.transData + axes.transAxes.inverted()
     placed = sorted(
@@ -132,7 +132,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]], layout: Figur
 
 
 def spread_apart(positions: Sequence[float], gap: float) -> list[float]:
-    """Moves ascending positions in 0..1 until neighbours are at least ``gap`` apart."""
+    """Move ascending positions in 0..1 until neighbours are at least ``gap`` apart."""
     spots: list[float] = []
     for position in positions:
         spots.append(max(position, spots[-1] + gap) if spots else position)

@@ -24,7 +24,7 @@ PANELS: tuple[tuple[str, Callable[[Judged], float]], ...] = (
 
 
 def draw(pen: Pen) -> Figure:
-    """Draws the costs: bars for up to thirty runs, dots for more."""
+    """Draw the costs: bars for up to thirty runs, dots for more."""
     shown = [one for one in pen.study.shown if one.run.complete]
     bars = len(shown) <= MAX_BARS
     figure, axes_list = _layout(pen.layout, len(shown) if bars else 0)

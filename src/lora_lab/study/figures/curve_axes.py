@@ -79,12 +79,12 @@ def curves(runs: Sequence[Judged], take: Callable[[Judged], XY]) -> list[Curve]:
 
 
 def column(name: str) -> Callable[[Judged], XY]:
-    """Takes a column of metrics.csv over the steps."""
+    """Take a column of metrics.csv over the steps."""
     return lambda one: (one.run.metrics.steps, one.run.metrics.column(name))
 
 
 def draw_curves(axes: Axes, pen: Pen, values: list[Curve], base: list[Curve]) -> None:
-    """Draws the values' lines, the base's band over its seeds and its first seed in red."""
+    """Draw the values' lines, the base's band over its seeds and its first seed in red."""
     width = 1.6 if len(values) <= 8 else 1.0
     for curve in values:
         colour = pen.colours.of.get(curve.label, pen.theme.muted)
@@ -133,7 +133,7 @@ def fit_limits(axes: Axes, lines: Sequence[Curve], include: Sequence[float] = ()
 
 
 def label_curves(axes: Axes, pen: Pen, values: list[Curve], base: list[Curve]) -> None:
-    """Labels the lines at their ends while there are few; always the base."""
+    """Label the lines at their ends while there are few; always the base."""
     ends = [("base", float(base[0].y[-1]), pen.theme.base)] if base else []
     if pen.colours.few:
         ends += [

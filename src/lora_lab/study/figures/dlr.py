@@ -18,7 +18,7 @@ PANELS = (
 
 
 def draw(pen: Pen) -> Figure:
-    """Draws the three rates over the steps on logarithmic axes."""
+    """Draw the three rates over the steps on logarithmic axes."""
     labels = ["base", *(one.label for one in pen.values)]
     margin = label_margin(labels, pen.colours, pen.layout)
     figure, axes_list = panels(pen.layout, len(PANELS), margin)

@@ -49,7 +49,7 @@ class FigureRow:
 
 
 def draw(pen: Pen) -> Figure:
-    """Draws one panel per judged metric and one row per value."""
+    """Draw one panel per judged metric and one row per value."""
     metrics = [m for m in pen.study.metrics if m.judged and any(_rows(pen.values, m))]
     named = len(pen.values) <= MAX_NAMED
     figure, panels = _layout(pen, max(1, len(metrics)), named)

@@ -27,7 +27,7 @@ TICK_SIGNS = 32
 
 
 def draw(pen: Pen) -> Figure:
-    """Draws the held-out loss in all its parts."""
+    """Draw the held-out loss in all its parts."""
     names: dict[int, str] = {}
     for one in pen.study.judged:
         names |= strata(one.run.metrics)
@@ -73,7 +73,7 @@ def _gap(one: Judged) -> XY:
 
 
 def _label_panel(axes: Axes, pen: Pen, names: dict[int, str], index: int, is_gap: bool) -> None:
-    """Labels the lines of a panel that stands at the right-hand edge."""
+    """Label the lines of a panel that stands at the right-hand edge."""
     by_panel = [HELD_OUT, *(names[timestep] for timestep in sorted(names))]
     take = _gap if is_gap else column(by_panel[index - 1])
     label_curves(axes, pen, curves(pen.values, take), curves(pen.base, take))

@@ -29,7 +29,7 @@ Point = tuple[float, float, Judged]
 
 
 def draw(pen: Pen) -> Figure:
-    """Draws one panel per metric against the file size, or the time where files are alike."""
+    """Draw one panel per metric against the file size, or the time where files are alike."""
     title, cost = chosen_cost(pen)
     metrics = [m for m in pen.study.metrics if m.judged and _points(pen, m, cost)][:MAX_METRICS]
     figure, axes_list = panels(pen.layout, max(1, len(metrics)), 0.5)
@@ -54,8 +54,8 @@ def frontier(points: Sequence[tuple[float, float]], lower_is_better: bool) -> li
     """Places of the points that none beats in cost without being worse, the cheapest first.
 
     Args:
-        points: cost and metric of each.
-        lower_is_better: of the metric; of the cost it always is.
+        points: Cost and metric of each.
+        lower_is_better: Of the metric; of the cost it always is.
     """
     sign = 1.0 if lower_is_better else -1.0
     order = sorted(range(len(points)), key=lambda i: (points[i][0], sign * points[i][1]))

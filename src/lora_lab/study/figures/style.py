@@ -100,7 +100,7 @@ NARROW = FigureSize("narrow", width=4.6, columns=1, panel_height=2.5, dpi=170, f
 
 @contextmanager
 def drawing(theme: Theme, layout: FigureSize) -> Iterator[None]:
-    """Sets matplotlib's defaults for one figure; text is never read as formulas."""
+    """Set matplotlib's defaults for one figure; text is never read as formulas."""
     settings: Any = {
         "font.family": "DejaVu Sans",
         "font.size": layout.font,
@@ -139,10 +139,10 @@ def panels(
     """A figure with ``count`` panels, as many a row as the layout has columns.
 
     Args:
-        layout: the size.
-        count: panels.
-        margin: inches kept free on the right for labels.
-        row_height: inches a row; the layout's own when None.
+        layout: The size.
+        count: Panels.
+        margin: Inches kept free on the right for labels.
+        row_height: Inches a row; the layout's own when None.
 
     Returns:
         The figure and its panels, row by row.
@@ -205,7 +205,7 @@ def power_of_ten(value: float, _position: int = 0) -> str:
 
 
 def nothing_measured(axes: Axes, theme: Theme, text: str = "not measured") -> None:
-    """Says in the panel that there is nothing to draw."""
+    """Say in the panel that there is nothing to draw."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=theme.muted)
     axes.set_xticks([])
     axes.set_yticks([])

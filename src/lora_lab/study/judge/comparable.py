@@ -80,12 +80,12 @@ def parameters_of(parameter: str) -> tuple[str, ...]:
 
 
 def compare(run: Run, base: Run, parameters: tuple[str, ...]) -> Comparability:
-    """Compares what two runs were trained on and with.
+    """Compare what two runs were trained on and with.
 
     Args:
-        run: the run to judge.
-        base: the base run that it would be ranked against.
-        parameters: keys under study.
+        run: The run to judge.
+        base: The base run that it would be ranked against.
+        parameters: Keys under study.
     """
     allowed = frozenset().union(*(CHANGED_BY.get(key, frozenset()) for key in parameters))
     differing = _differing_fingerprints(run, base)

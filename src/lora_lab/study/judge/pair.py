@@ -88,11 +88,11 @@ def same_steps(run: Run, base: Run) -> bool:
 
 
 def pair_loss(run: Run, base: Run) -> PairedLoss | None:
-    """Pairs a run's training loss with the base's.
+    """Pair a run's training loss with the base's.
 
     Args:
-        run: the run of a value (or of another base seed, to see what a seed alone does).
-        base: the base run.
+        run: The run of a value (or of another base seed, to see what a seed alone does).
+        base: The base run.
 
     Returns:
         The paired difference, or None when the two share no measured point.

@@ -73,14 +73,14 @@ def pair_runs(
     parameters: tuple[str, ...],
     why_incomplete: Callable[[Run], str],
 ) -> ValueRuns:
-    """Pairs the runs of a value with the base's of the same seed; what differs is left out.
+    """Pair the runs of a value with the base's of the same seed; what differs is left out.
 
     Args:
-        value: the value, as written.
-        runs: its runs, one a seed.
-        base: usable runs of the base, the reference first, one a seed.
-        parameters: keys under study.
-        why_incomplete: one sentence on a run that isn't complete.
+        value: The value, as written.
+        runs: Its runs, one a seed.
+        base: Usable runs of the base, the reference first, one a seed.
+        parameters: Keys under study.
+        why_incomplete: One sentence on a run that isn't complete.
     """
     partners = {run.seed: run for run in base}
     pairs: dict[int, Pair] = {}
@@ -122,9 +122,9 @@ def measure_value(value: ValueRuns, metric: Metric, base: Sequence[Run]) -> Meas
     of the base's seeds.
 
     Args:
-        value: its runs.
-        metric: which one.
-        base: usable runs of the base.
+        value: Its runs.
+        metric: Which one.
+        base: Usable runs of the base.
 
     Returns:
         None when no run of the value was measured in the metric.

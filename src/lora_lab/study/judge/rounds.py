@@ -27,11 +27,11 @@ class Split:
 
 
 def split_values(study: Study, most: int) -> Split:
-    """Says of each value whether more seeds can tell more.
+    """Say of each value whether more seeds can tell more.
 
     Args:
-        study: the judged runs so far.
-        most: seeds that a value gets at most.
+        study: The judged runs so far.
+        most: Seeds that a value gets at most.
     """
     still_open, closed = {}, {}
     for one in study.values:
@@ -60,9 +60,9 @@ def can_be_decided(result: MetricResult, most: int, margin: float) -> bool:
     """Whether more seeds may decide a value, by `worth_more_seeds`; yes where nothing is known yet.
 
     Args:
-        result: an undecided value in its first metric.
-        most: seeds that it may get.
-        margin: share of the base's mean that doesn't matter.
+        result: An undecided value in its first metric.
+        most: Seeds that it may get.
+        margin: Share of the base's mean that doesn't matter.
     """
     half_width = (result.high - result.low) / 2
     if result.seeds < 2 or not math.isfinite(half_width):

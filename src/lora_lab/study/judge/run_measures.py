@@ -82,7 +82,7 @@ def strata(table: MetricsTable) -> dict[int, str]:
 
 
 def measure(run: Run) -> Measures:
-    """Measures a run; of one that didn't train to its end, only what it did reach."""
+    """Measure a run; of one that didn't train to its end, only what it did reach."""
     table, record = run.metrics, run.record
     held_out, dlr = table.column(HELD_OUT), table.column(DLR_UNET)
     final_held_out = last_finite(held_out)

@@ -23,7 +23,7 @@ def told_of_stacks(
     """One sentence where it may matter that a value and its base were trained in two ways.
 
     Args:
-        values: the runs of each value, in pairs with the base's.
+        values: The runs of each value, in pairs with the base's.
         results: value -> what was found of it.
 
     Returns:

@@ -38,21 +38,21 @@ NO_VERDICT = (
 
 
 def build_kohya_report(folder: Path, out: Path) -> Path:
-    """Reads a folder of kohya's logs and writes what can be said of it.
+    """Read a folder of kohya's logs and write what can be said of it.
 
     With one comparison in the folder its report is `index.html`; with several, `index.html` is a
     page over them and each has a folder of its own. `runs.csv` holds the figures of every run.
 
     Args:
-        folder: a `logging_dir` of kohya's trainer, or any folder above such.
-        out: where the report goes.
+        folder: A `logging_dir` of kohya's trainer, or any folder above such.
+        out: Where the report goes.
 
     Returns:
         The page, index.html.
 
     Raises:
-        ConfigError: no folder, or no logs of kohya's trainer in it.
-        LabError: the report can't be written.
+        ConfigError: No folder, or no logs of kohya's trainer in it.
+        LabError: The report can't be written.
     """
     logs = load_logs(folder)
     found = comparisons(logs)

@@ -37,7 +37,7 @@ class Comparison:
 
 
 def comparisons(logs: Logs) -> list[Comparison]:
-    """Sorts the runs of a folder into comparisons, in the order of their names."""
+    """Sort the runs of a folder into comparisons, in the order of their names."""
     bases = base_labels(logs)
     return [
         _comparison(logs, group, value)

@@ -53,10 +53,10 @@ def is_event_file(path: Path) -> bool:
 
 
 def read_events(path: Path) -> EventFile:
-    """Reads all scalars of an event file, as far as it is whole; never raises for its content.
+    """Read all scalars of an event file, as far as it is whole; never raises for its content.
 
     Args:
-        path: the file.
+        path: The file.
     """
     from tensorboard.compat.proto.event_pb2 import Event  # takes half a second to load
 

@@ -44,10 +44,10 @@ class LogFolder:
 
 
 def find_runs(folder: Path) -> list[LogFolder]:
-    """Finds every run below a folder.
+    """Find every run below a folder.
 
     Raises:
-        ConfigError: it is no folder, or there are no event files in it.
+        ConfigError: It is no folder, or there are no event files in it.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder; name the folder of kohya's logs")
@@ -71,7 +71,7 @@ def find_runs(folder: Path) -> list[LogFolder]:
 
 
 def find_settings(folder: Path, runs: list[LogFolder]) -> dict[LogFolder, Path]:
-    """Finds the settings of each run by name: its own label, or its value.
+    """Find the settings of each run by name: its own label, or its value.
 
     Of several files with the right name the one whose folders agree best with the run's counts.
     Where the folders of logs and settings have different names (`GR INF` and `GR ∞`), those two

@@ -44,13 +44,13 @@ class Growth:
 
 
 def measure_growth(steps: NDArray[np.int64], d: NDArray[np.float64]) -> Growth:
-    """Finds the stretch in which d grew by one factor a step.
+    """Find the stretch in which d grew by one factor a step.
 
     A limit is the largest growth of the run: a run that grew faster elsewhere wasn't held back.
 
     Args:
-        steps: steps, ascending, (S,).
-        d: the optimizer's d at each, (S,); not finite or 0 where it isn't known.
+        steps: Steps, ascending, (S,).
+        d: The optimizer's d at each, (S,); not finite or 0 where it isn't known.
     """
     known = np.isfinite(d) & (d > 0)
     steps, d = steps[known], d[known]

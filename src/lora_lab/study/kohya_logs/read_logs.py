@@ -58,10 +58,10 @@ class Logs:
 
 
 def load_logs(folder: Path) -> Logs:
-    """Reads every run of a folder.
+    """Read every run of a folder.
 
     Raises:
-        ConfigError: no folder, no event files, or none of kohya's trainer.
+        ConfigError: No folder, no event files, or none of kohya's trainer.
     """
     places = find_runs(folder)
     settings_of = {
@@ -89,7 +89,7 @@ def load_logs(folder: Path) -> Logs:
 
 
 def _read(path: Path, cache: dict[str, EventFile]) -> EventFile:
-    """Reads an event file once: folders of studies hold copies of the base's."""
+    """Read an event file once: folders of studies hold copies of the base's."""
     try:
         digest = sha256_file(path)
     except LabError:
@@ -198,9 +198,9 @@ def as_run(run: KohyaRun, is_base: bool, reference: KohyaRun) -> Run:
     """A run as the study knows it.
 
     Args:
-        run: the run.
-        is_base: whether it trained the base's value.
-        reference: the base run that others are compared with.
+        run: The run.
+        is_base: Whether it trained the base's value.
+        reference: The base run that others are compared with.
     """
     steps = run.series.step_seconds
     seconds = {"training": run.series.seconds}

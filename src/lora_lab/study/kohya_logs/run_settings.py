@@ -29,7 +29,7 @@ class RunSettings:
 
 
 def read_settings(path: Path | None) -> RunSettings:
-    """Reads the settings of a run, as far as there are any; never raises for their content."""
+    """Read the settings of a run, as far as there are any; never raises for their content."""
     if path is None:
         return RunSettings(problem="no settings of its name were found")
     try:
@@ -60,9 +60,9 @@ def schedule_of(
     """The learning rate without d that was logged after each step, by the settings.
 
     Args:
-        settings: of the run.
-        steps: logged steps, (S,).
-        total: steps of the whole run.
+        settings: Of the run.
+        steps: Logged steps, (S,).
+        total: Steps of the whole run.
 
     Returns:
         (S,), or None when the settings don't tell.

@@ -39,13 +39,13 @@ class Series:
 
 
 def split_runs(files: list[EventFile]) -> list[list[EventFile]]:
-    """Sorts the event files of one folder into runs.
+    """Sort the event files of one folder into runs.
 
     A file that begins where another one stopped, or that begins anew and goes further, continues
     the run; one that begins at step 1 and goes no further is a run of its own.
 
     Args:
-        files: readable event files with kohya's loss in them.
+        files: Readable event files with kohya's loss in them.
     """
     runs: list[list[EventFile]] = []
     for file in sorted(files, key=lambda item: (item.started, item.path.name)):
@@ -64,10 +64,10 @@ def has_loss(file: EventFile) -> bool:
 
 
 def read_series(files: list[EventFile]) -> Series:
-    """Joins the event files of one run.
+    """Join the event files of one run.
 
     Args:
-        files: at least one, in the order of their time.
+        files: At least one, in the order of their time.
     """
     notes = [f"{file.path.name} {file.problem}" for file in files if file.problem]
     loss, restarts = _joined(files, LOSS)
@@ -104,11 +104,11 @@ def read_series(files: list[EventFile]) -> Series:
 
 
 def with_schedule(series: Series, schedule: NDArray[np.float64]) -> Series:
-    """Adds d to a run of which only d · lr was logged.
+    """Add d to a run of which only d · lr was logged.
 
     Args:
-        series: the run.
-        schedule: its learning rate without d, from its settings, (S,).
+        series: The run.
+        schedule: Its learning rate without d, from its settings, (S,).
     """
     table = series.metrics
     dlr = table.column("dlr/unet")

@@ -110,12 +110,12 @@ def _first_ratios(one: LossCurve, other: LossCurve) -> NDArray[np.float64]:
 
 
 def group_streams(curves: list[LossCurve]) -> list[StreamMember]:
-    """Sorts runs by noise stream, and within each by where they started.
+    """Sort runs by noise stream, and within each by where they started.
 
     Each run is compared with the first run of every stream so far.
 
     Args:
-        curves: the runs' losses.
+        curves: The runs' losses.
     """
     streams: list[list[LossCurve]] = []  # of each stream, the first run of each kind of inputs
     members = []

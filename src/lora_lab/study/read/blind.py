@@ -98,15 +98,15 @@ def partners(sweep: Sweep) -> list[tuple[Run, Run]]:
 
 
 def read_answers(path: Path, sweep: Sweep) -> Blind:
-    """Reads the file that report/blind.html saves.
+    """Read the file that report/blind.html saves.
 
     Args:
-        path: the answers.
-        sweep: the sweep that they are about.
+        path: The answers.
+        sweep: The sweep that they are about.
 
     Raises:
-        ConfigError: there is no such file, it holds no answers, or those of another study.
-        LabError: the file can't be read.
+        ConfigError: There is no such file, it holds no answers, or those of another study.
+        LabError: The file can't be read.
     """
     rows = _rows(path)
     images = {image.key: image for run in sweep.runs for image in blind_images(run).values()}
@@ -191,8 +191,8 @@ def agreement(answers: Iterable[Answer], metric: str) -> tuple[int, int]:
     """How often a metric prefers the image that was chosen.
 
     Args:
-        answers: ties are left out.
-        metric: one that was measured image by image, higher is better.
+        answers: Ties are left out.
+        metric: One that was measured image by image, higher is better.
 
     Returns:
         Answers that agree, and answers that the metric says anything of.

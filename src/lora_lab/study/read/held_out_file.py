@@ -34,10 +34,10 @@ class ImageLosses:
 
 
 def read_image_losses(path: Path) -> ImageLosses:
-    """Reads a held_out.csv; lines that are not whole are left out.
+    """Read a held_out.csv; lines that are not whole are left out.
 
     Args:
-        path: the file; without it, or without its columns, nothing is known of single images.
+        path: The file; without it, or without its columns, nothing is known of single images.
     """
     try:
         text = read_text(path, errors="replace")

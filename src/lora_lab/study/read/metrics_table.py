@@ -43,14 +43,14 @@ def empty_table(*notes: str) -> MetricsTable:
 
 
 def read_metrics(path: Path) -> MetricsTable:
-    """Reads a metrics.csv; a damaged file gives what is whole in it and says what is not.
+    """Read a metrics.csv; a damaged file gives what is whole in it and says what is not.
 
     Rows of one step are joined (a later measurement wins), so that a resumed run or a validation
     row doesn't count twice. A last line without its line end was cut off while it was written
     and is left out.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         The curves with notes; an empty table when the file is missing or unreadable.

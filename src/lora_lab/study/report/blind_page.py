@@ -37,17 +37,17 @@ class BlindPair:
 
 
 def write_blind_page(sweep: Sweep, folder: Path) -> Path | None:
-    """Writes the page.
+    """Write the page.
 
     Args:
-        sweep: the sweep whose images are shown.
-        folder: the report folder.
+        sweep: The sweep whose images are shown.
+        folder: The report folder.
 
     Returns:
         The page; None when no value has an image that the base has too.
 
     Raises:
-        LabError: the file can't be written.
+        LabError: The file can't be written.
     """
     pairs = pairs_of(sweep)
     if not pairs:

@@ -34,11 +34,11 @@ class BlindTable:
 
 
 def blind_table(study: Study, blind: Blind) -> BlindTable:
-    """Counts the choices.
+    """Count the choices.
 
     Args:
-        study: judged with the choices as a metric.
-        blind: the choices.
+        study: Judged with the choices as a metric.
+        blind: The choices.
     """
     values = list(dict.fromkeys(answer.one.run.value for answer in blind.answers))
     strength = _strengths(values, blind.answers)

@@ -21,20 +21,20 @@ FOLDER = "report"
 
 
 def build_report(sweep_dir: Path, answers: Path | None = None) -> Path:
-    """Reads a sweep folder and writes its report: the page, the figures and the table.
+    """Read a sweep folder and write its report: the page, the figures and the table.
 
     Runs that failed, are missing, damaged or not comparable are named in the report and stop
     nothing.
 
     Args:
-        sweep_dir: the folder that holds sweep.json.
-        answers: what a person chose on report/blind.html, judged like a metric.
+        sweep_dir: The folder that holds sweep.json.
+        answers: What a person chose on report/blind.html, judged like a metric.
 
     Returns:
         The page, report/index.html.
 
     Raises:
-        ConfigError: there is no sweep in the folder, or the answers are of another one.
+        ConfigError: There is no sweep in the folder, or the answers are of another one.
         LabError: sweep.json can't be read, or the report can't be written.
     """
     sweep_dir = Path(sweep_dir)
@@ -60,20 +60,20 @@ def write_report(
     with_images: bool,
     blind: Blind | None = None,
 ) -> Path:
-    """Writes the page, its short form, the figures and the table of a comparison.
+    """Write the page, its short form, the figures and the table of a comparison.
 
     Args:
-        study: the judged runs.
-        words: the first sentences of the page.
-        folder: where all goes.
-        with_images: whether the runs have images; without, the page doesn't speak of them.
-        blind: what a person chose, as far as that was asked for.
+        study: The judged runs.
+        words: The first sentences of the page.
+        folder: Where all goes.
+        with_images: Whether the runs have images; without, the page doesn't speak of them.
+        blind: What a person chose, as far as that was asked for.
 
     Returns:
         The page, index.html.
 
     Raises:
-        LabError: the report can't be written.
+        LabError: The report can't be written.
     """
     for problem in problems(study):
         log.info("%s: %s", problem.name, "; ".join(problem.sentences))

@@ -31,12 +31,12 @@ class Explorer:
 
 
 def load_explorer(study: Study, page: Path, budget: int) -> Explorer | None:
-    """Reads the runs' images and makes their thumbnails.
+    """Read the runs' images and make their thumbnails.
 
     Args:
-        study: the judged sweep.
-        page: the folder of the page.
-        budget: bytes that all thumbnails may take in it.
+        study: The judged sweep.
+        page: The folder of the page.
+        budget: Bytes that all thumbnails may take in it.
 
     Returns:
         What the page shows; None when no run has images.

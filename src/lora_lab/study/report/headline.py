@@ -32,7 +32,7 @@ class Headline:
 
 
 def headline(study: Study) -> Headline:
-    """Says what was shown and what was not."""
+    """Say what was shown and what was not."""
     full, short = full_sentence(study), short_sentence(study)
     details = (
         full if short else "",

@@ -57,21 +57,21 @@ class Embedded:
 
 
 def embed_png(png: bytes, width: int, height: int) -> Embedded:
-    """Embeds a drawn figure as it is."""
+    """Embed a drawn figure as it is."""
     return Embedded(_address("png", png), width, height)
 
 
 def embed_file(path: Path, budget: int, width: int = MAX_SIDE) -> Embedded:
-    """Embeds a picture from a file within a budget.
+    """Embed a picture from a file within a budget.
 
     Args:
-        path: the picture.
-        budget: bytes that the address may have. The file itself is taken when it fits, otherwise
+        path: The picture.
+        budget: Bytes that the address may have. The file itself is taken when it fits, otherwise
             WebP of falling quality and size.
-        width: pixels that the embedded picture has at most from left to right.
+        width: Pixels that the embedded picture has at most from left to right.
 
     Raises:
-        ValueError: the file is not a picture that can be read, or has too many pixels.
+        ValueError: The file is not a picture that can be read, or has too many pixels.
     """
     picture, kind = _opened(path)
     try:
@@ -87,12 +87,12 @@ def embed_file(path: Path, budget: int, width: int = MAX_SIDE) -> Embedded:
 
 
 def make_thumbnails(paths: Sequence[Path], budget: int) -> dict[Path, str | None]:
-    """Makes thumbnails of all images, as large as the budget allows.
+    """Make thumbnails of all images, as large as the budget allows.
 
     Args:
-        paths: the images, the most important first: what the budget can't hold even at the
+        paths: The images, the most important first: what the budget can't hold even at the
             smallest size is left out from the end.
-        budget: bytes of text that all of them may take.
+        budget: Bytes of text that all of them may take.
 
     Returns:
         Image -> base64 text of a WebP file, None for one that can't be read; without the images

@@ -73,7 +73,7 @@ def _short(commit: str) -> str:
 
 
 def _entry(group: str, name: str) -> Callable[[Judged], str]:
-    """Takes one entry of a run's fingerprints or versions."""
+    """Take one entry of a run's fingerprints or versions."""
 
     def take(one: Judged) -> str:
         record = one.run.record

@@ -34,14 +34,14 @@ ARTIFACT_FILES = ("index.html", "report.md", "comparison.csv", "verdicts.csv")
 
 
 def publish_to_wandb(sweep_dir: Path, settings: WandbConfig) -> None:
-    """Logs what a sweep left on disk: a sample job for each run, then the report job.
+    """Log what a sweep left on disk: a sample job for each run, then the report job.
 
     Args:
-        sweep_dir: the folder that holds sweep.json and report/.
-        settings: project, group and mode of Weights & Biases.
+        sweep_dir: The folder that holds sweep.json and report/.
+        settings: Project, group and mode of Weights & Biases.
 
     Raises:
-        ConfigError: there is no sweep in the folder.
+        ConfigError: There is no sweep in the folder.
         LabError: Weights & Biases can't be started.
     """
     study = judge(load_sweep(sweep_dir))
@@ -63,7 +63,7 @@ def publish_to_wandb(sweep_dir: Path, settings: WandbConfig) -> None:
 
 
 def publish_to_tensorboard(sweep_dir: Path) -> None:
-    """Writes each run's images into its tensorboard/, under the tags of Weights & Biases."""
+    """Write each run's images into its tensorboard/, under the tags of Weights & Biases."""
     from torch.utils.tensorboard import SummaryWriter
 
     for one in judge(load_sweep(sweep_dir)).judged:
@@ -130,7 +130,7 @@ def _log_images(run: WandbRun, one: Judged, images: Sequence[RunImage]) -> None:
 
 
 def _log_best(run: WandbRun, one: Judged) -> None:
-    """Gives the best LoRA of the run its alias, beside those of the training."""
+    """Give the best LoRA of the run its alias, beside those of the training."""
     step = best_step(one)
     saves = {save.step: save for save in find_saves(one.run.folder, {"steps": one.measures.steps})}
     if step in saves:
