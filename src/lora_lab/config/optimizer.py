@@ -1,7 +1,7 @@
 """The optimizer: its settings and their ranges."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lora_lab.config.rules import Rule, above, at_least, between, one_of, or_null, shown
@@ -25,6 +25,8 @@ class Optimizer:
     """Where its learning rate comes from, for docs/optimizers.md."""
     when: str
     """When to use it, for docs/optimizers.md."""
+    further: Mapping[str, object] = field(default_factory=dict)
+    """What sd-scripts takes for arguments that aren't settings here but items of ``args``."""
     flat: bool = True
     """Whether one tensor that holds a whole part takes the same steps as the part's own tensors:
     true for what works elementwise, up to sums over all tensors."""
@@ -148,6 +150,7 @@ TABLE: dict[str, Optimizer] = {
         "AdaFactor",
         {"weight_decay": 0},
         *("yours, or its own with `optimizer.args.relative_step=true`", "memory is short"),
+        further={"scale_parameter": True, "relative_step": True, "warmup_init": False},
         flat=False,  # rows and columns of each matrix are what it keeps
     ),
     "lion": Optimizer(

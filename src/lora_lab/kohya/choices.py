@@ -75,10 +75,6 @@ SAMPLERS = {kohya: name for name, entry in OURS.items() for kohya in entry.kohya
 
 OPTIMIZER_DEFAULTS = {name: dict(entry.defaults) for name, entry in OPTIMIZERS.items()}
 """What an optimizer's library takes for an argument that isn't given."""
-ARGUMENT_DEFAULTS: dict[str, dict[str, object]] = {
-    "adafactor": {"scale_parameter": True, "relative_step": True, "warmup_init": False},
-}
-"""The same for arguments that aren't settings of their own here; relative_step is sd-scripts'."""
 PREPRINT = "dadaptation.experimental.DAdaptAdamPreprint"
 """What sd-scripts takes for the optimizer types DAdaptation and DAdaptAdamPreprint."""
 OPTIMIZER_TYPES = {name: entry.kohya for name, entry in OPTIMIZERS.items()}

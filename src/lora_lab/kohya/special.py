@@ -5,8 +5,8 @@ import re
 from pathlib import PurePosixPath
 from typing import Any
 
+from lora_lab.config.optimizer import TABLE as OPTIMIZERS
 from lora_lab.kohya.choices import (
-    ARGUMENT_DEFAULTS,
     OPTIMIZER_DEFAULTS,
     OPTIMIZER_TYPES,
     PRECISIONS,
@@ -118,8 +118,9 @@ def _optimizer(left: dict[str, Any], result: Translation) -> None:
         return
     if _plain(given) == "sgdnesterov":
         arguments = {"momentum": 0.9, **arguments, "nesterov": True}
-    arguments = {**ARGUMENT_DEFAULTS.get(name, {}), **arguments}
-    if name == "adafactor" and arguments["warmup_init"]:
+    entry = OPTIMIZERS[name]
+    arguments = {**entry.further, **arguments}
+    if entry.further and arguments.get("warmup_init"):
         arguments["relative_step"] = True  # sd-scripts: the one needs the other
     result.groups["optimizer"] = name
     result.taken["optimizer_type"] = "optimizer"
@@ -141,9 +142,9 @@ def _optimizer(left: dict[str, Any], result: Translation) -> None:
     if further.get("relative_step"):
         for key in ("optimizer.lr", "optimizer.text_encoder_lr"):
             result.put(key, 1.0, "learning_rate")
-        result.ignored["learning_rate"] = "Adafactor with relative_step finds its own rate"
+        result.ignored["learning_rate"] = "with relative_step the optimizer finds its own rate"
         left["lr_scheduler"], left["lr_warmup_steps"] = "constant", 0
-    if name == "schedule_free_adamw":
+    if entry.constant_schedule:
         result.ignored["lr_scheduler"] = "a schedule-free optimizer has none, in sd-scripts, too"
         left["lr_scheduler"], left["lr_warmup_steps"] = "constant", 0
 

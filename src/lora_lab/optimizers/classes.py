@@ -71,7 +71,7 @@ def arguments(config: OptimizerConfig) -> dict[str, Any]:
         if key == "growth_rate" and value is None:
             value = math.inf  # null means without limit
         given[key] = value
-    if config.name == "adafactor" and config.args.get("relative_step"):
+    if config.args.get("relative_step"):
         given["lr"] = None  # it finds its own and refuses another
     lists = {key: tuple(v) if isinstance(v, list) else v for key, v in config.args.items()}
     return given | lists
