@@ -1,20 +1,23 @@
 """Metric images of a sweep of the tiny model, and the choice of a checkpoint."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from lora_lab.config import MergeConfig
+from lora_lab.config.metrics import Against
 from lora_lab.data.inputs import SharedInputs
 from lora_lab.errors import LabError
 from lora_lab.lora_file import read_lora, write_lora
 from lora_lab.lora_file.merge import load_model
 from lora_lab.metrics.checkpoint_choice import best_of, choose
-from lora_lab.metrics.image_scores import ImageScorer, load_encoders, score_sweep
+from lora_lab.metrics.image_scores import ImageScorer, load_encoders, load_scorer, score_sweep
 from lora_lab.run_folder.choice_file import CHOICE_FILE, read_choice, write_choice
 from lora_lab.run_folder.saved_loras import find_rows
-from lora_lab.run_folder.scores_file import SCORES_FILE, read_scores
+from lora_lab.run_folder.scores_file import SCORES_FILE, read_anchors, read_scores
 from train import train
 from train_setup import train_config
 
@@ -39,11 +42,62 @@ def test_every_metric_is_scored_by_prompt_and_seed(made):
     assert not problem
     assert {name: len(units) for name, units in scores.items()} == {
         "identity_clip": 10,
+        "training_likeness": 10,
         "prompt": 10,
         "diversity": 5,
         "vendi": 5,
         "preservation": 5,
     }
+
+
+def test_identity_is_measured_by_pictures_that_were_not_trained_on(made):
+    """Other training images leave it as it is, other held-out ones don't."""
+    folder, config = made
+    encoders, _ = load_encoders(config.metrics, folder / "store")
+    scorer = ImageScorer(folder, config, encoders, "zqx person")
+    (run,) = find_rows(folder).runs
+    arguments = run.saves[-1].path, 1.0, run.folder / "images" / "metrics"
+    prompts = config.metrics.prompts, config.metrics.seeds
+    before, _ = scorer.score(*arguments, *prompts)
+    training = scorer.references[Against.TRAINING_IMAGES]
+    scorer.references[Against.TRAINING_IMAGES] = {n: -v for n, v in training.items()}
+    after, _ = scorer.score(*arguments, *prompts)
+    assert after["identity_clip"] == before["identity_clip"]
+    for unit, score in before["training_likeness"].items():
+        assert after["training_likeness"][unit] == pytest.approx(-score, abs=1e-5)
+
+
+def test_identity_has_the_bare_base_as_floor_and_real_pictures_as_ceiling(made):
+    folder, config = made
+    score_sweep(folder, config)
+    anchors = read_anchors(folder / "base" / SCORES_FILE)
+    assert set(anchors) == {"identity_clip"}
+    encoders, _ = load_encoders(config.metrics, folder / "store")
+    scorer = ImageScorer(folder, config, encoders, "zqx person")
+    real = scorer.references[Against.HELD_OUT_IMAGES]["clip"]
+    pairs = [float(a @ b) for i, a in enumerate(real) for b in real[:i]]
+    assert anchors["identity_clip"].ceiling == pytest.approx(sum(pairs) / len(pairs), abs=1e-5)
+    drawn = sorted((folder / "embeddings" / "base" / "subject").glob("*.png"))
+    assert len(drawn) == 10
+    bare = encoders.stores["clip"].embed([Image.open(path).convert("RGB") for path in drawn])
+    assert anchors["identity_clip"].floor == pytest.approx(float((bare @ real.T).mean()), abs=1e-5)
+
+
+def test_a_data_folder_without_held_out_images_has_no_identity_and_is_told(made, tmp_path):
+    folder, config = made
+    shutil.copytree(config.data.dir, tmp_path / "person")
+    shutil.rmtree(tmp_path / "person" / "held_out")
+    data = replace(config.data, dir=str(tmp_path / "person"))
+    sampling = replace(config.sampling, subject="zqx person")
+    scorer, problems = load_scorer(tmp_path, replace(config, data=data, sampling=sampling))
+    assert problems == [
+        f"identity is not measured: data.dir={tmp_path / 'person'} has no held-out images; put "
+        "pictures of the subject that are not trained on into its folder held_out"
+    ]
+    assert scorer.anchors() == {}
+    (run,) = find_rows(folder).runs
+    scores, _ = scorer.score(run.saves[-1].path, 1.0, tmp_path / "images", ["a {subject}"], [1, 2])
+    assert "identity_clip" not in scores and len(scores["training_likeness"]) == 2
 
 
 def test_nothing_is_drawn_twice_and_a_lost_image_is_drawn_again(made):
@@ -105,7 +159,9 @@ def test_a_checkpoint_and_a_weight_are_chosen_and_reported_on_other_prompts(made
     assert choice.step in {save.step for save in run.saves}
     assert choice.weight in {0.5, 1.0}
     assert (
-        set(choice.chosen) == set(choice.final) == {"identity_clip", "prompt", "diversity", "vendi"}
+        set(choice.chosen)
+        == set(choice.final)
+        == {"identity_clip", "training_likeness", "prompt", "diversity", "vendi"}
     )
     write_choice(run.folder / CHOICE_FILE, choice)
     assert read_choice(run.folder / CHOICE_FILE) == choice

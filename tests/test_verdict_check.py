@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lora_lab.checkpoint.embedded import locate
+from lora_lab.study import check
 from lora_lab.study.check import (
     FIRST_SEED,
     PLANTED,
@@ -82,6 +83,30 @@ def test_shuffled_captions_give_each_image_that_of_another_one(tmp_path):
     after = {p.name: p.read_text() for p in (tmp_path / "s" / "train").rglob("*.txt")}
     assert sorted(before.values()) == sorted(after.values())
     assert all(before[name] != after[name] for name in before)
+
+
+def test_runs_are_scored_by_what_scores_a_sweep(tmp_path, monkeypatch, caplog):
+    """Loaded once for the folder, with the check's own settings; what is missing is told."""
+    loaded, scored = [], []
+
+    class Scorer:
+        def score_run(self, run):
+            scored.append(run.folder.name)
+            return [f"{run.folder.name} lacks an image"]
+
+    def load(folder, config):
+        loaded.append((folder, config))
+        return Scorer(), ["no DINO"]
+
+    monkeypatch.setattr(check, "load_scorer", load)
+    check.scorer_of.cache_clear()
+    builder = SweepBuilder(tmp_path)
+    for name in ("base-1", "base-2"):
+        write_run(builder, FakeRun("16", "value", name))
+        check.score_all(tmp_path, [name])
+    check.scorer_of.cache_clear()
+    assert loaded == [(tmp_path, settings([]))] and scored == ["base-1", "base-2"]
+    assert caplog.messages == ["no DINO", "base-1 lacks an image", "base-2 lacks an image"]
 
 
 def test_a_pool_too_small_for_a_study_is_refused(tmp_path, capsys):

@@ -12,6 +12,7 @@ class Against(StrEnum):
     """What the embeddings of a LoRA's images are held against."""
 
     TRAINING_IMAGES = "the training images"
+    HELD_OUT_IMAGES = "pictures of the subject that were not trained on"
     PROMPT = "its own prompt"
     EACH_OTHER = "the other images of its prompt"
     BASE = "the bare base's image of the same prompt and noise"
@@ -65,18 +66,33 @@ METRICS = (
     ),
     Metric(
         *("identity_clip", "Identity (CLIP)", "identity", False, "prompt"),
-        "Similarity of the generated images to the training images, CLIP-I.",
-        *(_COSINE, Against.TRAINING_IMAGES, "identity", "clip"),
+        "Similarity of the generated images to pictures of the subject that were not trained on, "
+        "CLIP-I.",
+        *(_COSINE, Against.HELD_OUT_IMAGES, "identity", "clip"),
     ),
     Metric(
         *("identity_dino", "Identity (DINO)", "identity by DINO", False, "prompt"),
-        "Similarity of the generated images to the training images, DINOv2.",
-        *(_COSINE, Against.TRAINING_IMAGES, "identity", "dino"),
+        "Similarity of the generated images to pictures of the subject that were not trained on, "
+        "DINOv2.",
+        *(_COSINE, Against.HELD_OUT_IMAGES, "identity", "dino"),
     ),
     Metric(
         *("identity_face", "Identity (face)", "face identity", False, "prompt"),
-        "Similarity of the faces in generated and training images.",
-        *(_COSINE, Against.TRAINING_IMAGES, "identity", "face"),
+        "Similarity of the faces in generated images and in pictures that were not trained on.",
+        *(_COSINE, Against.HELD_OUT_IMAGES, "identity", "face"),
+    ),
+    Metric(
+        "training_likeness",
+        "Like the training images",
+        "likeness to the training images",
+        True,
+        "prompt",
+        "Similarity of the generated images to the training images: what a LoRA gains here and not "
+        "in identity it has copied.",
+        _COSINE,
+        Against.TRAINING_IMAGES,
+        "identity",
+        judged=False,
     ),
     Metric(
         *("prompt", "Prompt", "following the prompt", False, "prompt"),

@@ -19,6 +19,7 @@ from torch import Tensor
 from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import MetricsConfig, SamplingConfig, TrainConfig
 from lora_lab.config.metrics import LIKENESS, METRICS, Against, Metric
+from lora_lab.data.examples import Example
 from lora_lab.data.folders import find_examples
 from lora_lab.data.images import upright
 from lora_lab.errors import LabError
@@ -27,12 +28,12 @@ from lora_lab.lora_file import lora_hash, read_lora
 from lora_lab.lora_file.merge import load_model
 from lora_lab.metrics.embedding_store import EmbeddingStore
 from lora_lab.metrics.encoders import OPTIONAL, CLIPEncoder, load_clip
-from lora_lab.metrics.scores import FORMULAS
+from lora_lab.metrics.scores import FORMULAS, diversity, identity
 from lora_lab.prompts import plain_text
 from lora_lab.run_folder.locks import wait_for
 from lora_lab.run_folder.record import run_name
 from lora_lab.run_folder.saved_loras import RunLoRAs, find_rows
-from lora_lab.run_folder.scores_file import SCORES_FILE, read_recipe, write_scores
+from lora_lab.run_folder.scores_file import SCORES_FILE, Anchors, read_recipe, write_scores
 from lora_lab.sampling.generate import ImageRequest, draw_settings
 from lora_lab.sampling.pipeline import ImageResult, ImageTask, LoRAPipeline
 from lora_lab.sampling.prompt_subject import SUBJECT, trained_subject
@@ -45,6 +46,8 @@ IMAGES = "metrics"
 """Folder of the metric images in a run's images/."""
 ORIGINALS = "base"
 """Folder of the bare base's images, beside the embeddings."""
+PLAIN, WITH_SUBJECT = "plain", "subject"
+"""Its parts: prompts without the trigger, and with it."""
 
 
 @dataclass(frozen=True)
@@ -122,24 +125,32 @@ def load_scorer(folder: Path, config: TrainConfig) -> tuple["ImageScorer", list[
         config: settings of the base run.
 
     Returns:
-        The scorer, and one line for each optional encoder that is missing.
+        The scorer, and one line for each thing that is missing: an optional encoder, pictures to
+        measure identity by.
 
     Raises:
         LabError: CLIP, the base checkpoint or the training images can't be read.
     """
     encoders, problems = load_encoders(config.metrics, folder / STORE)
-    subject = subject_of(config.sampling, scorable(folder))
-    return ImageScorer(folder, config, encoders, subject), problems
+    scorer = ImageScorer(folder, config, encoders, subject_of(config.sampling, folder))
+    if Against.HELD_OUT_IMAGES not in scorer.references:
+        problems.append(
+            f"identity is not measured: data.dir={config.data.dir} has no held-out images; put "
+            "pictures of the subject that are not trained on into its folder held_out"
+        )
+    return scorer, problems
 
 
-def subject_of(sampling: SamplingConfig, runs: Sequence[RunLoRAs]) -> str:
-    """`<trigger> <class>`: as configured, or as the first LoRA file tells it.
+def subject_of(sampling: SamplingConfig, folder: Path) -> str:
+    """`<trigger> <class>`: as configured, or as the first LoRA file of a folder's runs tells it.
 
     Raises:
         LabError: neither tells it.
     """
-    found = (trained_subject(run.saves[-1].path) for run in runs)
-    subject = sampling.subject or next((name for name in found if name), None)
+    if sampling.subject:
+        return sampling.subject
+    found = (trained_subject(run.saves[-1].path) for run in scorable(folder))
+    subject = next((name for name in found if name), None)
     if subject is None:
         raise LabError(
             "sampling.subject is null and no LoRA file tells it, but the metric images need it: "
@@ -152,6 +163,12 @@ def class_words(subject: str) -> str:
     """The subject without its trigger, which no encoder knows: "zqx person" is "person"."""
     _, _, words = subject.partition(" ")
     return words.strip() or "person"
+
+
+def embed_pictures(encoders: Encoders, examples: Sequence[Example]) -> dict[str, Tensor]:
+    """Encoder -> embeddings of some pictures, (R, D)."""
+    pictures = [upright(example.image.path) for example in examples]
+    return {name: store.embed(pictures) for name, store in encoders.stores.items()}
 
 
 class ImageScorer:
@@ -177,9 +194,17 @@ class ImageScorer:
         self.encoders = encoders
         self.base: BaseModel = load_model(config.model.checkpoint, config.model)
         self.pipeline = LoRAPipeline(self.base, self.sampling)
-        pictures = [upright(e.image.path) for e in find_examples(config.data).train]
-        self.references = {name: s.embed(pictures) for name, s in encoders.stores.items()}
-        self._originals: dict[ImageRequest, Image.Image] = {}
+        examples = find_examples(config.data)
+        self.references: dict[Against | None, dict[str, Tensor]] = {
+            against: embed_pictures(encoders, parts)
+            for against, parts in (
+                (Against.TRAINING_IMAGES, examples.train),
+                (Against.HELD_OUT_IMAGES, examples.held_out),
+            )
+            if parts
+        }
+        """What real pictures there are -> encoder -> their embeddings."""
+        self._originals: dict[str, dict[ImageRequest, Image.Image]] = {}
 
     def score_run(self, run: RunLoRAs) -> list[str]:
         """Scores the final LoRA of a run, unless that was done; returns what is missing."""
@@ -196,15 +221,17 @@ class ImageScorer:
             more, unplain = self.preservation(lora, run.folder / "images" / IMAGES)
         except (LabError, OSError) as error:
             return [f"{run_name(run.folder)} has no image metrics: {error}"]
-        write_scores(path, recipe, scores | more)
+        write_scores(path, recipe, scores | more, self.anchors())
         log.info("%s: metric images drawn and scored", run_name(run.folder))
         return [f"{run_name(run.folder)}: {problem}" for problem in (*problems, *unplain)]
 
     def recipe(self, lora: Path) -> dict[str, object]:
         """All that the scores of a LoRA depend on."""
         references = hashlib.sha256()
-        for name in sorted(self.references):
-            references.update(self.references[name].numpy().tobytes())
+        for against, vectors in self.references.items():
+            references.update(f"{against}\n".encode())
+            for name in sorted(vectors):
+                references.update(vectors[name].numpy().tobytes())
         return {
             "lora": lora_hash(*read_lora(lora)),
             "checkpoint": [self.base.fingerprint, self.base.vae_fingerprint],
@@ -230,12 +257,7 @@ class ImageScorer:
         Returns:
             Metric -> (prompt, seed) -> score, and what was not drawn.
         """
-        requests = [
-            ImageRequest(text.replace(SUBJECT, self.subject), self.sampling.negative, seed)
-            for text in prompts
-            for seed in seeds
-        ]
-        drawn, problems = self._draw(lora, weight, folder, requests)
+        drawn, problems = self._draw(lora, weight, folder, self._requests(prompts, seeds))
         found = list(drawn)
         if not found:
             return {}, problems
@@ -243,7 +265,7 @@ class ImageScorer:
         units = [(request.prompt, str(request.seed)) for request in found]
         words = [self._words(request.prompt) for request in found]
         others: dict[Against | None, dict[str, Tensor]] = {
-            Against.TRAINING_IMAGES: self.references,
+            **self.references,
             Against.PROMPT: {"clip": self.encoders.clip.embed_texts(words)},
         }
         scores: dict[str, Scores] = {}
@@ -261,14 +283,10 @@ class ImageScorer:
 
     def preservation(self, lora: Path, folder: Path) -> tuple[dict[str, Scores], list[str]]:
         """All metrics of how far a LoRA's images without the trigger lie from the bare base's."""
-        requests = [
-            ImageRequest(text, self.sampling.negative, seed)
-            for text in self.metrics.plain_prompts
-            for seed in self.metrics.plain_seeds
-        ]
-        self._draw_originals(requests)
+        requests = self._requests(self.metrics.plain_prompts, self.metrics.plain_seeds)
+        originals = self._draw_originals(PLAIN, requests)
         drawn, problems = self._draw(lora, 1.0, folder / "plain", requests)
-        shared = [request for request in drawn if request in self._originals]
+        shared = [request for request in drawn if request in originals]
         if not shared:
             return {}, problems
         units = [(request.prompt, str(request.seed)) for request in shared]
@@ -277,18 +295,48 @@ class ImageScorer:
             if metric.against is Against.BASE:
                 store = self.encoders.stores[self.encoders.of(metric)]
                 own = store.embed([drawn[request] for request in shared])
-                theirs = store.embed([self._originals[request] for request in shared])
+                theirs = store.embed([originals[request] for request in shared])
                 scores[metric.name] = _by_unit(units, FORMULAS[metric.formula](own, theirs))
         return scores, problems
 
-    def _draw_originals(self, requests: list[ImageRequest]) -> None:
+    def anchors(self) -> dict[str, Anchors]:
+        """What identity is at least and at most: the bare base's, and that of real pictures.
+
+        Returns:
+            Metric -> its floor, the mean over the bare base's images of the same prompts and seeds,
+            and its ceiling, the mean similarity of each held-out picture to the others.
+        """
+        references = self.references.get(Against.HELD_OUT_IMAGES)
+        if references is None:
+            return {}
+        requests = self._requests(self.metrics.prompts, self.metrics.seeds)
+        images = list(self._draw_originals(WITH_SUBJECT, requests).values())
+        found = {}
+        for metric in METRICS:
+            encoder = self.encoders.of(metric)
+            if metric.against is Against.HELD_OUT_IMAGES and encoder in references and images:
+                store, real = self.encoders.stores[encoder], references[encoder]
+                floor = identity(store.embed(images), real).nanmean()
+                found[metric.name] = Anchors(float(floor), 1 - diversity(real))
+        return found
+
+    def _requests(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[ImageRequest]:
+        return [
+            ImageRequest(text.replace(SUBJECT, self.subject), self.sampling.negative, seed)
+            for text in prompts
+            for seed in seeds
+        ]
+
+    def _draw_originals(
+        self, part: str, requests: list[ImageRequest]
+    ) -> dict[ImageRequest, Image.Image]:
         """The bare base's images, drawn once for all runs."""
-        if self._originals:
-            return
-        folder = self.folder / STORE / ORIGINALS
-        with wait_for(folder / ".lock", "the images of the bare base"):
-            drawn, _ = self._draw(None, 1.0, folder, requests)
-        self._originals = drawn
+        if part not in self._originals:
+            folder = self.folder / STORE / ORIGINALS
+            with wait_for(folder / ".lock", "the images of the bare base"):
+                drawn, _ = self._draw(None, 1.0, folder / part, requests)
+            self._originals[part] = drawn
+        return self._originals[part]
 
     def _draw(
         self, lora: Path | None, weight: float, folder: Path, requests: list[ImageRequest]

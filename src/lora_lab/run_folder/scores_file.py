@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lora_lab.files import read_json, write_json
 from lora_lab.statistics.paired import Scores
@@ -13,13 +13,31 @@ from lora_lab.statistics.paired import Scores
 SCORES_FILE = "image_scores.json"
 
 
-def write_scores(path: Path, recipe: Mapping[str, Any], scores: Mapping[str, Scores]) -> None:
+class Anchors(NamedTuple):
+    """Between which figures a metric of identity can be thought to lie."""
+
+    floor: float
+    """What the bare base reaches."""
+    ceiling: float
+    """How similar real pictures of the subject are to each other."""
+
+
+NO_ANCHORS = Anchors(math.nan, math.nan)
+
+
+def write_scores(
+    path: Path,
+    recipe: Mapping[str, Any],
+    scores: Mapping[str, Scores],
+    anchors: Mapping[str, Anchors] | None = None,
+) -> None:
     """Writes the scores of a run.
 
     Args:
         path: the file.
         recipe: what they were measured with: encoders, LoRA file, prompts.
         scores: metric -> (prompt, seed) -> score; one that isn't finite is left out.
+        anchors: metric -> its floor and ceiling, where it has them; only those that are finite.
 
     Raises:
         LabError: the file can't be written.
@@ -30,7 +48,13 @@ def write_scores(path: Path, recipe: Mapping[str, Any], scores: Mapping[str, Sco
         for (cluster, unit), score in units.items()
         if math.isfinite(score)
     ]
-    content = {"recipe": dict(recipe), "columns": list(COLUMNS), "scores": rows}
+    known = {name: list(a) for name, a in (anchors or {}).items() if all(map(math.isfinite, a))}
+    content = {
+        "recipe": dict(recipe),
+        "anchors": known,
+        "columns": list(COLUMNS),
+        "scores": rows,
+    }
     write_json(path, {**content, CHECKSUM: _checksum(content)})
 
 
@@ -60,6 +84,15 @@ def read_scores(path: Path) -> tuple[dict[str, Scores], str]:
         if math.isfinite(score):
             found.setdefault(metric, {})[cluster, unit] = score
     return dict(found), ""
+
+
+def read_anchors(path: Path) -> dict[str, Anchors]:
+    """Metric -> its floor and ceiling; empty where the file tells none or can't be read."""
+    try:
+        anchors = _content(path)["anchors"].items()
+        return {str(name): Anchors(float(low), float(high)) for name, (low, high) in anchors}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
 
 
 def _content(path: Path) -> dict[str, Any]:

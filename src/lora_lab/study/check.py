@@ -26,7 +26,7 @@ from lora_lab.config.metrics import BY_NAME
 from lora_lab.config.store import register_schemas
 from lora_lab.errors import LabError
 from lora_lab.files import make_folder, write_json, write_text
-from lora_lab.metrics.image_scores import ImageScorer, load_encoders, subject_of
+from lora_lab.metrics.image_scores import ImageScorer, load_scorer
 from lora_lab.randomness import shuffled
 from lora_lab.run_folder.record import read_facts
 from lora_lab.run_folder.saved_loras import find_rows
@@ -163,17 +163,23 @@ def score_all(folder: Path, names: Sequence[str]) -> None:
     """Draws and scores the metric images of runs."""
     if not names:
         return
-    scorer = _scorer(folder)
+    scorer = scorer_of(folder)
     for name in names:
         for problem in scorer.score_run(find_rows(folder / name).runs[0]):
             log.warning("%s", problem)
 
 
 @lru_cache(maxsize=1)
-def _scorer(folder: Path) -> ImageScorer:
-    config = settings([])
-    encoders, _ = load_encoders(config.metrics, folder / "embeddings")
-    return ImageScorer(folder, config, encoders, subject_of(config.sampling, []))
+def scorer_of(folder: Path) -> ImageScorer:
+    """What scores the runs of the check: that of every sweep, with the settings of its base.
+
+    Raises:
+        LabError: CLIP, the base checkpoint or the training images can't be read.
+    """
+    scorer, problems = load_scorer(folder, settings([]))
+    for problem in problems:
+        log.warning("%s", problem)
+    return scorer
 
 
 def deal(names: Sequence[str], number: int) -> list[list[str]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_lab.config.metrics import BY_NAME, METRICS, Metric
+from lora_lab.run_folder.scores_file import NO_ANCHORS, Anchors
 from lora_lab.statistics.crossed import (
     Array,
     Effects,
@@ -152,6 +153,7 @@ def _look(
     levels = _levels(families, effects, alpha)
     results: dict[str, dict[str, MetricResult]] = {value.value: {} for value in values}
     means = {name: _base_mean(base, name) for name in measured}
+    anchors = {name: _anchors(base, name) for name in measured}
     for name, found in measured.items():
         for value, one in found.items():
             results[value][name] = MetricResult(
@@ -160,6 +162,8 @@ def _look(
                 verdict=Kind.NOT_RANKED,
                 mean=one.mean,
                 base_mean=means[name],
+                floor=anchors[name].floor,
+                ceiling=anchors[name].ceiling,
                 by_seed=one.by_seed,
                 reason=one.reason,
                 remark=one.remark,
@@ -292,6 +296,11 @@ def _trend(metric: str, table: _TrendTable, row: Mapping[str, Any]) -> Trend:
         shown=row["verdict"] in (Kind.BETTER, Kind.WORSE),
         seeds=row["seeds"],
     )
+
+
+def _anchors(base: Sequence[Run], metric: str) -> Anchors:
+    """Floor and ceiling of a metric of identity, which are the same in all runs of a study."""
+    return next((run.anchors[metric] for run in base if metric in run.anchors), NO_ANCHORS)
 
 
 def _base_mean(base: Sequence[Run], metric: str) -> float:

@@ -51,6 +51,10 @@ class MetricResult:
     """Seeds that the effect was measured under, in value and base."""
     clusters: int = 0
     """Prompts or images that it was measured on."""
+    floor: float = math.nan
+    """Of a metric of identity: what the bare base reaches."""
+    ceiling: float = math.nan
+    """The same: how similar real pictures of the subject are to each other."""
     by_seed: tuple[float, ...] = ()
     """The effect under each seed; empty where value and base share none."""
     reason: str = ""
@@ -62,6 +66,16 @@ class MetricResult:
     def relative(self) -> float:
         """The effect as a share of the base's mean."""
         return self.share(self.effect)
+
+    @property
+    def way(self) -> float:
+        """Identity as a share of the way from the bare base to real pictures; NaN elsewhere."""
+        return self.way_of(self.mean)
+
+    def way_of(self, mean: float) -> float:
+        """Which share of that way a mean has gone."""
+        length = self.ceiling - self.floor
+        return (mean - self.floor) / length if length > 0 else math.nan
 
     def share(self, figure: float) -> float:
         """A figure as a share of the base's mean."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lora_lab.config.metrics import BY_NAME, METRICS, Metric
+from lora_lab.run_folder.scores_file import NO_ANCHORS
 from lora_lab.statistics.curves import pooled_sd, sample_sd
 from lora_lab.statistics.family import look_counts
 from lora_lab.statistics.paired import mean_of
@@ -236,7 +237,14 @@ def _shown_results(run: Run) -> tuple[MetricResult, ...]:
     """A run that is shown in its metrics and not judged."""
     kind = Kind.BASE if run.is_base else Kind.NOT_RANKED
     return tuple(
-        MetricResult(run.value, metric.name, kind, mean_of(run.scores[metric.name]))
+        MetricResult(
+            run.value,
+            metric.name,
+            kind,
+            mean_of(run.scores[metric.name]),
+            floor=run.anchors.get(metric.name, NO_ANCHORS).floor,
+            ceiling=run.anchors.get(metric.name, NO_ANCHORS).ceiling,
+        )
         for metric in METRICS
         if run.scores.get(metric.name)
     )

@@ -13,7 +13,7 @@ from lora_lab.config.convert import spelled
 from lora_lab.errors import ConfigError, LabError
 from lora_lab.files import read_json, read_yaml
 from lora_lab.run_folder.choice_file import CHOICE_FILE, Choice, read_choice
-from lora_lab.run_folder.scores_file import SCORES_FILE, read_scores
+from lora_lab.run_folder.scores_file import SCORES_FILE, Anchors, read_anchors, read_scores
 from lora_lab.statistics.paired import Scores
 from lora_lab.study.read.held_out_file import ImageLosses, read_image_losses, with_training_images
 from lora_lab.study.read.metrics_table import MetricsTable, empty_table, read_metrics
@@ -62,6 +62,8 @@ class Run:
     """Which of its LoRAs to use, where that was asked for."""
     scores: dict[str, Scores] = field(default_factory=dict)
     """Metric -> (cluster, unit) -> score, as config/metrics.py names them."""
+    anchors: dict[str, Anchors] = field(default_factory=dict)
+    """Metric of identity -> what the bare base reaches, and real pictures among each other."""
     notes: tuple[str, ...] = ()
     """What was missing or damaged, one sentence each."""
 
@@ -237,6 +239,7 @@ def load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
         image_losses=losses,
         choice=read_choice(folder / CHOICE_FILE),
         scores=scores | _of_losses(losses),
+        anchors=read_anchors(folder / SCORES_FILE),
         notes=(*notes, *metrics.notes),
     )
 

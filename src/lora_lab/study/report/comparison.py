@@ -14,6 +14,8 @@ FIGURES = (
     *("detectable", "clusters", "seeds", "reason", "remark"),
 )
 """Fields of a MetricResult that stand in the table."""
+WAY = ("floor", "ceiling", "way")
+"""Those of a metric of identity."""
 CHOSEN = [m.name for m in METRICS if m.judged and m.against not in (None, Against.BASE)]
 """Metrics of the chosen checkpoint that stand in the table."""
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -111,7 +113,7 @@ def _metrics(one: Judged, study: Study) -> dict[str, str | float | None]:
     cells: dict[str, str | float | None] = {}
     for metric in study.metrics:
         result = one.result(metric.name)
-        for figure in FIGURES:
+        for figure in (*FIGURES, *(WAY if metric.against is Against.HELD_OUT_IMAGES else ())):
             cells[f"{metric.name}_{figure}"] = getattr(result, figure) if result else None
     return cells
 

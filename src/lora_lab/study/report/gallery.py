@@ -1,14 +1,17 @@
 """All pictures of a report: the grids in its folder, and any image beside any other."""
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from lora_lab.study.judge.verdict import Study
+from lora_lab.study.read.real_pictures import real_pictures
 from lora_lab.study.report.explorer import Explorer, load_explorer
 from lora_lab.study.report.pictures import Embedded, embed_file
 
+log = logging.getLogger(__name__)
 GRID_SHARE = 5
 """The whole grids take one of so many parts of what is left for pictures."""
 MAX_NAMED = 5
@@ -17,6 +20,8 @@ KINDS = ("simple", "complex", "random")
 CARD_SIDE = 800
 """Pixels that the thumbnail of a grid is wide at most."""
 CARD_BYTES = 200_000
+MOST_REAL, REAL_SIDE, REAL_BYTES = 24, 256, 20_000
+"""Real pictures that are shown, their width in pixels and the bytes of each."""
 _NAME = re.compile(r"grid_(.+)_([^_]+)\.png", re.DOTALL)
 
 
@@ -53,6 +58,8 @@ class Gallery:
     notes: list[str]
     """What is missing or can't be read, one sentence each."""
     explorer: Explorer | None
+    real: tuple[Embedded, ...] = ()
+    """Pictures of the subject that were not trained on."""
 
 
 def load_gallery(study: Study, folder: Path, budget: int) -> Gallery:
@@ -63,6 +70,8 @@ def load_gallery(study: Study, folder: Path, budget: int) -> Gallery:
         folder: the report folder.
         budget: bytes that all of them may take.
     """
+    real = real_gallery(study)
+    budget -= sum(len(picture.address) for picture in real)
     grids, notes = _load_grids(study, folder, budget // GRID_SHARE)
     explorer = load_explorer(study, folder, budget - budget // GRID_SHARE)
     if explorer is not None and explorer.left_out:
@@ -72,7 +81,22 @@ def load_gallery(study: Study, folder: Path, budget: int) -> Gallery:
         )
     for name in explorer.unreadable[:MAX_NAMED] if explorer else ():
         notes.append(f"{name} can’t be read as a picture.")
-    return Gallery(grids, notes, explorer)
+    return Gallery(grids, notes, explorer, real)
+
+
+def real_gallery(study: Study) -> tuple[Embedded, ...]:
+    """Embeds the held-out images that the base's settings name; those that can't be read are left.
+
+    With more than MOST_REAL every n-th is shown.
+    """
+    paths = real_pictures(study.base.run.config) if study.base is not None else []
+    shown = []
+    for path in paths[:: -(-len(paths) // MOST_REAL) or 1]:
+        try:
+            shown.append(embed_file(path, REAL_BYTES, REAL_SIDE))
+        except ValueError as error:
+            log.warning("%s is not shown: %s", path, error)
+    return tuple(shown)
 
 
 def _load_grids(study: Study, folder: Path, budget: int) -> tuple[list[GridGroup], list[str]]:

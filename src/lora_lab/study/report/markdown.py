@@ -12,7 +12,7 @@ from lora_lab.study.judge.verdict import Study
 from lora_lab.study.report.gallery import Gallery
 from lora_lab.study.report.headline import Headline
 from lora_lab.study.report.provenance import command, problems
-from lora_lab.study.report.table import Row, make_table
+from lora_lab.study.report.table import Row, legend, make_table
 from lora_lab.study.report.texts import FIGURE_TEXTS, alt_text, limits, shown_figures
 
 FIRST = ("effects",)
@@ -40,6 +40,8 @@ def markdown(study: Study, headline: Headline, images: Gallery) -> str:
     parts = [f"# {inline_text(headline.sentence)}", *map(plain_text, headline.details)]
     parts += [_picture(study, name) for name in FIRST if name in shown]
     parts += ["## Values", _table(study)]
+    if told := legend(study):
+        parts.append("\n".join(f"- **{inline_text(name)}**: {inline_text(t)}" for name, t in told))
     if found := problems(study):
         parts.append("## Problems")
         parts.append("\n".join(f"- {_problem(one.label, one.sentences)}" for one in found))

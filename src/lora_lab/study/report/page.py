@@ -25,7 +25,7 @@ from lora_lab.study.report.pictures import Embedded, embed_png
 from lora_lab.study.report.provenance import command, fingerprint_facts, problems, version_facts
 from lora_lab.study.report.seeds import seeds_told
 from lora_lab.study.report.spelling import listed, magnitude
-from lora_lab.study.report.table import make_figures, make_table
+from lora_lab.study.report.table import legend, make_figures, make_table
 from lora_lab.study.report.texts import FIGURE_TEXTS, alt_text, limits
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -106,6 +106,7 @@ def _context(
         "figure_columns": figure_columns,
         "figure_rows": figure_rows,
         "metrics": study.metrics,
+        "legend": legend(study),
         "problems": problems(study),
         "sweep_notes": study.sweep.notes,
         "first_figures": [_figure(study, one) for one in figures if one.name in FIRST],
@@ -114,6 +115,7 @@ def _context(
         "blind": blind,
         "blind_page": blind_page,
         "grids": images.grids,
+        "real": images.real,
         "grid_notes": images.notes,
         "explorer": images.explorer,
         "command": command(study),

@@ -40,6 +40,11 @@ def magnitude(share: float) -> str:
     return f"{figure:.{digits}f} %"
 
 
+def way_text(share: float) -> str:
+    """A share of a way, which may lie before its beginning: 0.743 -> 74 %, -0.02 -> −2 %."""
+    return f"{_minus(f'{share * 100:.0f}')} %" if math.isfinite(share) else NONE
+
+
 def step_time(seconds: float) -> str:
     """0.0251 -> 25 ms."""
     if not math.isfinite(seconds):

@@ -8,7 +8,7 @@ from lora_lab.clock import duration
 from lora_lab.config.metrics import Metric
 from lora_lab.study.judge.metric_results import Kind, MetricResult
 from lora_lab.study.judge.verdict import Judged, Study
-from lora_lab.study.report.spelling import percent, plain, signed, size, step_time
+from lora_lab.study.report.spelling import listed, percent, plain, signed, size, step_time, way_text
 
 STRIP = 95.0
 """Half the width of a strip in its own units."""
@@ -16,6 +16,8 @@ MARGIN_SHARE = 0.3
 """The margin takes at least this share of half a strip, so that it is to be seen."""
 MAX_MARGIN_SHARE = 0.6
 """And at most this share, so that its ends are."""
+MAX_WAYS = 8
+"""Of so many values the way to real pictures is told; comparison.csv has all."""
 SMALL_BASE = 1e-6
 """Below this mean of the base a difference is not told as a share of it."""
 VERDICT_ORDER = (
@@ -184,9 +186,31 @@ def _plain_cells(one: Judged, used: Sequence[Figure]) -> tuple[Cell, ...]:
     return tuple(Cell(say(take(one)), _key(take(one))) for _, take, say in used)
 
 
+def legend(study: Study) -> list[tuple[str, str]]:
+    """Each metric's title with what it means and, of identity, how far each value has gone."""
+    told = [(metric, f"{_meaning(metric)} {_way(study, metric)}") for metric in study.metrics]
+    return [(metric.title, text.strip()) for metric, text in told]
+
+
 def _meaning(metric: Metric) -> str:
     better = "lower" if metric.lower_is_better else "higher"
-    return f"{metric.meaning} {metric.unit}; {better} is better."
+    judged = f"{better} is better" if metric.judged else "shown only, not judged"
+    return f"{metric.meaning} {metric.unit}; {judged}."
+
+
+def _way(study: Study, metric: Metric) -> str:
+    """Identity as a share of the way from the bare base to real pictures."""
+    found = [(one, result) for one in study.values if (result := one.result(metric.name))]
+    known = [(one, result) for one, result in found if math.isfinite(result.way)]
+    if not known:
+        return ""
+    first = known[0][1]
+    goes = [f"{study.sweep.base_value} {way_text(first.way_of(first.base_mean))}"]
+    goes += [f"{one.label} {way_text(result.way)}" for one, result in known]
+    return (
+        f"The bare base reaches {plain(first.floor)}, real pictures of the subject among each "
+        f"other {plain(first.ceiling)}; of this way go {listed(goes, MAX_WAYS)}."
+    )
 
 
 def _row(one: Judged, study: Study, cells: tuple[Cell, ...]) -> Row:
