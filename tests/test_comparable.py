@@ -9,32 +9,42 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 
+from lora_files import random_lora
+from lora_lab.checkpoint.base_model import load_base
 from lora_lab.cli.sweep_plan import Plan, make_plan, spelled
 from lora_lab.cli.sweeper import study_of
 from lora_lab.clock import Clock
+from lora_lab.config import MergeConfig
 from lora_lab.data.inputs import Inputs, SharedInputs
+from lora_lab.lora_file import write_lora
 from lora_lab.study.judge.comparable import CHANGED_BY, FINGERPRINTS, compare, parameters_of
 from lora_lab.study.judge.metric_results import Kind
 from lora_lab.study.judge.verdict import judge
 from lora_lab.study.read.load import Record, Run, Sweep, _flat
-from settings import CONF, composed_tree
-from train_setup import train_config
+from settings import CONF, changed, composed_tree
+from train_setup import CONFIG, train_config
 
+DATA = CONFIG.data
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
 SD15 = ["model=sd15", "model.checkpoint=base.safetensors", "data=folder", "data.dir=photos"]
 
 
 @pytest.fixture(scope="module")
 def person_with_more(tmp_path_factory, tiny_person):
-    """The tiny person with images of the class, a wide image and captions of another name."""
+    """The tiny person with images of the class, a wide image, a mask and other captions."""
     folder = tmp_path_factory.mktemp("person")
     for path in Path(tiny_person).rglob("*.*"):
         copy = folder / path.relative_to(tiny_person)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(path.read_bytes())
+    for path in [*folder.rglob("*.txt")]:
+        path.with_suffix(".caption").write_text("another caption", encoding="utf-8")
     for path in folder.rglob("00.png"):
         picture = Image.open(path)
         picture.resize((64, 32)).save(path)
+    for path in folder.rglob("01.png"):
+        Image.new("L", (32, 32), 128).save(path.with_suffix(".mask.png"))
+        path.with_suffix(".txt").write_text("zqx person\nin green\n", encoding="utf-8")
     regular = folder / "regularisation" / "1_person"
     regular.mkdir(parents=True)
     Image.new("RGB", (32, 32), "#123456").save(regular / "a.png")
@@ -50,50 +60,80 @@ def shared():
 CHANGES = {
     "data.resolution": 16,
     "data.enable_bucket": False,
+    "data.bucket_reso_steps": 16,
+    "data.min_bucket_reso": 32,
+    "data.max_bucket_reso": 32,
+    "data.bucket_no_upscale": not DATA.bucket_no_upscale,
     "data.resize_filter": "lanczos",
+    "data.vae_precision": "bfloat16",
     "data.flip": True,
     "data.random_crop": True,
     "data.color_aug": True,
     "data.variants": 3,
     "data.repeats": 5,
     "data.trigger": "sks",
+    "data.caption_extension": ".caption",
+    "data.caption_lines": "first",
+    "data.masked_loss": True,
+    "data.regularization": not DATA.regularization,
     "data.batch_size": 1,
     "data.caption_dropout_rate": 0.5,
     "data.shuffle_caption": True,
+    "model.merge": 0.5,
     "network.dim": 8,
     "objective.noise_offset": 0.1,
     "model.clip_skip": 1,
     "epochs": 5,
 }
+"""Setting -> another value than the small config's; of a merge the weight of its LoRA."""
+BESIDE = {
+    "data.variants": {"data.random_crop": True},
+    "data.bucket_no_upscale": {"data.resolution": 64},  # above the images' 32
+}
+"""Setting -> what both runs have with it, so that it does something."""
+ELSEWHERE = {
+    *("model", "data", "trainer", "model.checkpoint", "data.dir", "data.held_out_dir"),
+    *("trainer.precision", "trainer.threads", "trainer.accelerator"),
+    "data.reg_dir",  # below
+}
+"""Whole groups, other files, and what may change the last digits of latents."""
 
 
-def prints(base, folder, shared, **changes) -> dict[str, str]:
-    config = train_config(base, folder, **changes)
+def prints(base, folder, shared, values) -> dict[str, str]:
+    config = changed(train_config(base, folder), values)
     return Inputs.load(config, shared, Clock()).fingerprints()
+
+
+def test_each_setting_that_is_known_to_change_inputs_is_tried():
+    assert set(CHANGED_BY) - set(CHANGES) == ELSEWHERE
 
 
 @pytest.mark.parametrize("key", CHANGES)
 def test_a_setting_changes_no_input_but_those_that_it_is_known_to(
-    key, tiny_base, person_with_more, shared
+    key, tiny_base, person_with_more, shared, tmp_path
 ):
-    more = {"data__random_crop": True} if key == "data.variants" else {}
-    plain = prints(tiny_base, person_with_more, shared, **more)
-    changes = {key.replace(".", "__"): CHANGES[key], **more}
-    other = prints(tiny_base, person_with_more, shared, **changes)
-    changed = {name for name in FINGERPRINTS if plain[name] != other[name]}
-    assert changed <= CHANGED_BY.get(key, frozenset())
+    value, beside = CHANGES[key], dict(BESIDE.get(key, {}))
+    if key == "model.merge":
+        write_lora(tmp_path / "a.safetensors", random_lora(load_base(str(tiny_base))), {})
+        value = [MergeConfig(str(tmp_path / "a.safetensors"), value)]
+    if key == "data.regularization":
+        beside["data.reg_dir"] = str(person_with_more / "regularisation")
+    plain = prints(tiny_base, person_with_more, shared, beside)
+    other = prints(tiny_base, person_with_more, shared, {**beside, key: value})
+    differing = {name for name in FINGERPRINTS if plain[name] != other[name]}
+    assert differing <= CHANGED_BY.get(key, frozenset())
     if key in CHANGED_BY:
-        assert changed, f"{key} is said to change inputs, and changes none here"
+        assert differing, f"{key} is said to change inputs, and changes none here"
 
 
 def test_images_of_the_class_leave_the_held_out_images_as_they_were(
     tiny_base, person_with_more, shared
 ):
-    plain = prints(tiny_base, person_with_more, shared)
-    reg_dir = str(person_with_more / "regularisation")
-    other = prints(tiny_base, person_with_more, shared, data__reg_dir=reg_dir)
-    changed = {name for name in FINGERPRINTS if plain[name] != other[name]}
-    assert changed == CHANGED_BY["data.reg_dir"]
+    plain = prints(tiny_base, person_with_more, shared, {})
+    values = {"data.reg_dir": str(person_with_more / "regularisation")}
+    other = prints(tiny_base, person_with_more, shared, values)
+    differing = {name for name in FINGERPRINTS if plain[name] != other[name]}
+    assert differing == CHANGED_BY["data.reg_dir"]
 
 
 def plan_of(study: str, *base: str) -> Plan:
