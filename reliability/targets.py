@@ -47,7 +47,7 @@ def targets(seeds: Mapping[str, tuple[bytes, ...]], folder: Path) -> list[FuzzRe
         FuzzReader("blind answers", _blind_answers(folder), _blind(folder), 0.3),
         FuzzReader("PNG settings", _recipes(), _recipe, 1),
         FuzzReader("kohya's logs, compared", _event_files(folder), _logs, 0.5),
-        FuzzReader("config of a checkpoint's part", _part_configs(folder), _parts(folder), 0.2),
+        FuzzReader("a checkpoint's configs", _part_configs(folder), _parts(folder), 0.2, 60.0),
         FuzzReader("metrics.csv on resume", seeds["metrics.csv"], _resumed, 0.7),
         FuzzReader("last.ckpt", _checkpoints(), _last_checkpoint, 0.3),
         FuzzReader("cached latents", _cached(folder), _latents, 0.5),

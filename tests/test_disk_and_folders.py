@@ -16,6 +16,7 @@ from lora_lab.files import make_folder, write_text
 from lora_lab.lora_file import write_lora
 from lora_lab.run_folder.record import read_facts
 from lora_lab.training.callbacks import MetricsCSV
+from lora_lab.training.callbacks.stop import save_checkpoint
 from reliability.compare import differences
 from train import train
 from train_setup import train_config
@@ -143,3 +144,23 @@ def test_a_new_name_is_flushed_with_its_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", noted)
     write_text(tmp_path / "run.json", "x")
     assert flushed == ["file, unnamed", "folder, named"]
+
+
+def test_rows_are_on_disk_before_what_goes_on_from_them(tmp_path, monkeypatch):
+    flushed: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        "lora_lab.run_folder.folder.flush",
+        lambda path: flushed.append((path.name, (tmp_path / "last.ckpt").exists())),
+    )
+
+    class Trainer:
+        is_global_zero = True
+
+        def save_checkpoint(self, path: Path) -> None:
+            path.write_bytes(b"state")
+
+    (tmp_path / "metrics.csv").write_text("step\n1\n")
+    (tmp_path / "held_out.csv").write_text("step\n1\n")
+    save_checkpoint(Trainer(), tmp_path)
+    assert flushed == [("metrics.csv", False), ("held_out.csv", False)]
+    assert (tmp_path / "last.ckpt").read_bytes() == b"state"

@@ -74,7 +74,7 @@ NAMES = (
     *("image of a data folder", "overrides", "kohya's JSON", "kohya's TOML", "LoRA file, imported"),
     *("LoRA file", "checkpoint header", "event file", "sweep.json", "run.json", "metrics.csv"),
     *("held_out.csv", "scores", "config.yaml", "blind answers", "PNG settings"),
-    *("kohya's logs, compared", "config of a checkpoint's part", "metrics.csv on resume"),
+    *("kohya's logs, compared", "a checkpoint's configs", "metrics.csv on resume"),
     *("last.ckpt", "cached latents", "textual inversion"),
 )
 

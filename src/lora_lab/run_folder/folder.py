@@ -16,6 +16,7 @@ from typing import Any
 from lora_lab.config import TrainConfig
 from lora_lab.errors import ConfigError, LabError
 from lora_lab.files import (
+    flush,
     make_folder,
     open_regular,
     remove_leftovers,
@@ -50,6 +51,8 @@ log = logging.getLogger(__name__)
 
 CHECKPOINT = "last.ckpt"
 LORAS = "lora"
+TABLES = ("metrics.csv", "held_out.csv")
+"""Files that grow by a row at a time."""
 LEFT_BY_A_RUN = (
     *(CHECKPOINT, "metrics.csv", "held_out.csv", "images", "grids", "tensorboard", "wandb"),
 )
@@ -289,10 +292,25 @@ class RunFolder:
         """Record what the run cost and that it is whole; the checkpoint has served its purpose."""
         if not self.config.callbacks.keep_last_checkpoint:
             (self.path / CHECKPOINT).unlink(missing_ok=True)
+        flush_tables(self.path)
         lora = {"lora_bytes": self.lora.stat().st_size, "lora_sha256": sha256_file(self.lora)}
         self.write(status=COMPLETE, **lora, epochs=self.config.epochs, **facts)
         self.state = State.COMPLETE
         log.info("LoRA: %s", self.lora)
+
+
+def flush_tables(path: Path) -> None:
+    """Have the rows of a run's tables written to disk now, so that no power cut takes them back.
+
+    Raises:
+        LabError: The disk is full.
+    """
+    for table in (path / name for name in TABLES):
+        try:
+            if table.is_file():
+                flush(table)
+        except OSError as error:
+            raise write_error(table, error) from error
 
 
 def _has_saved(path: Path) -> bool:

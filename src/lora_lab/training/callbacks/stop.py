@@ -15,14 +15,12 @@ import lightning.pytorch as pl
 
 from lora_lab.data.batch import Batch
 from lora_lab.errors import Stopped
-from lora_lab.files import atomic_path, flush
-from lora_lab.run_folder.folder import CHECKPOINT
+from lora_lab.files import atomic_path
+from lora_lab.run_folder.folder import CHECKPOINT, flush_tables
 from lora_lab.training.callbacks.step_callback import StepCallback
 from lora_lab.training.module import LoRAModule
 
 log = logging.getLogger(__name__)
-TABLES = ("metrics.csv", "held_out.csv")
-"""Files that grow by a row at a time."""
 SIGNALS = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGUSR1")
@@ -89,9 +87,7 @@ class StopOnSignal(StepCallback):
 def save_checkpoint(trainer: pl.Trainer, run_dir: Path) -> None:
     """Write last.ckpt, whole or not at all; every rank calls it, the first one writes."""
     if trainer.is_global_zero:
-        for path in (run_dir / name for name in TABLES):
-            if path.is_file():
-                flush(path)  # a run that goes on from here keeps these rows
+        flush_tables(run_dir)  # a run that goes on from here keeps these rows
         with atomic_path(run_dir / CHECKPOINT) as temporary:
             trainer.save_checkpoint(temporary)
     else:
