@@ -88,6 +88,32 @@ def test_no_file_name_means_two_things():
     assert not twice - SAME_SUBJECT
 
 
+THIRD_PERSON = re.compile(
+    r"(?:Returns|Reads|Draws|Writes|Takes|Refuses|Loads|Makes|Tells|Checks|Judges|Finds|Says|"
+    r"Measures|Builds|Gives|Trains|Composes|Adds|Sorts|Embeds|Keeps|Shows) "
+)
+SMALL_ENTRY = re.compile(
+    r" {4}\*{0,2}\w+(?:, \w+)*: (?:the|a|an|what|whether|where|of|from|how|which|its) "
+)
+
+
+def test_docstrings_are_in_one_dialect():
+    """What a function gives as a noun, what it does in the imperative; entries with a capital."""
+    wrong = []
+    for name, tree in modules().items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or "/pocket/" in name:
+                continue
+            lines = (ast.get_docstring(node) or "").splitlines()
+            if isinstance(node, ast.FunctionDef) and lines and THIRD_PERSON.match(lines[0]):
+                wrong.append(f"{name}:{node.lineno} {lines[0]}")
+            places = [i for i, line in enumerate(lines) if line in ("Args:", "Raises:")]
+            for line in lines[places[0] :] if places else ():
+                if SMALL_ENTRY.match(line):
+                    wrong.append(f"{name}:{node.lineno} {line.strip()}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_a_private_name_stays_in_its_module():
     """A module that needs another's private parts is one subject in two files."""
     borrowed = [

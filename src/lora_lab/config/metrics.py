@@ -197,7 +197,7 @@ RULES = (
 
 
 def problems(metrics: MetricsConfig) -> list[str]:
-    """Returns one line for each pair of settings that don't go together."""
+    """Return one line for each pair of settings that don't go together."""
     shared = set(metrics.prompts) & set(metrics.choice_prompts)
     if not shared:
         return []

@@ -64,11 +64,11 @@ class Encoders:
 
 
 def load_encoders(config: MetricsConfig, folder: Path) -> tuple[Encoders, list[str]]:
-    """Loads the encoders of a config.
+    """Load the encoders of a config.
 
     Args:
-        config: which ones.
-        folder: where their embeddings are kept.
+        config: Which ones.
+        folder: Where their embeddings are kept.
 
     Returns:
         The encoders, and one line for each optional one that is missing.
@@ -91,11 +91,11 @@ def load_encoders(config: MetricsConfig, folder: Path) -> tuple[Encoders, list[s
 
 
 def score_sweep(folder: Path, config: TrainConfig) -> list[str]:
-    """Draws and scores the metric images of every complete run of a sweep.
+    """Draw and score the metric images of every complete run of a sweep.
 
     Args:
-        folder: the sweep folder.
-        config: settings of the base run.
+        folder: The sweep folder.
+        config: Settings of the base run.
 
     Returns:
         One line for each thing that is missing: an encoder, an image.
@@ -118,11 +118,11 @@ def scorable(folder: Path) -> list[RunLoRAs]:
 
 
 def load_scorer(folder: Path, config: TrainConfig) -> tuple["ImageScorer", list[str]]:
-    """Loads what scores the runs of a sweep.
+    """Load what scores the runs of a sweep.
 
     Args:
-        folder: the sweep folder.
-        config: settings of the base run.
+        folder: The sweep folder.
+        config: Settings of the base run.
 
     Returns:
         The scorer, and one line for each thing that is missing: an optional encoder, pictures to
@@ -145,7 +145,7 @@ def subject_of(sampling: SamplingConfig, folder: Path) -> str:
     """`<trigger> <class>`: as configured, or as the first LoRA file of a folder's runs tells it.
 
     Raises:
-        LabError: neither tells it.
+        LabError: Neither tells it.
     """
     if sampling.subject:
         return sampling.subject
@@ -207,7 +207,7 @@ class ImageScorer:
         self._originals: dict[str, dict[ImageRequest, Image.Image]] = {}
 
     def score_run(self, run: RunLoRAs) -> list[str]:
-        """Scores the final LoRA of a run, unless that was done; returns what is missing."""
+        """Score the final LoRA of a run, unless that was done; return what is missing."""
         path = run.folder / SCORES_FILE
         lora = run.saves[-1].path
         try:
@@ -248,11 +248,11 @@ class ImageScorer:
         """All metrics of a LoRA's images of some prompts with the trigger.
 
         Args:
-            lora: the LoRA file.
-            weight: at which it is applied.
-            folder: where the images go.
-            prompts: with {subject}.
-            seeds: image seeds of each.
+            lora: The LoRA file.
+            weight: At which it is applied.
+            folder: Where the images go.
+            prompts: With {subject}.
+            seeds: Image seeds of each.
 
         Returns:
             Metric -> (prompt, seed) -> score, and what was not drawn.

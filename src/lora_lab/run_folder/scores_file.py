@@ -31,16 +31,16 @@ def write_scores(
     scores: Mapping[str, Scores],
     anchors: Mapping[str, Anchors] | None = None,
 ) -> None:
-    """Writes the scores of a run.
+    """Write the scores of a run.
 
     Args:
-        path: the file.
-        recipe: what they were measured with: encoders, LoRA file, prompts.
-        scores: metric -> (prompt, seed) -> score; one that isn't finite is left out.
-        anchors: metric -> its floor and ceiling, where it has them; only those that are finite.
+        path: The file.
+        recipe: What they were measured with: encoders, LoRA file, prompts.
+        scores: Metric -> (prompt, seed) -> score; one that isn't finite is left out.
+        anchors: Metric -> its floor and ceiling, where it has them; only those that are finite.
 
     Raises:
-        LabError: the file can't be written.
+        LabError: The file can't be written.
     """
     rows = [
         [metric, cluster, unit, score]
@@ -64,10 +64,10 @@ COLUMNS = ("metric", "prompt", "seed", "score")
 
 
 def read_scores(path: Path) -> tuple[dict[str, Scores], str]:
-    """Reads the scores of a run.
+    """Read the scores of a run.
 
     Args:
-        path: the file; without it nothing is known, which is no problem.
+        path: The file; without it nothing is known, which is no problem.
 
     Returns:
         Metric -> (prompt, seed) -> score, and what is wrong with the file; empty when nothing is.

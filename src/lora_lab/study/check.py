@@ -88,9 +88,9 @@ def plan(pool: int, repeats: int, folder: Path) -> dict[str, list[str]]:
     """Name of each run -> its overrides.
 
     Args:
-        pool: runs of the base, which the null studies are dealt from.
-        repeats: how often each planted effect is trained, each time from fresh seeds.
-        folder: of the check.
+        pool: Runs of the base, which the null studies are dealt from.
+        repeats: How often each planted effect is trained, each time from fresh seeds.
+        folder: Of the check.
     """
     fresh = range(FIRST_SEED, FIRST_SEED + repeats * SEEDS)
     base = range(FIRST_SEED, FIRST_SEED + max(pool, len(fresh)))
@@ -114,7 +114,7 @@ def settings(overrides: Sequence[str]) -> TrainConfig:
 
 
 def shuffle_captions(source: Path, target: Path) -> None:
-    """Copies a data folder and gives each training image the caption of another one."""
+    """Copy a data folder and give each training image the caption of another one."""
     if target.is_dir():
         return
     draft = target.with_name(f".{target.name}")
@@ -129,12 +129,12 @@ def shuffle_captions(source: Path, target: Path) -> None:
 
 
 def train_all(folder: Path, runs: Mapping[str, Sequence[str]], most: int) -> None:
-    """Trains what isn't there yet, several runs in one pass, and scores their images.
+    """Train what isn't there yet, several runs in one pass, and score their images.
 
     Args:
-        folder: of the check.
-        runs: name -> overrides.
-        most: runs in a stack at most.
+        folder: Of the check.
+        runs: Name -> overrides.
+        most: Runs in a stack at most.
     """
     from lora_lab.data.inputs import SharedInputs
     from lora_lab.train import train
@@ -160,7 +160,7 @@ def train_all(folder: Path, runs: Mapping[str, Sequence[str]], most: int) -> Non
 
 
 def score_all(folder: Path, names: Sequence[str]) -> None:
-    """Draws and scores the metric images of runs."""
+    """Draw and score the metric images of runs."""
     if not names:
         return
     scorer = scorer_of(folder)
@@ -183,18 +183,18 @@ def scorer_of(folder: Path) -> ImageScorer:
 
 
 def deal(names: Sequence[str], number: int) -> list[list[str]]:
-    """Deals runs into studies that share none; what is left over stays out.
+    """Deal runs into studies that share none; what is left over stays out.
 
     Args:
-        names: of the pool.
-        number: which of many ways to deal them.
+        names: Of the pool.
+        number: Which of many ways to deal them.
     """
     order = shuffled(list(names), 0, "null studies", number)
     return [order[at : at + STUDY_RUNS] for at in range(0, len(order) - STUDY_RUNS + 1, STUDY_RUNS)]
 
 
 def null_study(folder: Path, runs: Sequence[Run]) -> Study:
-    """Judges runs of one config as if they were a base and values under the same seeds.
+    """Judge runs of one config as if they were a base and values under the same seeds.
 
     Runs of different seeds stand in for pairs, which then share no noise: their differences vary
     more than those of true pairs, and alike in all.
@@ -209,7 +209,7 @@ def null_study(folder: Path, runs: Sequence[Run]) -> Study:
 def planted_study(
     folder: Path, effect: PlantedEffect, runs: Mapping[str, Run], repeat: int
 ) -> Study:
-    """Judges one repetition of a planted effect, value and base under the same fresh seeds."""
+    """Judge one repetition of a planted effect, value and base under the same fresh seeds."""
     first = FIRST_SEED + repeat * SEEDS
     told = []
     for seed in range(first, first + SEEDS):
@@ -238,9 +238,9 @@ def check_null(folder: Path, runs: Mapping[str, Run], deals: int) -> dict[str, o
     """How often studies in which nothing differs show a difference.
 
     Args:
-        folder: of the check.
-        runs: name -> run.
-        deals: ways to deal the pool; studies of one way share no run, those of two ways do.
+        folder: Of the check.
+        runs: Name -> run.
+        deals: Ways to deal the pool; studies of one way share no run, those of two ways do.
 
     Returns:
         The share over all studies, its standard error from as many studies as share no run, and
@@ -286,7 +286,7 @@ def check_planted(folder: Path, runs: Mapping[str, Run], repeats: int) -> list[d
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the check; prints what it found and where it is written.
+    """Run the check; print what it found and where it is written.
 
     Returns:
         0 when it passed, 1 when not.
@@ -339,10 +339,10 @@ def check_runs(
     """Null studies and planted effects over the runs of a folder.
 
     Args:
-        folder: of the check.
-        runs: name -> complete run.
-        repeats: of each planted effect; fewer where fewer were trained.
-        deals: ways to deal the pool.
+        folder: Of the check.
+        runs: Name -> complete run.
+        repeats: Of each planted effect; fewer where fewer were trained.
+        deals: Ways to deal the pool.
     """
     whole = [
         repeat

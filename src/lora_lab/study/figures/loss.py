@@ -30,7 +30,7 @@ FULL_BAND = 3.0
 
 
 def draw_loss(pen: Pen) -> Figure:
-    """Draws the mean training loss of each epoch."""
+    """Draw the mean training loss of each epoch."""
     figure, axes, margin = _one_panel(pen)
     values = curves(pen.values, lambda one: epoch_curve(one.run))
     base = curves(pen.base, lambda one: epoch_curve(one.run))
@@ -48,7 +48,7 @@ def draw_loss(pen: Pen) -> Figure:
 
 
 def draw_paired(pen: Pen) -> Figure:
-    """Draws value - base, smoothed: the mean over a value's seeds with the band that they span.
+    """Draw value - base, smoothed: the mean over a value's seeds with the band that they span.
 
     What another seed of the base does is a band of its own.
     """
@@ -99,7 +99,7 @@ def mean_curve(label: str, seeds: Sequence[Curve]) -> Curve | None:
 
 
 def _draw_spans(axes: Axes, pen: Pen, by_value: Mapping[str, list[Curve]]) -> list[float]:
-    """Draws from the lowest to the highest seed of each value; returns the outermost figures."""
+    """Draw from the lowest to the highest seed of each value; return the outermost figures."""
     ends: list[float] = []
     for label, seeds in by_value.items() if pen.colours.few else ():
         band = band_of(seeds)
@@ -112,7 +112,7 @@ def _draw_spans(axes: Axes, pen: Pen, by_value: Mapping[str, list[Curve]]) -> li
 
 
 def _draw_band(axes: Axes, pen: Pen, values: list[Curve]) -> tuple[float, ...]:
-    """Draws what another seed does as a band; returns its edges where they are to be seen.
+    """Draw what another seed does as a band; return its edges where they are to be seen.
 
     Another seed draws other noise, which pairing takes out of the values: where the band is so
     wide that the values would look alike inside it, its width is said instead.

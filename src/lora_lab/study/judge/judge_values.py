@@ -72,14 +72,14 @@ def judge_values(
     looks: Looks,
     margin: float,
 ) -> Judgement:
-    """Judges every value in every metric, look by look.
+    """Judge every value in every metric, look by look.
 
     Args:
-        values: the runs of each value.
-        base: usable runs of the base, one a seed.
-        base_value: the base's value of the parameter, as written.
-        looks: which seeds each look sees.
-        margin: what doesn't matter, as a share of the base's mean.
+        values: The runs of each value.
+        base: Usable runs of the base, one a seed.
+        base_value: The base's value of the parameter, as written.
+        looks: Which seeds each look sees.
+        margin: What doesn't matter, as a share of the base's mean.
     """
     levels = look_levels(looks.counts)
     found: dict[str, dict[str, MetricResult]] = {value.value: {} for value in values}
@@ -186,11 +186,11 @@ def _decide(
     """What a family's test says, as fields of a MetricResult, one a member.
 
     Args:
-        metric: which one.
-        effects: the family, with its trend last where there is one.
-        level: its error rate.
-        margin: the difference that doesn't matter.
-        size: the difference that more seeds are to show.
+        metric: Which one.
+        effects: The family, with its trend last where there is one.
+        level: Its error rate.
+        margin: The difference that doesn't matter.
+        size: The difference that more seeds are to show.
     """
     decisions, p = decide(effects, level), p_values(effects)
     width = decisions.half_width

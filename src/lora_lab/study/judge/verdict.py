@@ -113,7 +113,7 @@ class Study:
 
 
 def judge(sweep: Sweep) -> Study:
-    """Measures and judges every run of a sweep."""
+    """Measure and judge every run of a sweep."""
     parameters = parameters_of(sweep.parameter)
     reference = next((run for run in sweep.base_runs if run.complete), None)
     base = _usable_base_runs(sweep, reference)
@@ -172,7 +172,7 @@ def _looks(sweep: Sweep) -> Looks:
 
 
 def noise_floor(seeds: tuple[Run, ...]) -> Floor:
-    """Measures the floor on complete base runs with the same inputs and different seeds.
+    """Measure the floor on complete base runs with the same inputs and different seeds.
 
     The deviation at the end of the training is compared with the one pooled over the last half
     of the measurements, and the larger is taken: two seeds can end close to each other by luck.

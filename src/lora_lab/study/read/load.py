@@ -130,13 +130,13 @@ class Sweep:
 
 
 def load_sweep(folder: Path) -> Sweep:
-    """Reads a sweep folder.
+    """Read a sweep folder.
 
     Args:
-        folder: the folder that holds sweep.json.
+        folder: The folder that holds sweep.json.
 
     Raises:
-        ConfigError: there is no sweep in this folder.
+        ConfigError: There is no sweep in this folder.
         LabError: sweep.json can't be read or lacks what a comparison needs.
     """
     path = folder / "sweep.json"
@@ -210,7 +210,7 @@ def _strangers(folder: Path, runs: tuple[Run, ...]) -> tuple[str, ...]:
 
 
 def load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
-    """Reads what there is of one run that sweep.json lists."""
+    """Read what there is of one run that sweep.json lists."""
     folder = sweep_folder / str(entry.get("folder") or entry.get("name") or "")
     facts, notes = _read_facts(folder)
     config, problem = _read_config(folder / "config.yaml")

@@ -12,10 +12,10 @@ MASK = ".mask"
 
 
 def real_pictures(config: Mapping[str, str]) -> list[Path]:
-    """Finds the held-out images of a run, without reading them.
+    """Find the held-out images of a run, without reading them.
 
     Args:
-        config: flat settings of the run: data.held_out_dir, data.dir.
+        config: Flat settings of the run: data.held_out_dir, data.dir.
 
     Returns:
         Their files by name; empty where there are none, or their folder is gone.

@@ -22,10 +22,10 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def write_comparison(study: Study, path: Path) -> None:
-    """Writes the table for programs, and verdicts.csv beside it.
+    """Write the table for programs, and verdicts.csv beside it.
 
     Raises:
-        LabError: the file can't be written.
+        LabError: The file can't be written.
     """
     write_text(path, comparison_text(study))
     write_text(path.with_name("verdicts.csv"), verdicts_text(study))

@@ -63,12 +63,12 @@ class Gallery:
 
 
 def load_gallery(study: Study, folder: Path, budget: int) -> Gallery:
-    """Makes the thumbnails of a page.
+    """Make the thumbnails of a page.
 
     Args:
-        study: the judged sweep.
-        folder: the report folder.
-        budget: bytes that all of them may take.
+        study: The judged sweep.
+        folder: The report folder.
+        budget: Bytes that all of them may take.
     """
     real = real_gallery(study)
     budget -= sum(len(picture.address) for picture in real)
@@ -85,7 +85,7 @@ def load_gallery(study: Study, folder: Path, budget: int) -> Gallery:
 
 
 def real_gallery(study: Study) -> tuple[Embedded, ...]:
-    """Embeds the held-out images that the base's settings name; those that can't be read are left.
+    """Embed the held-out images that the base's settings name; those that can't be read are left.
 
     With more than MOST_REAL every n-th is shown.
     """
@@ -100,12 +100,12 @@ def real_gallery(study: Study) -> tuple[Embedded, ...]:
 
 
 def _load_grids(study: Study, folder: Path, budget: int) -> tuple[list[GridGroup], list[str]]:
-    """Embeds the grids of a report folder.
+    """Embed the grids of a report folder.
 
     Args:
-        study: the judged sweep.
-        folder: the report folder.
-        budget: bytes of the page that all grids together may take.
+        study: The judged sweep.
+        folder: The report folder.
+        budget: Bytes of the page that all grids together may take.
 
     Returns:
         The grids by checkpoint, and what is missing or can't be read, one sentence each.

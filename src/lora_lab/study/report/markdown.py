@@ -32,9 +32,9 @@ def markdown(study: Study, headline: Headline, images: Gallery) -> str:
     """The report as GitHub-flavoured Markdown.
 
     Args:
-        study: the judged sweep.
-        headline: its first sentences.
-        images: the grids that lie beside the report.
+        study: The judged sweep.
+        headline: Its first sentences.
+        images: The grids that lie beside the report.
     """
     shown = shown_figures(study)
     parts = [f"# {inline_text(headline.sentence)}", *map(plain_text, headline.details)]

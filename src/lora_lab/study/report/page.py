@@ -43,18 +43,18 @@ def write_page(
     path: Path,
     blind: BlindTable | None = None,
 ) -> None:
-    """Renders the report and writes it.
+    """Render the report and write it.
 
     Args:
-        study: the judged sweep.
-        headline: its first sentences.
-        figures: the drawn figures.
-        images: the images and grids, and what is missing of them.
-        path: where the page goes.
-        blind: what a person chose; blind.html beside the page is linked where there is one.
+        study: The judged sweep.
+        headline: Its first sentences.
+        figures: The drawn figures.
+        images: The images and grids, and what is missing of them.
+        path: Where the page goes.
+        blind: What a person chose; blind.html beside the page is linked where there is one.
 
     Raises:
-        LabError: the file can't be written.
+        LabError: The file can't be written.
     """
     template = environment().get_template("report.html.j2")
     write_text(
