@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from lora_lab.cli.ending import ended_by_signals, run_plain
 from lora_lab.cli.log_lines import LineFormatter
 from lora_lab.cli.sweeper import _launch_batch
-from lora_lab.errors import ConfigError, LabError
+from lora_lab.errors import ConfigError, LabError, Stopped
 from lora_lab.study.__main__ import main as study
 from reliability import process
 
@@ -142,3 +143,10 @@ def test_a_path_whose_bytes_are_no_text_is_printed_as_it_is():
         [sys.executable, "-c", code, name], env=env, capture_output=True, check=False
     )
     assert (done.returncode, done.stdout) == (0, b"a\xff\n")
+
+
+def test_errors_come_out_of_a_workers_process_as_they_went_in():
+    stopped = pickle.loads(pickle.dumps(Stopped(signal.SIGTERM, step=3)))
+    assert (stopped.number, stopped.step) == (signal.SIGTERM, 3)
+    assert str(stopped) == "stopped by signal 15 after step 3"
+    assert str(pickle.loads(pickle.dumps(ConfigError("one", "two")))) == "one\ntwo"

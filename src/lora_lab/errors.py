@@ -63,3 +63,7 @@ class Stopped(KeyboardInterrupt):
         super().__init__(f"stopped by signal {number} {when}")
         self.number = number
         self.step = step
+
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[int, int]]:
+        """Return what makes it anew, as a launcher hands it from its worker to the sweep."""
+        return type(self), (self.number, self.step)
