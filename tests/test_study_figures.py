@@ -1,5 +1,7 @@
 """What the figures of effects and costs hold."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgba
@@ -74,6 +76,19 @@ def test_a_paired_curve_is_the_mean_over_seeds_with_their_band(study):
     (band,) = (c for c in axes.collections if tuple(c.get_facecolor()[0][:3]) == colour)
     heights = band.get_paths()[0].vertices[:, 1]
     assert (heights.min(), heights.max()) == pytest.approx((np.min(seeds), np.max(seeds)))
+
+
+def test_lines_of_other_seeds_are_left_out_where_their_noise_is_wider_than_the_panel(study):
+    pen = pen_for(study, LIGHT, WIDE)
+    red = to_rgba(LIGHT.base)[:3]
+    drawn = {}
+    for name, spread in (("narrow", 1e-4), ("wide", 1.0)):
+        one = replace(study, floor=replace(study.floor, training_sd=spread))
+        with drawing(LIGHT, WIDE):
+            (axes,) = draw_paired(replace(pen, study=one)).axes
+        lines = [line for line in axes.lines if to_rgba(line.get_color())[:3] == red]
+        drawn[name] = sum(len(line.get_xdata()) > 10 for line in lines)
+    assert drawn == {"narrow": 2, "wide": 0}
 
 
 def test_time_stands_in_for_the_size_where_files_are_alike(study, tmp_path):

@@ -16,7 +16,7 @@ from lora_lab.study.read.real_pictures import real_pictures
 from lora_lab.study.report.build import build_report
 from lora_lab.study.report.comparison import comparison_text
 from lora_lab.study.report.gallery import MOST_REAL, real_gallery
-from lora_lab.study.report.table import legend
+from lora_lab.study.report.table import legend, make_table
 from study_sweep_builder import SweepBuilder
 
 ANCHORS = {"identity_clip": Anchors(0.5, 0.9)}
@@ -41,14 +41,19 @@ def test_identity_is_told_as_a_share_of_the_way_from_the_bare_base_to_real_pictu
     assert result.way_of(result.base_mean) == pytest.approx(0.75)
     told = dict(legend(study))["Identity (CLIP)"]
     assert told.endswith(
-        "The bare base reaches 0.5, real pictures of the subject among each other 0.9; of this "
-        "way go 16 75 % and 8 50 %."
+        "The bare base reaches 0.5, real pictures of the subject among each other 0.9. "
+        "Share of this way: 16: 75 % and 8: 50 %."
     )
     rows = list(csv.DictReader(io.StringIO(comparison_text(study))))
     figures = [[float(row[f"identity_clip_{n}"]) for n in ("floor", "ceiling")] for row in rows]
     assert figures == [[0.5, 0.9]] * 6
     ways = [float(row["identity_clip_way"]) for row in rows]
     assert ways == pytest.approx([0.75] * 3 + [0.5] * 3)
+
+
+def test_the_base_stands_before_the_values_and_its_other_seeds_after_them(tmp_path):
+    _, rows = make_table(judge(load_sweep(scored(tmp_path))))
+    assert [row.label for row in rows] == ["16 (base)", "8", "16 (base-2)", "16 (base-3)"]
 
 
 @pytest.mark.parametrize("anchors", [{}, {"identity_clip": Anchors(0.9, 0.5)}])

@@ -68,11 +68,13 @@ def draw_paired(pen: Pen) -> Figure:
         nothing_measured(axes, pen.theme, "nothing could be paired")
         return figure
     axes.axhline(0, color=pen.theme.base, linewidth=2.6, zorder=2.8)
-    for curve in seeds:
-        axes.plot(*thin(curve), color=pen.theme.base, linewidth=0.8, alpha=0.45)
     spanned = _draw_spans(axes, pen, by_value)
     draw_curves(axes, pen, values, [])
-    fit_limits(axes, values or seeds, include=(0.0, *spanned, *_draw_band(axes, pen, values)))
+    band = _draw_band(axes, pen, values)
+    if band or not values:
+        for curve in seeds:
+            axes.plot(*thin(curve), color=pen.theme.base, linewidth=0.8, alpha=0.45)
+    fit_limits(axes, values or seeds, include=(0.0, *spanned, *band))
     plain_axis(axes)
     end = max([*values, *seeds], key=lambda curve: curve.x[-1])
     label_curves(axes, pen, values, [Curve("base", end.x[-1:], 0.0 * end.y[-1:])])
@@ -115,7 +117,8 @@ def _draw_band(axes: Axes, pen: Pen, values: list[Curve]) -> tuple[float, ...]:
     """Draw what another seed does as a band; return its edges where they are to be seen.
 
     Another seed draws other noise, which pairing takes out of the values: where the band is so
-    wide that the values would look alike inside it, its width is said instead.
+    wide that the values would look alike inside it, its width is said instead, and the lines of
+    other seeds are left out.
     """
     reach = BAND_DEVIATIONS * pen.study.floor.training_sd
     if not reach > 0:

@@ -154,7 +154,10 @@ FIGURES: tuple[Figure, ...] = (
 
 
 def make_table(study: Study) -> tuple[list[Column], list[Row]]:
-    """Verdicts: one column per metric with its interval, and the costs; one row per run."""
+    """Verdicts: one column per metric with its interval, and the costs.
+
+    The base stands first, then one row per value, then the base's other seeds.
+    """
     reaches = [_reach(study, metric) for metric in study.metrics]
     used = _used(study, COSTS)
     columns = [
@@ -164,7 +167,8 @@ def make_table(study: Study) -> tuple[list[Column], list[Row]]:
         *(column for column, _, _ in used),
     ]
     rows = []
-    for one in study.shown:
+    other_seeds = [one for one in study.shown if one.run.is_base and one is not study.base]
+    for one in sorted(study.shown, key=lambda one: (one in other_seeds, not one.run.is_base)):
         metrics = zip(study.metrics, reaches, strict=True)
         cells = [_metric_cell(one, metric, reach, study.margin) for metric, reach in metrics]
         rows.append(_row(one, study, (*cells, *_plain_cells(one, used))))
@@ -205,11 +209,11 @@ def _way(study: Study, metric: Metric) -> str:
     if not known:
         return ""
     first = known[0][1]
-    goes = [f"{study.sweep.base_value} {way_text(first.way_of(first.base_mean))}"]
-    goes += [f"{one.label} {way_text(result.way)}" for one, result in known]
+    goes = [f"{study.sweep.base_value}: {way_text(first.way_of(first.base_mean))}"]
+    goes += [f"{one.label}: {way_text(result.way)}" for one, result in known]
     return (
         f"The bare base reaches {plain(first.floor)}, real pictures of the subject among each "
-        f"other {plain(first.ceiling)}; of this way go {listed(goes, MAX_WAYS)}."
+        f"other {plain(first.ceiling)}. Share of this way: {listed(goes, MAX_WAYS)}."
     )
 
 

@@ -67,8 +67,8 @@ FIGURE_TEXTS = {
         "the seeds of a value, with the band that they span. Below zero the value learns its "
         "training images better than the base does.",
         "Red line: the base itself. Thin red lines and the red band (two standard deviations to "
-        "each side): what another seed of the base does, which also draws other noise. Training "
-        "loss says nothing of pictures that were not trained on: see the held-out loss.",
+        "each side), where they fit: another seed of the base, which also draws other noise. "
+        "Training loss says nothing of pictures that were not trained on: see the held-out loss.",
     ),
     "val_loss": FigureText(
         "Held-out loss",
