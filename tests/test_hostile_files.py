@@ -170,6 +170,13 @@ def test_a_runs_config_is_read_as_it_stands(tmp_path, monkeypatch):
     assert again == config
 
 
+def test_a_config_that_still_holds_logger_csv_is_read(tmp_path):
+    tree = yaml.safe_load(config_text(composed()))
+    tree["logger"]["csv"] = True
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    assert read_config(tmp_path / "config.yaml") == composed()
+
+
 @pytest.mark.parametrize("kind", ["EPS", "TIFF", "PPM", "ICO", "PCX", "PDF"])
 def test_an_image_of_another_format_is_refused_whatever_its_name(tmp_path, kind):
     path = tmp_path / "photo.png"

@@ -55,6 +55,8 @@ def read_config(path: Path) -> TrainConfig:
         tree = read_yaml(path)
         if not isinstance(tree, dict):
             raise ValueError("it holds no settings")
+        if isinstance(tree.get("logger"), dict):
+            tree["logger"].pop("csv", None)  # of an earlier version, where it had to be true
         config = to_config(OmegaConf.create(literals(tree)))
     except (OSError, ValueError, OmegaConfBaseException) as error:
         raise LabError(f"{path} can't be read ({error}); run the sweep again") from error
