@@ -197,4 +197,4 @@ def test_a_log_line_prints_and_has_an_end(elsewhere):
 
     answer = call("hydra.run.dir=run", task=log_it)
     (line,) = [text for text in answer.err.splitlines() if "red" in text]
-    assert line.startswith("a ?[31mred? key?xxx") and len(line) < 1100
+    assert line.startswith("a ?[31mred? key xxx") and len(line) < 1100

@@ -23,7 +23,7 @@ FAKE_KEY = "1234567890abcdef1234567890abcdef12345678"
 
 @pytest.fixture
 def config(tiny_base, tiny_person):
-    logger = LoggerConfig(True, True, WandbConfig(True, "test", "sweep", True, "offline"))
+    logger = LoggerConfig(True, WandbConfig(True, "test", "sweep", True, "offline"))
     return train_config(tiny_base, tiny_person, logger=logger)
 
 
@@ -31,7 +31,7 @@ def config(tiny_base, tiny_person):
 def run_dir(tiny_base, tiny_person, tmp_path_factory):
     """A run that was killed after step 3 and went on from step 2 to step 4, offline."""
     folder = tmp_path_factory.mktemp("sweep") / "network.dim=8"
-    logger = LoggerConfig(True, True, WandbConfig(True, "test", "sweep", True, "offline"))
+    logger = LoggerConfig(True, WandbConfig(True, "test", "sweep", True, "offline"))
     config = train_config(tiny_base, tiny_person, logger=logger)
     (folder / "lora").mkdir(parents=True)
     for name in ("lora-step00000002", "lora"):
