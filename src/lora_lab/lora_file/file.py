@@ -2,7 +2,7 @@
 
 Each module has three tensors, for example `lora_unet_mid_block_attentions_0_proj_in` with
 `.lora_down.weight` (dim, in[, kh, kw]), `.lora_up.weight` (out, dim[, 1, 1]) and `.alpha` ();
-the change of its weight is `up @ down * alpha / dim`. `lora_layouts` has the other kinds.
+the change of its weight is `up @ down * alpha / dim`. `layouts` has the other kinds.
 """
 
 import hashlib
