@@ -5,9 +5,10 @@ python docs/build.py --check   writes nothing; tells what is stale or broken
 """
 
 import argparse
+import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lora_lab.config.store import register_schemas
 from lora_lab.kohya.names import KOHYA_NAMES, NONE
 
 ROOT = Path(__file__).resolve().parents[1]
+QUALITY = ROOT / "src" / "lora_lab" / "pocket" / "models" / "quality.json"
 SETTINGS = ROOT / "docs" / "settings.md"
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
@@ -129,7 +131,88 @@ def optimizers() -> str:
     return "\n".join([*lines, "| `custom` | any | as its class has it | see below |"])
 
 
-TABLES: dict[str, tuple[str, Callable[[], str]]] = {"optimizers": ("optimizers.md", optimizers)}
+STYLES = ("plain", "graphic", "photo")
+
+
+def pocket_quality() -> str:
+    """The tables of docs/pocket.md, from the figures that `make pocket` measured."""
+    figures = json.loads(QUALITY.read_text(encoding="utf-8"))
+    followed, kid, subject = (figures[key] for key in ("prompt_following", "kid", "subject"))
+
+    def row(what: str, wanted: Sequence[float], found: Sequence[float], form: str) -> str:
+        cells = [form.format(value) for value in found]
+        pairs = zip(cells, wanted or found, found, strict=True)
+        bold = [f"**{cell}**" if value < least else cell for cell, least, value in pairs]
+        goals = [form.format(least) for least in wanted]
+        goal = ", ".join(goals if len(set(goals)) > 1 else goals[:1]) or "–"
+        return f"| {what} | {goal} | {' | '.join(bold)} |"
+
+    def by_style(what: str, wanted: Sequence[float], table: dict[str, float], form: str) -> str:
+        return row(what, wanted, [table[style] for style in STYLES], form)
+
+    def prompted(what: str, wanted: float, name: str) -> str:
+        shares = [followed[style][name] for style in STYLES]
+        return row(what, [wanted] * 3, shares, "{:.0%}")
+
+    lines = [
+        "| what | wanted | plain | graphic | photo |",
+        "| --- | --- | --- | --- | --- |",
+        by_style(
+            "VAE, PSNR of reconstructions, dB", (34, 31, 34), figures["vae_psnr_db"], "{:.1f}"
+        ),
+        by_style("VAE, SSIM", (), figures["vae_ssim"], "{:.3f}"),
+        prompted("background as prompted", 0.98, "background"),
+        prompted("garment and its colour as prompted", 0.95, "garment"),
+        prompted("glasses or none as prompted", 0.97, "glasses"),
+        prompted("hair colour as prompted", 0.95, "hair_color"),
+        prompted("mouth as prompted", 0.8, "mouth"),
+        prompted("eyes as prompted (not under sunglasses)", 0.8, "eyes"),
+        by_style(
+            "small CLIP, text to image among 64, top-1",
+            [0.95] * 3,
+            figures["clip_retrieval_of_64"],
+            "{:.1%}",
+        ),
+    ]
+    for what, side in (("generated", "generated"), ("other drawn ones", "drawn")):
+        distances = {style: kid[style][side] for style in STYLES}
+        lines.append(by_style(f"KID of drawn images to {what}", (), distances, "{:.4f}"))
+    lines += ["", "| of 50 images of the person | wanted | with the LoRA | bare base |"]
+    lines += ["| --- | --- | --- | --- |"]
+    person = {
+        "identity": "hair, its colour, skin, scar and print, all together",
+        "hair": "hair",
+        "hair_color": "hair colour",
+        "skin": "skin",
+        "scar": "scar",
+        "print": "print",
+        "garment": "garment as prompted",
+        "garment_color": "its colour as prompted",
+        "glasses": "glasses or none as prompted",
+        "background": "background as prompted",
+    }
+    for name, what in person.items():
+        drawn, bare = subject["with_lora"][name], subject["bare"][name]
+        cell = f"{drawn:.0%}" if drawn >= 0.8 else f"**{drawn:.0%}**"
+        goal = "80 %, bare 0 %" if name == "identity" else "80 %"
+        lines.append(f"| {what} | {goal} | {cell} | {bare:.0%} |")
+    lines += [
+        "",
+        "| right on held-out drawn portraits | plain | graphic | photo | mixed features |",
+    ]
+    lines += ["| --- | --- | --- | --- | --- |"]
+    accuracy = figures["reader_accuracy"]
+    for name in accuracy["mixed"]:
+        cells = [f"{accuracy[which][name]:.1%}" for which in (*STYLES, "mixed")]
+        lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    text = re.sub(r"(\d)%", r"\1 %", "\n".join(lines))
+    return re.sub(r"-(?=\d\.)", "−", text)
+
+
+TABLES: dict[str, tuple[str, Callable[[], str]]] = {
+    "optimizers": ("optimizers.md", optimizers),
+    "quality": ("pocket.md", pocket_quality),
+}
 """Tables that are written into pages between ``<!-- table: name -->`` and ``<!-- end -->``."""
 
 

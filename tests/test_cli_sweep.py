@@ -202,7 +202,7 @@ def test_a_failing_value_does_not_stop_the_others(finished, arguments, tmp_path)
 def test_sweeps_in_one_folder_share_the_base(finished, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(finished[0], tmp_path / "runs" / "network.dim")
-    answer = sweep(*arguments, "network.alpha=8,2")  # 8 is the base's own
+    answer = sweep(*arguments, "network.alpha=16,2")  # 16 is the base's own
     assert answer.status == 0, answer.err
     runs = {run["name"]: run for run in record(tmp_path / "runs/network.alpha")["runs"]}
     base = runs["base/seed=1234"]

@@ -39,6 +39,8 @@ class Fit:
     checkpoint_every: int = 500
     muon: bool = False
     """Whether Muon (Jordan et al. 2024) moves the weight matrices and kernels, AdamW the rest."""
+    bfloat16: bool = False
+    """Whether the loss is computed under autocast to bfloat16; weights stay in 32 bits."""
 
 
 def learning_rate(step: int, fit: Fit) -> float:
@@ -168,8 +170,10 @@ def fit_network(
     network.train()
     losses: list[Tensor] = []
     began = time.perf_counter()
+    device = weights.parameters[0].device.type
     for step in range(start, fit.steps):
-        loss = loss_at(step)
+        with torch.autocast(device, torch.bfloat16, enabled=fit.bfloat16):
+            loss = loss_at(step)
         weights.update(loss, step)
         losses.append(loss.detach())
         if (step + 1) % REPORT_EVERY == 0:

@@ -16,14 +16,15 @@ from lora_lab.pocket.loop import Fit, fit_network
 
 FIT = Fit(
     steps=12_000,
-    lr=4e-3,
+    lr=3e-3,
     warmup=100,
     weight_decay=0.0,
-    ema=0.998,
-    checkpoint_every=100,
+    ema=0.999,
+    checkpoint_every=200,
     muon=True,
+    bfloat16=True,
 )
-BATCH = 16
+BATCH = 8
 KL_WEIGHT = 1e-3
 LATENTS = 8
 START_LOGVAR = -6.0

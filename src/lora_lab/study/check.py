@@ -108,7 +108,7 @@ def settings(overrides: Sequence[str]) -> TrainConfig:
     register_schemas()
     quiet = ["callbacks.progress=false", "trainer.threads=1"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = to_config(compose("train", [*quiet, *SHORT, *overrides]))
+        config = to_config(compose("train", [*quiet, *overrides]))
     check(config)
     return config
 
@@ -145,7 +145,7 @@ def train_all(folder: Path, runs: Mapping[str, Sequence[str]], most: int) -> Non
     log.info("%d of %d runs are there", len(there), len(runs))
     score_all(folder, there)
     left = [name for name in runs if name not in there]
-    configs = [settings(runs[name]) for name in left]
+    configs = [settings([*SHORT, *runs[name]]) for name in left]
     stacks, _ = make_stacks(configs, most, 1)
     shared = SharedInputs()
 
@@ -176,7 +176,7 @@ def scorer_of(folder: Path) -> ImageScorer:
     Raises:
         LabError: CLIP, the base checkpoint or the training images can't be read.
     """
-    scorer, problems = load_scorer(folder, settings([]))
+    scorer, problems = load_scorer(folder, settings(SHORT))
     for problem in problems:
         log.warning("%s", problem)
     return scorer
