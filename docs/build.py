@@ -131,12 +131,10 @@ def optimizers() -> str:
     return "\n".join([*lines, "| `custom` | any | as its class has it | see below |"])
 
 
-STYLES = ("plain", "graphic", "photo")
-
-
 def pocket_quality() -> str:
     """The tables of docs/pocket.md, from the figures that `make pocket` measured."""
     figures = json.loads(QUALITY.read_text(encoding="utf-8"))
+    styles = tuple(figures["vae_psnr_db"])
     followed, kid, subject = (figures[key] for key in ("prompt_following", "kid", "subject"))
 
     def row(what: str, wanted: Sequence[float], found: Sequence[float], form: str) -> str:
@@ -148,14 +146,14 @@ def pocket_quality() -> str:
         return f"| {what} | {goal} | {' | '.join(bold)} |"
 
     def by_style(what: str, wanted: Sequence[float], table: dict[str, float], form: str) -> str:
-        return row(what, wanted, [table[style] for style in STYLES], form)
+        return row(what, wanted, [table[style] for style in styles], form)
 
     def prompted(what: str, wanted: float, name: str) -> str:
-        shares = [followed[style][name] for style in STYLES]
+        shares = [followed[style][name] for style in styles]
         return row(what, [wanted] * 3, shares, "{:.0%}")
 
     lines = [
-        "| what | wanted | plain | graphic | photo |",
+        f"| what | wanted | {' | '.join(styles)} |",
         "| --- | --- | --- | --- | --- |",
         by_style(
             "VAE, PSNR of reconstructions, dB", (34, 31, 34), figures["vae_psnr_db"], "{:.1f}"
@@ -175,7 +173,7 @@ def pocket_quality() -> str:
         ),
     ]
     for what, side in (("generated", "generated"), ("other drawn ones", "drawn")):
-        distances = {style: kid[style][side] for style in STYLES}
+        distances = {style: kid[style][side] for style in styles}
         lines.append(by_style(f"KID of drawn images to {what}", (), distances, "{:.4f}"))
     lines += ["", "| of 50 images of the person | wanted | with the LoRA | bare base |"]
     lines += ["| --- | --- | --- | --- |"]
@@ -198,12 +196,12 @@ def pocket_quality() -> str:
         lines.append(f"| {what} | {goal} | {cell} | {bare:.0%} |")
     lines += [
         "",
-        "| right on held-out drawn portraits | plain | graphic | photo | mixed features |",
+        f"| right on held-out drawn portraits | {' | '.join(styles)} | mixed features |",
     ]
     lines += ["| --- | --- | --- | --- | --- |"]
     accuracy = figures["reader_accuracy"]
     for name in accuracy["mixed"]:
-        cells = [f"{accuracy[which][name]:.1%}" for which in (*STYLES, "mixed")]
+        cells = [f"{accuracy[which][name]:.1%}" for which in (*styles, "mixed")]
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
     text = re.sub(r"(\d)%", r"\1 %", "\n".join(lines))
     return re.sub(r"-(?=\d\.)", "−", text)

@@ -16,6 +16,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from lora_lab.files import atomic_path
+from lora_lab.pocket.export import NAMES
 
 IMAGES = Path(__file__).resolve().parent / "images"
 GRIDS = {
@@ -27,7 +28,7 @@ GRIDS = {
 WIDTH = 1450
 """Pixels of a grid in the docs."""
 REPORT_SIZE = (1280, 1750)
-SHEETS = ("samples-pocket.png", "samples-pocket-graphic.png", "samples-pocket-photo.png")
+SHEETS = tuple(f"samples-{name}.png" for name in NAMES.values())
 """What `make pocket` drew in its work folder: the same prompts in each style."""
 SHEET_CROP = (0, 0, 4 * 64, 3 * 64)
 SHEET_SCALE = 2

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from lora_lab.config.sampling import PROMPT_NAMES
 from lora_lab.study.judge.verdict import Study
 from lora_lab.study.read.real_pictures import real_pictures
 from lora_lab.study.report.explorer import Explorer, load_explorer
@@ -16,7 +17,6 @@ GRID_SHARE = 5
 """The whole grids take one of so many parts of what is left for pictures."""
 MAX_NAMED = 5
 """So many files that can't be read are named one by one."""
-KINDS = ("simple", "complex", "random")
 CARD_SIDE = 800
 """Pixels that the thumbnail of a grid is wide at most."""
 CARD_BYTES = 200_000
@@ -123,8 +123,8 @@ def _load_grids(study: Study, folder: Path, budget: int) -> tuple[list[GridGroup
     groups, notes = [], []
     for checkpoint, paths in found.items():
         grids = []
-        wanted = KINDS if paths.keys() & set(KINDS) else ()
-        for kind in (*wanted, *sorted(paths.keys() - set(KINDS))):
+        wanted = PROMPT_NAMES if paths.keys() & set(PROMPT_NAMES) else ()
+        for kind in (*wanted, *sorted(paths.keys() - set(PROMPT_NAMES))):
             if kind not in paths:
                 notes.append(f"The grid of the {kind} prompt on {checkpoint} is missing.")
                 continue
@@ -144,7 +144,7 @@ def _grid(study: Study, checkpoint: str, kind: str, file: str, picture: Embedded
     if name == "random":
         title = f"Random prompts, random seeds, the final LoRA of each value{page}"
         cells = "one column per random prompt, final LoRAs only"
-    elif name in KINDS:
+    elif name in PROMPT_NAMES:
         title = f"{name.capitalize()} prompt, each saved LoRA of each value{page}"
         cells = "one column per saved LoRA, from first to last"
     else:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from lora_lab.config.sampling import PROMPT_NAMES
 from lora_lab.errors import LabError
 from lora_lab.images.png_info import read_parameters, read_recipe
 from lora_lab.run_folder.saved_loras import run_share
 from lora_lab.study.judge.verdict import Judged, Study
 
 FOLDER = "images"
-KIND_ORDER = ("simple", "complex", "random")
 _NAME = re.compile(r"(\d{8})(?:-(.+))?\.png", re.DOTALL)
 
 
@@ -94,7 +94,7 @@ def prompts_of(images: Iterable[RunImage]) -> list[str]:
 def prompt_order(prompt: str) -> tuple[int, str, int]:
     """Simple before complex before random, numbers by size."""
     kind, _, number = prompt.rpartition("-") if prompt[-1:].isdigit() else (prompt, "", "0")
-    known = KIND_ORDER.index(kind) if kind in KIND_ORDER else len(KIND_ORDER)
+    known = PROMPT_NAMES.index(kind) if kind in PROMPT_NAMES else len(PROMPT_NAMES)
     return known, kind, int(number) if number.isdecimal() else 0
 
 
