@@ -90,7 +90,8 @@ def train(
                 callbacks = build_callbacks(settings, folder, inputs, data, module, clock)
                 trainer = build_trainer(settings, path, callbacks, loggers, train_beside)
                 trainer.fit(module, datamodule=data, ckpt_path=folder.checkpoint)
-        folder.complete(**costs(clock, trainer), **(stacked.facts() if stacked else {}))
+        if not folder.is_paused:
+            folder.complete(**costs(clock, trainer), **(stacked.facts() if stacked else {}))
     return folder
 
 

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
+from lora_lab.statistics.family import ALPHA, decide
 from lora_lab.study.simulate import (
     METRICS,
+    PARTS,
     TESTS,
     SimulatedCell,
     allowed,
     draw,
+    false_early_ends,
     false_rounds,
     false_studies,
     main,
@@ -66,6 +69,20 @@ def test_looks_round_by_round_hold_the_error_rate_together(parts):
 def test_looks_that_each_spend_all_of_the_error_rate_would_not(monkeypatch):
     monkeypatch.setattr("lora_lab.study.simulate.look_levels", lambda looks: [0.05] * len(looks))
     assert false_rounds(300, "clusters", values=1) > 0.05
+
+
+@pytest.mark.parametrize("parts", sorted(PARTS))
+@pytest.mark.parametrize("worse", [False, True], ids=["nothing differs", "half are worse"])
+def test_early_ends_and_verdicts_together_hold_the_error_rate(parts, worse):
+    assert false_early_ends(500, parts, worse=worse) <= allowed(500)
+
+
+def test_early_ends_and_verdicts_that_each_spend_all_of_it_would_not(monkeypatch):
+    monkeypatch.setattr("lora_lab.study.simulate.LIKE_AT_PAUSE", 0.0)
+    monkeypatch.setattr(
+        "lora_lab.study.simulate.decide", lambda effects, level: decide(effects, ALPHA)
+    )
+    assert false_early_ends(2000, "clusters", seeds=8, values=1) > 0.06
 
 
 def test_more_seeds_see_more_of_what_was_measured_on_pocket():

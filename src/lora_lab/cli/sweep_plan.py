@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from itertools import islice, product
 
 from hydra.core.override_parser.types import Override
@@ -100,6 +101,11 @@ def make_plan(
     base_config = compose(list(fixed))
     base = checked_train_config(without_hydra(base_config))
     check_sampling_paths(base)
+    if base.study.pause:
+        raise ConfigError(
+            "study.pause=true is for a single run, a sweep sets it by itself; leave it out, or set "
+            "study.early_end=true"
+        )
     rows = list(zip(*swept.values(), strict=True)) if _is_table(swept, together) else None
     if rows is None and len(swept) > 1 and not base.study.several_parameters:
         raise ConfigError(
@@ -272,14 +278,29 @@ def _value_text(config: DictConfig, key: str) -> str:
     return spelled(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
 
 
-def launch_overrides(run: PlannedRun, sweep_dir: str, group: str | None) -> list[str]:
+class Leg(Enum):
+    """Which part of their steps runs take."""
+
+    WHOLE = ()
+    FIRST = ("study.pause=true",)
+    """Up to the pause of `study.early_end`."""
+    SECOND = ("resume=true", "overwrite=false")
+    """From there on, also where a run that another command left would begin anew."""
+
+
+def launch_overrides(
+    run: PlannedRun, sweep_dir: str, group: str | None, leg: Leg = Leg.WHOLE
+) -> list[str]:
     """Return what a launcher composes a run from: its settings, and where it goes.
 
     Args:
         run: The run.
         sweep_dir: The sweep folder.
         group: The group that its Weights & Biases run joins; None leaves the setting alone.
+        leg: Which part of its steps it takes.
     """
     folders = [f"hydra.sweep.dir={quote(sweep_dir)}", f"hydra.sweep.subdir={quote(run.name)}"]
     joined = [] if group is None else [f"logger.wandb.group={quote(group)}"]
-    return [*run.overrides, *joined, *folders]
+    keys = tuple(text.partition("=")[0] for text in leg.value)
+    kept = [text for text in run.overrides if text.partition("=")[0] not in keys]
+    return [*kept, *leg.value, *joined, *folders]

@@ -1,7 +1,7 @@
 """sweep.json: the parameter, its values, the base value, and the folder and status of each run."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class RunEntry:
     seed: int
     """Seed of the run."""
     status: str
-    """waiting, complete or failed."""
+    """waiting, paused, ended early, complete or failed."""
     reused: bool
     """Whether it was there already and was not trained again."""
     error: str | None
@@ -82,7 +82,11 @@ def planned_entries(
 
 
 def settle_entry(
-    entry: RunEntry, error: str | None, sweep_dir: Path, broken_off: bool = False
+    entry: RunEntry,
+    error: str | None,
+    sweep_dir: Path,
+    broken_off: bool = False,
+    ends: Collection[str] = (COMPLETE,),
 ) -> None:
     """Enter how a run ended.
 
@@ -91,13 +95,14 @@ def settle_entry(
         error: Why it failed, in one line; None when its job came to its end.
         sweep_dir: The sweep folder.
         broken_off: Whether the launcher broke off, after which the run's folder tells how it is.
+        ends: What run.json says of a run that has come as far as it was to come.
     """
-    facts = read_facts(sweep_dir / entry.folder) or {}
-    if broken_off and facts.get("status") == COMPLETE:
+    status = (read_facts(sweep_dir / entry.folder) or {}).get("status")
+    if broken_off and status in ends:
         error = None  # others were lost, not this one
-    if error is None and facts.get("status") != COMPLETE:
+    if error is None and status not in ends:
         error = f"the job ended, but {entry.folder}/run.json doesn't say that the run is complete"
-    entry.status = COMPLETE if error is None else FAILED
+    entry.status = str(status) if error is None else FAILED
     entry.error = error
 
 
@@ -121,6 +126,7 @@ def write_record(
         "base_value": plan.base_value,
         "seeds": list(plan.seeds),
         "max_seeds": plan.base.config.study.max_seeds,
+        "early_end": plan.base.config.study.early_end,
         "margin": plan.base.config.study.margin,
         "runs": [asdict(entry) for entry in entries],
         "overrides": list(plan.overrides),

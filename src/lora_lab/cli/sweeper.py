@@ -27,8 +27,10 @@ from lora_lab.cli.image_jobs import RunImages, image_job, image_overrides
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides
 from lora_lab.cli.preflight import refuse_file
 from lora_lab.cli.stacked_launcher import StackLauncher
+from lora_lab.cli.sweep_early_end import end_worse_values, first_leg, second_leg
 from lora_lab.cli.sweep_end import Launch, finish_sweep
 from lora_lab.cli.sweep_plan import (
+    Leg,
     Plan,
     PlannedRun,
     folder_name,
@@ -50,6 +52,7 @@ from lora_lab.config import TrainConfig
 from lora_lab.errors import ConfigError, LabError, first_line
 from lora_lab.run_folder.folder import Refused, RunFolder
 from lora_lab.run_folder.locks import LOCK, hold
+from lora_lab.run_folder.record import COMPLETE, PAUSED
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +68,8 @@ class Place:
     """The sweep folder."""
     present: dict[str, Path]
     """Names of complete runs that are reused, and their folders."""
+    opened: dict[str, RunFolder]
+    """Names of the other runs, and the folders that they are trained in."""
 
 
 class ParameterSweeper(Sweeper):
@@ -156,7 +161,7 @@ class ParameterSweeper(Sweeper):
             entries = planned_entries(plan.runs, place.present, place.folder)
             write_record(place.folder, plan, entries)
             _announce(plan, place)
-            results = self._launch(plan, plan.runs, place, entries)
+            results = self._train(plan, place, entries)
             write_record(place.folder, plan, entries)
             launch = partial(self._launch_images, plan, place.folder, {})
             results += self._add_seeds(plan, place.folder, entries, launch)
@@ -174,6 +179,21 @@ class ParameterSweeper(Sweeper):
             folders = [Path(source.path) for source in sources if source.schema == "file"]
             lines = explain_overrides(folders, TrainConfig, overrides, sweeping=False)
             raise ConfigError(*lines or [first_line(error)]) from error
+
+    def _train(self, plan: Plan, place: Place, entries: list[RunEntry]) -> list[JobReturn]:
+        """Train the planned runs; with `study.early_end` in two legs, between which values end.
+
+        Raises:
+            LabError: The sweep folder can't be written, or what the runs left can't be read.
+        """
+        if not plan.base.config.study.early_end:
+            return self._launch(plan, plan.runs, place, entries)
+        first = first_leg(plan, place.opened, entries)
+        results = self._launch(plan, first, place, entries, pause=True)
+        write_record(place.folder, plan, entries)
+        end_worse_values(place.folder, plan, entries, open_run)
+        write_record(place.folder, plan, entries)
+        return results + self._launch(plan, second_leg(plan, entries), place, entries)
 
     def _add_seeds(
         self, plan: Plan, folder: Path, entries: list[RunEntry], launch: Launch
@@ -205,9 +225,14 @@ class ParameterSweeper(Sweeper):
         return results
 
     def _launch(
-        self, plan: Plan, runs: Sequence[PlannedRun], place: Place, entries: list[RunEntry]
+        self,
+        plan: Plan,
+        runs: Sequence[PlannedRun],
+        place: Place,
+        entries: list[RunEntry],
+        pause: bool = False,
     ) -> list[JobReturn]:
-        """Run what isn't there yet and settle its entries."""
+        """Run what isn't there yet, up to its pause or its end, and settle its entries."""
         assert self.task_function is not None
         waiting = [run for run in runs if run.name not in place.present]
         if not waiting:
@@ -215,15 +240,19 @@ class ParameterSweeper(Sweeper):
         folder = self._enter(place.folder)
         launcher = self._make_launcher(self.task_function)
         group = wandb_group(plan.base.config, place.folder)
-        jobs = [launch_overrides(run, folder, group) for run in waiting]
+        by_name = {entry.name: entry for entry in entries}
+        paused = {name for name, entry in by_name.items() if entry.status == PAUSED}
+        jobs = [
+            launch_overrides(run, folder, group, _leg(pause, run.name in paused)) for run in waiting
+        ]
         size = self.max_batch_size or len(jobs)
         results: list[JobReturn | str] = []
         for start in range(0, len(jobs), size):
             results += _launch_batch(launcher, jobs[start : start + size], start)
-        by_name = {entry.name: entry for entry in entries}
+        ends = (PAUSED, COMPLETE) if pause else (COMPLETE,)
         for run, result in zip(waiting, results, strict=True):
-            broken_off = isinstance(result, str)
-            settle_entry(by_name[run.name], _outcome_error(result), place.folder, broken_off)
+            broken_off, error = isinstance(result, str), _outcome_error(result)
+            settle_entry(by_name[run.name], error, place.folder, broken_off, ends)
         return [result for result in results if not isinstance(result, str)]
 
     def _enter(self, folder: Path) -> str:
@@ -277,6 +306,13 @@ class ParameterSweeper(Sweeper):
                     "%s; the images of %s are drawn again", failed[lost[0]], ", ".join(lost)
                 )
         return [done[run] if run in done else failed[run] for run in runs]
+
+
+def _leg(pause: bool, paused: bool) -> Leg:
+    """Which part of its steps a run takes."""
+    if pause:
+        return Leg.FIRST
+    return Leg.SECOND if paused else Leg.WHOLE
 
 
 def _launch_batch(
@@ -384,16 +420,20 @@ def _examine(folder: Path, runs: Sequence[PlannedRun], plan: Plan) -> Place | st
         return f"{folder} holds a sweep over {parameter}"
     elsewhere = [*_runs_below(folder, depth=2), *_shared_folders(folder, plan.base.config)]
     present: dict[str, Path] = {}
+    opened: dict[str, RunFolder] = {}
     for run in runs:
         own = folder / run.name
         try:
-            if open_run(own, run.config).is_complete:
-                present[run.name] = own
-            elif not own.exists() and (found := _find_complete(elsewhere, run.config)):
-                present[run.name] = found
+            run_folder = open_run(own, run.config)
         except Refused as refusal:
             return refusal.reason
-    return Place(folder, present)
+        if run_folder.is_complete:
+            present[run.name] = own
+        elif not own.exists() and (found := _find_complete(elsewhere, run.config)):
+            present[run.name] = found
+        else:
+            opened[run.name] = run_folder
+    return Place(folder, present, opened)
 
 
 def open_run(folder: Path, config: TrainConfig) -> RunFolder:

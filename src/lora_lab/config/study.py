@@ -16,6 +16,10 @@ class StudyConfig:
     """Seeds that base and values are trained under: a count from seed on, or a list; >= 1."""
     max_seeds: int | None
     """Undecided values get more seeds, up to so many; >= the count of seeds; null: none."""
+    early_end: bool
+    """Values that are clearly worse than the base at a third of their steps end; true or false."""
+    pause: bool
+    """Save and stop at a third of the run, as sweeps with early_end do; true or false."""
     margin: float
     """As good as the base: the difference is shown to be below this share of the base; > 0."""
     several_parameters: bool
@@ -71,12 +75,18 @@ RULES = (
 
 def problems(study: StudyConfig) -> list[str]:
     """Return one line for each pair of settings that don't go together."""
-    if study.max_seeds is None or not _are_seeds(study.seeds):
+    if not _are_seeds(study.seeds):
         return []
     count = study.seeds if isinstance(study.seeds, int) else len(study.seeds)
-    if study.max_seeds >= count:
-        return []
-    return [
-        f"study.max_seeds must be >= the {count} of study.seeds or null, got {study.max_seeds}; "
-        "raise it, or lower study.seeds"
-    ]
+    found = []
+    if study.max_seeds is not None and study.max_seeds < count:
+        found.append(
+            f"study.max_seeds must be >= the {count} of study.seeds or null, got "
+            f"{study.max_seeds}; raise it, or lower study.seeds"
+        )
+    if study.early_end and count < 2:
+        found.append(
+            f"study.seeds must be >= 2 with study.early_end=true, got {study.seeds}: a value is "
+            "judged by what it does under several seeds; raise it, or leave early_end out"
+        )
+    return found

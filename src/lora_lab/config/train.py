@@ -83,6 +83,11 @@ def problems(config: TrainConfig) -> list[str]:
     """Return one line for each pair of settings of different sections that don't go together."""
     optimizer, schedule = config.optimizer, config.schedule
     found = []
+    if (config.study.early_end or config.study.pause) and config.save_every > 0.5:
+        found.append(
+            f"save_every must be <= 0.5 with study.early_end or study.pause, got "
+            f"{config.save_every}: a run pauses at the first save after a third of its steps"
+        )
     relative_step = "relative_step" in optimizer.args and bool(optimizer.args["relative_step"])
     if relative_step and optimizer.lr != 1.0:
         found.append(

@@ -156,6 +156,8 @@ KOHYA_NAMES: dict[str, str] = {
     **{f"metrics.{field.name}": NONE for field in fields(MetricsConfig)},
     "study.seeds": NONE,
     "study.max_seeds": NONE,
+    "study.early_end": NONE,
+    "study.pause": NONE,
     "study.margin": NONE,
     "study.several_parameters": NONE,
     "study.reuse_from": NONE,

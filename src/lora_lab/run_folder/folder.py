@@ -37,8 +37,10 @@ from lora_lab.run_folder.locks import LOCK, hold
 from lora_lab.run_folder.record import (
     COMPLETE,
     CONFIG,
+    ENDED_EARLY,
     FAILED,
     OVERRIDES,
+    PAUSED,
     RECORD,
     RUNNING,
     config_text,
@@ -84,7 +86,9 @@ class State(Enum):
     NEW = "new"
     """Nothing that took time to make: empty, or a run that failed before its first step."""
     UNFINISHED = "unfinished"
-    """This very run, broken off after it had saved something."""
+    """This very run, broken off or paused after it had saved something."""
+    PAUSED = "paused"
+    """This very run, trained to its pause now."""
     COMPLETE = "complete"
     """This very run, whole."""
     REPLACED = "replaced"
@@ -161,6 +165,17 @@ class RunFolder:
     def is_complete(self) -> bool:
         """Whether the folder holds this very run, whole."""
         return self.state is State.COMPLETE
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the run has come to its pause in this process."""
+        return self.state is State.PAUSED
+
+    @property
+    def paused_at(self) -> int | None:
+        """The step at which this very run has paused, also if it went on since; None: not yet."""
+        step = self.facts.get("paused_at")
+        return step if self.state is State.UNFINISHED and type(step) is int else None
 
     @property
     def checkpoint(self) -> Path | None:
@@ -254,6 +269,7 @@ class RunFolder:
 
     def _record(self, overrides: str | None, **identity: Any) -> None:
         self.begun = True
+        paused = {} if self.checkpoint is None else _pause_of(self.facts)
         make_folder(self.path)
         for part in (self.path, self.path / LORAS):
             remove_leftovers(part)
@@ -268,6 +284,7 @@ class RunFolder:
             "versions": versions(self.config),
             "git_commit": git_commit(),
             **identity,
+            **paused,
         }
         self.write()
 
@@ -288,6 +305,34 @@ class RunFolder:
         except LabError:
             return  # the disk is full or the folder gone: that is the error that is being told
 
+    def pause(self, step: int, total_steps: int) -> None:
+        """Record that the run has paused; its last.ckpt is of this step or a later one.
+
+        Args:
+            step: Where runs of its length pause.
+            total_steps: Optimizer steps of the whole run.
+        """
+        self.write(status=PAUSED, paused_at=step, total_steps=total_steps)
+        self.state = State.PAUSED
+        log.info("%s pauses at step %d of %d: study.pause", self.path, step, total_steps)
+
+    def end_early(self, step: int, reason: str) -> None:
+        """Record that the paused run goes no further; the same run without early_end does.
+
+        Args:
+            step: Where it was judged.
+            reason: Why, in a few words.
+
+        Raises:
+            Locked: Another process trains in the folder.
+            LabError: The folder isn't writable.
+        """
+        told = {"step": step, "reason": reason}
+        if self.facts.get("status") == ENDED_EARLY and self.facts.get("ended_early") == told:
+            return
+        with hold(self.path / LOCK, "wait until it ends"):
+            self.write(status=ENDED_EARLY, error=None, ended_early=told)
+
     def complete(self, **facts: Any) -> None:
         """Record what the run cost and that it is whole; the checkpoint has served its purpose."""
         if not self.config.callbacks.keep_last_checkpoint:
@@ -297,6 +342,11 @@ class RunFolder:
         self.write(status=COMPLETE, **lora, epochs=self.config.epochs, **facts)
         self.state = State.COMPLETE
         log.info("LoRA: %s", self.lora)
+
+
+def _pause_of(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a run that goes on keeps of its pause."""
+    return {name: facts[name] for name in ("paused_at", "total_steps") if name in facts}
 
 
 def flush_tables(path: Path) -> None:

@@ -34,7 +34,7 @@ Reuse, resuming and the comparison of runs all go by this list.
 OBSERVERS = (
     *("loggers", "sampling", "images", "run_folder", "training/forecast"),
     *("training/callbacks/cost", "training/callbacks/estimate", "training/callbacks/progress"),
-    *("training/callbacks/samples", "training/callbacks/stop"),
+    *("training/callbacks/pause", "training/callbacks/samples", "training/callbacks/stop"),
 )
 """Sources that only watch a training; whatever else it imports counts, new files too."""
 

@@ -15,6 +15,8 @@ SEED = "seed="
 """How the folder of one seed of a value begins."""
 
 RUNNING, COMPLETE, FAILED = "running", "complete", "failed"
+PAUSED, ENDED_EARLY = "paused", "ended early"
+"""The run stands at a third of its steps, and goes on; it was shown to be worse there, and ends."""
 RECORD, CONFIG, OVERRIDES = "run.json", "config.yaml", "overrides.yaml"
 
 

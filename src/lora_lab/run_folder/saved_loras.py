@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from lora_lab.errors import LabError
 from lora_lab.files import read_json, read_yaml, require_regular
-from lora_lab.run_folder.record import COMPLETE, read_facts
+from lora_lab.run_folder.record import COMPLETE, ENDED_EARLY, read_facts
 
 _STEP_NAME = re.compile(r"-step(\d{8})\.safetensors")
 
@@ -147,6 +147,8 @@ def _problem(facts: dict[str, Any], error: str) -> str:
     status = facts.get("status")
     if status == COMPLETE:
         return ""
+    if status == ENDED_EARLY and isinstance(told := facts.get("ended_early"), dict):
+        return f"run {told.get('reason', ENDED_EARLY)}"
     reason = error or str(facts.get("error") or "")
     if reason:
         return f"run failed: {reason}"

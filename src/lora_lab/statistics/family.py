@@ -45,6 +45,8 @@ PRIMARY_SHARE = 0.8
 """Part of the error rate that the first metric of a report gets; the others share what is left."""
 OWN_SHARE = 0.2
 """Part of a metric's error rate that is spent on the bounds of the values by themselves."""
+EARLY_SHARE = 0.1
+"""Part of the error rate that `study.early_end` spends; the verdicts at the end get the rest."""
 SPENDING_POWER = 1.0
 """alpha(t) = alpha t^power of the error is spent when the share t of the seeds was seen."""
 LOOK_GROWTH = 1.6

@@ -9,6 +9,7 @@ sum of a seed's part, a cluster's part and a rest; differences share the base.
 
 import csv
 import io
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,14 @@ from scipy import special, stats
 from lora_lab.cli.ending import DEBUG, OneLineParser, path_of, run_plain
 from lora_lab.files import atomic_path, make_folder, write_text
 from lora_lab.statistics.crossed import Array, Effects, crossed_effects
-from lora_lab.statistics.family import ALPHA, PRIMARY_SHARE, decide, look_counts, look_levels
+from lora_lab.statistics.family import (
+    ALPHA,
+    EARLY_SHARE,
+    PRIMARY_SHARE,
+    decide,
+    look_counts,
+    look_levels,
+)
 from lora_lab.statistics.power import worth_more_seeds
 from lora_lab.study.figures.style import LIGHT, WIDE, drawing, panels, tidy
 
@@ -51,6 +59,8 @@ ROUNDS = (3, 8)
 """`study.seeds` and `study.max_seeds` of the studies with several looks."""
 MOST_ROUNDS = 1000
 """Studies with several looks are judged one by one."""
+LIKE_AT_PAUSE = 0.8
+"""Correlation of a run's figures at its pause with those at its end."""
 MARKS = "v^<>sDPo"
 SHOWN_EFFECT = "1.0"
 
@@ -320,6 +330,41 @@ def false_rounds(studies: int, parts: str, values: int = 4) -> float:
     return false / studies
 
 
+def false_early_ends(
+    studies: int, parts: str, seeds: int = 3, values: int = 4, worse: bool = False
+) -> float:
+    """Share of studies with `study.early_end` that end or show what doesn't differ.
+
+    Nothing differs at the end. What ends at the pause is left out of the verdicts at the end, which
+    are taken from runs much like those at the pause.
+
+    Args:
+        studies: How many.
+        parts: What dominates, a key of PARTS.
+        seeds: Of each value.
+        values: In each study.
+        worse: Whether half of the values are truly worse at the pause, by as much as ends them in
+            every other study: chance then decides which are left. Ending them isn't false.
+    """
+    rng = np.random.default_rng([2029, list(PARTS).index(parts), seeds, values])
+    cell = SimulatedCell(seeds, 8, values, parts)
+    last, other = (_tables(cell, studies, rng)[:, 0].astype(float) for _ in range(2))
+    paused = LIKE_AT_PAUSE * last + math.sqrt(1 - LIKE_AT_PAUSE**2) * other  # (N, V, K, C)
+    level = ALPHA * EARLY_SHARE
+    truly = np.arange(values) < (values // 2 if worse else 0)  # (V,)
+    width = np.median(decide(crossed_effects(paused), level).half_width, axis=0)
+    effects = crossed_effects(paused + (truly * width)[:, None, None])
+    ended = decide(effects, level).shown & (effects.effect > 0)  # (N, V)
+    false = np.asarray((ended & ~truly).any(axis=1))
+    for left_out in np.unique(ended, axis=0):
+        studies_alike = (ended == left_out).all(axis=1)
+        if not left_out.all():
+            tables = crossed_effects(last[studies_alike][:, ~left_out])
+            shown = decide(tables, ALPHA * (1 - EARLY_SHARE)).shown
+            false[studies_alike] |= shown.any(axis=1)
+    return float(false.mean())
+
+
 def pocket_power(
     studies: int, seeds: Sequence[int] = SEEDS[1:], tests: dict[str, Test] = TESTS
 ) -> list[dict[str, object]]:
@@ -441,6 +486,10 @@ def main(arguments: list[str] | None = None) -> int:
     for parts in PARTS:
         share = false_rounds(min(options.studies, MOST_ROUNDS), parts)
         sys.stdout.write(f"3, 5 and 8 seeds, {parts}: {100 * share:.1f} % false studies\n")
+    for parts, worse in product(PARTS, (False, True)):
+        share = false_early_ends(options.studies, parts, worse=worse)
+        told = "half of the values worse at the pause" if worse else "nothing differs"
+        sys.stdout.write(f"early ends, {told}, {parts}: {100 * share:.1f} % false studies\n")
     sys.stdout.write(
         f"\n{chosen}: {len(rows)} cells of {options.studies} studies, worst {100 * highest:.1f} %, "
         f"{above} above {100 * allowed(options.studies):.1f} % (5 % and 3 standard errors)\n{out}\n"

@@ -14,7 +14,8 @@ from lora_lab.network import inject_lora
 from lora_lab.run_folder.folder import CHECKPOINT
 from lora_lab.training.acceleration import Acceleration
 from lora_lab.training.callbacks import DLR, Cost, GatherLosses, JoinSaves, NaNGuard, StopOnSignal
-from lora_lab.training.callbacks.lora_export import checkpoint_steps
+from lora_lab.training.callbacks.lora_export import checkpoint_steps, save_steps
+from lora_lab.training.callbacks.pause import Pause, pause_step
 from lora_lab.training.module import LoRAModule
 from lora_lab.training.ranks import Rank
 from lora_lab.training.trainer import build_trainer, set_hardware
@@ -46,6 +47,9 @@ def train_beside(rank: Rank, ready: Callable[[], None], config: TrainConfig, run
             JoinSaves(run_dir, set(checkpoint_steps(config, data.total_steps))),
             StopOnSignal(run_dir, data.total_steps),
         ]
+        pause = pause_step(save_steps(data.total_steps, config.save_every))
+        if config.study.pause and pause < data.total_steps:
+            callbacks.append(Pause(pause, data.total_steps, told=None))
         trainer = build_trainer(config, run_dir, callbacks, [], beside=None, rank=rank)
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint if resumed else None)
 

@@ -24,6 +24,7 @@ from lora_lab.statistics.crossed import (
     trend_table,
 )
 from lora_lab.statistics.family import (
+    ALPHA,
     decide,
     equivalent,
     look_levels,
@@ -33,7 +34,7 @@ from lora_lab.statistics.family import (
 )
 from lora_lab.statistics.paired import mean_of
 from lora_lab.statistics.power import detectable, seeds_for
-from lora_lab.study.judge.metric_results import Kind, MetricResult, Trend
+from lora_lab.study.judge.metric_results import UNJUDGED, Kind, MetricResult, Trend
 from lora_lab.study.judge.paired_runs import Measured, ValueRuns, measure_value, trend_scores
 from lora_lab.study.read.load import Run
 
@@ -50,6 +51,8 @@ class Looks:
     """The seeds that each look sees, growing; one look without `study.max_seeds`."""
     counts: tuple[int, ...]
     """Seeds at each look that was planned, the last one at most `study.max_seeds`."""
+    alpha: float = ALPHA
+    """Probability of any false verdict over all looks."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def judge_values(
         looks: Which seeds each look sees.
         margin: What doesn't matter, as a share of the base's mean.
     """
-    levels = look_levels(looks.counts)
+    levels = look_levels(looks.counts, looks.alpha)
     found: dict[str, dict[str, MetricResult]] = {value.value: {} for value in values}
     trends: dict[str, Trend] = {}
     seen: set[int] = set()
@@ -112,7 +115,7 @@ def primary_metric(results: Mapping[str, MetricResult]) -> MetricResult | None:
     """The result of a value in the first judged metric that could be judged."""
     for metric in METRICS:
         result = results.get(metric.name)
-        if metric.judged and result is not None and result.verdict is not Kind.NOT_RANKED:
+        if metric.judged and result is not None and result.verdict not in UNJUDGED:
             return result
     return None
 

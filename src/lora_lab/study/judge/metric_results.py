@@ -18,7 +18,13 @@ class Kind(StrEnum):
     AS_GOOD = "as good"
     """Within a stated margin of the base, shown by two one-sided tests."""
     NONE_SHOWN = "no difference seen"
+    ENDED_EARLY = "ended early"
+    """It was worse at a third of its steps and was trained no further: `study.early_end`."""
     NOT_RANKED = "not ranked"
+
+
+UNJUDGED = (Kind.ENDED_EARLY, Kind.NOT_RANKED)
+"""Said of values of whose end nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ def overall(results: tuple[MetricResult, ...]) -> Kind:
     "As good" is said of the first metric alone; any difference in another one goes before it.
     """
     judged = [result for result in results if BY_NAME[result.metric].judged]
-    found = [result.verdict for result in judged if result.verdict is not Kind.NOT_RANKED]
+    found = [result.verdict for result in judged if result.verdict not in UNJUDGED]
     if {Kind.BETTER, Kind.WORSE} <= set(found):
         return Kind.MIXED
     for kind in (Kind.BETTER, Kind.WORSE):

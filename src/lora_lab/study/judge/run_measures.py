@@ -6,7 +6,7 @@ Shapes: S logged steps, M held-out measurements.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +82,10 @@ def strata(table: MetricsTable) -> dict[int, str]:
 
 
 def measure(run: Run) -> Measures:
-    """Measure a run; of one that didn't train to its end, only what it did reach."""
+    """Measure a run; of one that didn't train to its end, only what it did reach.
+
+    Of one that ended early nothing is told that others have at their end: it would be compared.
+    """
     table, record = run.metrics, run.record
     held_out, dlr = table.column(HELD_OUT), table.column(DLR_UNET)
     final_held_out = last_finite(held_out)
@@ -90,7 +93,7 @@ def measure(run: Run) -> Measures:
     best, peak = _lowest(held_out), _lowest(-dlr)
     seconds = {name: taken / record.stack for name, taken in record.seconds.items()}
     parts = [seconds[phase] for phase in TRAINING_PHASES if phase in seconds]
-    return Measures(
+    found = Measures(
         steps=int(table.steps[-1]) if len(table.steps) else 0,
         final_loss=last_finite(table.column(EPOCH_LOSS)),
         tail_loss=tail_mean(table.column(STEP_LOSS), TAIL),
@@ -114,6 +117,20 @@ def measure(run: Run) -> Measures:
         memory_process=record.peak_memory_bytes.get("process", math.nan),
         memory_device=record.peak_memory_bytes.get("device", math.nan),
         lora_bytes=record.lora_bytes,
+    )
+    if not run.ended_early:
+        return found
+    return replace(
+        found,
+        final_loss=math.nan,
+        tail_loss=math.nan,
+        held_out=math.nan,
+        held_out_by_timestep={},
+        held_out_best=math.nan,
+        held_out_best_step=math.nan,
+        train_images=math.nan,
+        gap=math.nan,
+        d_final=math.nan,
     )
 
 

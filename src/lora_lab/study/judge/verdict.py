@@ -13,11 +13,11 @@ import numpy as np
 from lora_lab.config.metrics import BY_NAME, METRICS, Metric
 from lora_lab.run_folder.scores_file import NO_ANCHORS
 from lora_lab.statistics.curves import pooled_sd, sample_sd
-from lora_lab.statistics.family import look_counts
+from lora_lab.statistics.family import ALPHA, look_counts
 from lora_lab.statistics.paired import mean_of
 from lora_lab.study.judge.comparable import compare, parameters_of
 from lora_lab.study.judge.judge_values import Judgement, Looks, judge_values
-from lora_lab.study.judge.metric_results import Kind, MetricResult, Trend, overall
+from lora_lab.study.judge.metric_results import UNJUDGED, Kind, MetricResult, Trend, overall
 from lora_lab.study.judge.pair import PairedLoss, pair_loss, seed_sd_of_smoothed_loss
 from lora_lab.study.judge.paired_runs import ROUNDING, ValueRuns, pair_runs
 from lora_lab.study.judge.run_measures import HELD_OUT, Measures, measure
@@ -26,6 +26,8 @@ from lora_lab.study.read.load import Run, Sweep
 
 NOT_MEASURED = "neither held-out loss nor image metrics were measured"
 NO_LOOKS = Looks((), ())
+JUDGED_BY = "held_out_loss"
+"""The metric by which values end early."""
 MARGIN = 0.02
 """`study.margin` of runs that were trained before there was one."""
 
@@ -68,7 +70,7 @@ class Judged:
     def first_result(self) -> MetricResult | None:
         """The result in the first metric that was judged."""
         judged = [one for one in self.results if BY_NAME[one.metric].judged]
-        return next((one for one in judged if one.verdict is not Kind.NOT_RANKED), None)
+        return next((one for one in judged if one.verdict not in UNJUDGED), None)
 
 
 @dataclass(frozen=True)
@@ -162,13 +164,13 @@ def _value_runs(
 
 def _looks(sweep: Sweep) -> Looks:
     """One look at all seeds, or those of `study.max_seeds`."""
-    first, most = sweep.planned_seeds, sweep.max_seeds
+    first, most, alpha = sweep.planned_seeds, sweep.max_seeds, ALPHA * sweep.error_share
     if not first or not most or most <= first:
-        return Looks((sweep.seeds,), (max(2, len(sweep.seeds)),))
+        return Looks((sweep.seeds,), (max(2, len(sweep.seeds)),), alpha)
     # One seed has no pairs to look at.
     counts = tuple(count for count in look_counts(first, most) if count >= 2)
     seen = [count for count in counts if count <= len(sweep.seeds)] or [counts[0]]
-    return Looks(tuple(sweep.seeds[:count] for count in seen), counts)
+    return Looks(tuple(sweep.seeds[:count] for count in seen), counts, alpha)
 
 
 def noise_floor(seeds: tuple[Run, ...]) -> Floor:
@@ -258,6 +260,8 @@ def _judge(
     first = next(one for one in sweep.runs if one.value == run.value and not one.is_base)
     label = run.value if len(seeds) == 1 or run is first else f"{run.value}, seed {run.seed}"
     own, partner = measure(run), _partner(run, base)
+    if run.ended_early:
+        return _ended_early(run, label, own)
     paired = pair_loss(run, partner) if _paired(run, partner, sweep) else None
     if value is None:
         return Judged(run, label, own, Kind.BASE, _why_incomplete(run), paired, _shown_results(run))
@@ -268,6 +272,16 @@ def _judge(
     elif kind is Kind.NOT_RANKED:
         reason = value.reason or _why_not_ranked(results)
     return Judged(run, label, own, kind, reason, paired, results or _shown_results(run))
+
+
+def _ended_early(run: Run, label: str, own: Measures) -> Judged:
+    """A run of a value that ended early: told as such, and held against nothing that others have.
+
+    Its figures are those of another step than the others' last one.
+    """
+    kind, reason = Kind.ENDED_EARLY, run.ended_early
+    result = MetricResult(run.value, JUDGED_BY, kind, seeds=0, reason=reason)
+    return Judged(run, label, own, kind, reason, results=(result,))
 
 
 def _paired(run: Run, partner: Run, sweep: Sweep) -> bool:
@@ -286,6 +300,7 @@ def _why_incomplete(run: Run) -> str:
         "complete": "",
         "failed": f"failed: {run.error or 'no reason was recorded'}",
         "missing": "missing: its folder holds no run.json",
+        "ended early": run.ended_early,
         "unfinished": "not trained to its end",
     }[run.status]
 

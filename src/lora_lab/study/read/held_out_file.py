@@ -23,6 +23,8 @@ COLUMNS = ("step", "set", "image", "timestep", "loss")
 class ImageLosses:
     """Losses of single images."""
 
+    last: int = 0
+    """The last step at which held-out images were measured; 0: not after the first step."""
     training: dict[int, float] = field(default_factory=dict)
     """Step -> mean over the training images and timesteps."""
     final: dict[str, float] = field(default_factory=dict)
@@ -33,11 +35,12 @@ class ImageLosses:
     """(held-out image, "") -> share of training images that gained more since step 0."""
 
 
-def read_image_losses(path: Path) -> ImageLosses:
+def read_image_losses(path: Path, until: int | None = None) -> ImageLosses:
     """Read a held_out.csv; lines that are not whole are left out.
 
     Args:
         path: The file; without it, or without its columns, nothing is known of single images.
+        until: The last step that is read; None reads all.
     """
     try:
         text = read_text(path, errors="replace")
@@ -52,6 +55,8 @@ def read_image_losses(path: Path) -> ImageLosses:
         for cells in csv.reader(lines[1:]):
             if len(cells) == len(COLUMNS) and cells[0].isdigit():
                 step, part, image, timestep = int(cells[0]), *cells[1:4]
+                if until is not None and step > until:
+                    continue
                 loss = _number(cells[4])
                 losses.setdefault((part, step), {}).setdefault(image, []).append(loss)
                 if part == "held_out":
@@ -66,6 +71,7 @@ def read_image_losses(path: Path) -> ImageLosses:
     last = max((step for part, step in losses if part == "held_out"), default=0)
     final = losses.get(("held_out", last), {})
     return ImageLosses(
+        last,
         training,
         {image: float(np.mean(values)) for image, values in final.items()},
         units.get(last, {}),

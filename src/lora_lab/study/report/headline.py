@@ -11,7 +11,10 @@ from lora_lab.study.judge.verdict import Judged, Study
 from lora_lab.study.report.sentence import short_sentence
 from lora_lab.study.report.spelling import listed, magnitude, percent, signed, size
 
-RANKED = (Kind.BETTER, Kind.WORSE, Kind.MIXED, Kind.AS_GOOD, Kind.NONE_SHOWN)
+RANKED = (
+    *(Kind.BETTER, Kind.WORSE, Kind.MIXED, Kind.AS_GOOD, Kind.NONE_SHOWN),
+    Kind.ENDED_EARLY,
+)
 
 MANY_VALUES = 8
 """Of so many values the chosen checkpoint is named."""
@@ -66,7 +69,8 @@ def full_sentence(study: Study) -> str:
         reasons = list(dict.fromkeys(one.reason for one in values if one.reason))
         why = reasons[0] if len(reasons) == 1 else "no value could be ranked"
         return f"No verdict on {name}: {why}."
-    parts = [*_differences(study), _as_good(study), _no_difference(study), _not_ranked(study)]
+    parts = [*_differences(study), _as_good(study), _no_difference(study)]
+    parts += [*_ended_early(study), _not_ranked(study)]
     return f"{name}: {'; '.join(part for part in parts if part)}."
 
 
@@ -159,6 +163,14 @@ def _could_see(found: list[Judged]) -> str:
     if not told:
         return ""
     return f" (it would have been seen from {listed(told[:MOST_TOLD])})"
+
+
+def _ended_early(study: Study) -> list[str]:
+    """One part for each value that ended early, or their number where they are many."""
+    found = of_kind(study, Kind.ENDED_EARLY)
+    if len(found) > FEW_LABELS:
+        return [f"{len(found)} values ended early, worse than the base ({study.sweep.base_value})"]
+    return [f"{one.label} {one.reason}" for one in found]
 
 
 def _not_ranked(study: Study) -> str:

@@ -87,7 +87,8 @@ def problems(study: Study) -> list[Problem]:
     """Runs that failed, are missing, damaged or not comparable, with every reason."""
     found = []
     for one in study.judged:
-        reasons = [one.reason] if one.reason and not _only_floor(one, study) else []
+        told = bool(one.run.ended_early) or _only_floor(one, study)  # elsewhere, as no problem
+        reasons = [one.reason] if one.reason and not told else []
         sentences = tuple(dict.fromkeys([*reasons, *one.run.notes]))
         if sentences:
             found.append(Problem(one.label, one.run.name, one.run.status, sentences))

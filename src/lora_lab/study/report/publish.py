@@ -55,7 +55,7 @@ def publish_to_wandb(sweep_dir: Path, settings: WandbConfig) -> None:
             run = start(settings, sweep_dir, job)
             _log_images(run, one, images)
             _log_best(run, one)
-            run.finish(one.run.complete)
+            run.finish(one.run.complete or bool(one.run.ended_early))
     run = start(settings, sweep_dir, Job("report", group, group, {"sweep": sweep_dir.name}))
     _log_report(run, study, sweep_dir / FOLDER)
     log_view(run, group, sorted(keys))

@@ -21,6 +21,7 @@ COUNTED = (
     (Kind.AS_GOOD, "as good"),
     (Kind.MIXED, "better and worse"),
     (Kind.WORSE, "worse"),
+    (Kind.ENDED_EARLY, "worse early on"),
     (Kind.NONE_SHOWN, "undecided"),
 )
 NOTICEABLE = 0.95
@@ -100,7 +101,10 @@ def _parts(study: Study, values: Sequence[Judged]) -> list[Part]:
     where = f"in {BY_NAME[next(iter(metrics))].word}" if len(metrics) == 1 else ""
     base = _base_name(study)
     parts: list[Part] = []
-    for kind in (Kind.BETTER, Kind.AS_GOOD, Kind.MIXED, Kind.WORSE, Kind.NONE_SHOWN):
+    for kind in (
+        *(Kind.BETTER, Kind.AS_GOOD, Kind.MIXED, Kind.WORSE, Kind.ENDED_EARLY),
+        Kind.NONE_SHOWN,
+    ):
         found = [one for one in values if one.kind is kind]
         if not found:
             continue
@@ -112,6 +116,8 @@ def _parts(study: Study, values: Sequence[Judged]) -> list[Part]:
             least = _least_seen(found)
             verb = f"{'shows' if one else 'show'} no difference"
             parts.append(Part(names, verb, f"from {base}", f"above {least}" if least else ""))
+        elif kind is Kind.ENDED_EARLY:
+            parts.append(Part(names, "ended early as worse", f"than {base}", ""))
         else:
             verb = f"{'is' if one else 'are'} {kind.value}"
             than = f"than {base}" if kind is not Kind.MIXED else ""

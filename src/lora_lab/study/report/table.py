@@ -22,12 +22,13 @@ SMALL_BASE = 1e-6
 """Below this mean of the base a difference is not told as a share of it."""
 VERDICT_ORDER = (
     *(Kind.BASE, Kind.BETTER, Kind.AS_GOOD, Kind.MIXED, Kind.NONE_SHOWN, Kind.WORSE),
-    Kind.NOT_RANKED,
+    *(Kind.ENDED_EARLY, Kind.NOT_RANKED),
 )
 SIGNS = {
     Kind.BETTER: "✓",
     Kind.MIXED: "±",
     Kind.WORSE: "✕",
+    Kind.ENDED_EARLY: "✕",
     Kind.AS_GOOD: "=",
     Kind.NONE_SHOWN: "≈",
 }
@@ -220,9 +221,9 @@ def _way(study: Study, metric: Metric) -> str:
 def _row(one: Judged, study: Study, cells: tuple[Cell, ...]) -> Row:
     run = one.run
     tags = [f"seed {run.seed}"] if run.is_base and run.seed is not None else []
-    tags += [run.status] if not run.complete else []
+    tags += [run.status] if not run.complete and not run.ended_early else []
     tags += ["reused"] if run.reused else []
-    verdict = one.kind.value
+    verdict = run.ended_early or one.kind.value
     if run.is_base and one.run is not (study.base.run if study.base else None):
         own_seed = study.base is not None and run.seed != study.base.run.seed
         verdict = "another seed" if own_seed else "trained again"

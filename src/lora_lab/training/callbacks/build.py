@@ -22,6 +22,7 @@ from lora_lab.training.callbacks.lora_export import (
 )
 from lora_lab.training.callbacks.metrics_csv import MetricsCSV
 from lora_lab.training.callbacks.nan_guard import NaNGuard
+from lora_lab.training.callbacks.pause import Pause, pause_step
 from lora_lab.training.callbacks.progress import Progress
 from lora_lab.training.callbacks.samples import Samples
 from lora_lab.training.callbacks.several_devices import GatherLosses
@@ -70,6 +71,8 @@ def build_callbacks(
         LoRAExport(folder.path, config.output_name, saves, checkpoints, facts, clock),
         StopOnSignal(folder.path, module.total_steps),
     ]
+    if config.study.pause and pause_step(saves) < module.total_steps:
+        callbacks.append(Pause(pause_step(saves), module.total_steps, folder.pause))
     if config.callbacks.progress and (module.stacked is None or module.stacked.number == 0):
         callbacks.append(Progress(module.total_steps))  # of a stack the first: one bar for all
     return callbacks

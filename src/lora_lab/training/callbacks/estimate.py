@@ -107,8 +107,8 @@ class Estimate(StepCallback):
         )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compare with the truth."""
-        if self.forecast is None:
+        """Compare with the truth; a run that pauses has none."""
+        if self.forecast is None or trainer.should_stop:
             return
         peak, seconds = peak_memory(), sum(self.clock.steps)
         errors = {"seconds": relative_error(self.forecast.seconds, seconds)}
