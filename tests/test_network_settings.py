@@ -86,7 +86,8 @@ def first_step(tiny_base, factor: float) -> tuple[dict[str, float], dict[str, to
             assert flat.grad is not None
             flat.grad.copy_(torch.randn(flat.shape, generator=draws))
         optimizer.step()
-    return rates.dlr, {part: flat.detach() - before[part] for part, flat in flats.items()}
+    dlr = {part: float(rate) for part, rate in rates.dlr.items()}
+    return dlr, {part: flat.detach() - before[part] for part, flat in flats.items()}
 
 
 def test_the_text_encoders_rate_is_its_factor_times_the_unets(tiny_base):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from dadaptation import DAdaptAdam
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
@@ -14,7 +15,14 @@ from lora_lab.config import OptimizerConfig
 from lora_lab.config.optimizer import TABLE
 from lora_lab.errors import ConfigError
 from lora_lab.network import flatten
-from lora_lab.optimizers import averaged_weights, build_optimizer, entry_of, step_rates
+from lora_lab.optimizers import (
+    averaged_weights,
+    build_optimizer,
+    dadapt_adam,
+    entry_of,
+    step_rates,
+)
+from lora_lab.optimizers.classes import arguments
 from settings import composed as as_typed
 from train_setup import OPTIMIZER
 
@@ -34,7 +42,7 @@ def tensors() -> list[Parameter]:
 def d_of(optimizer: Optimizer) -> float:
     d = step_rates(optimizer).d
     assert d is not None
-    return d
+    return float(d)
 
 
 def loss_of(parameters: list[Parameter]) -> torch.Tensor:
@@ -52,7 +60,7 @@ def take_steps(optimizer: Optimizer, parameters: list[Parameter], steps: int) ->
                     tensor.grad.zero_()
         loss_of(parameters).backward()
         found = step_rates(optimizer)
-        rates.append(found.dlr["unet"] if found.d is None else found.d)
+        rates.append(float(found.dlr["unet"] if found.d is None else found.d))
         optimizer.step()
     return rates
 
@@ -111,6 +119,36 @@ def test_takes_the_steps_of_the_librarys_class(name):
     theirs = take_steps(library, plain, 60)
     assert take_steps(ours, mine, 60) == pytest.approx(theirs, rel=1e-5)
     for one, other, start in zip(mine, plain, tensors(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+        assert not torch.equal(one, start)
+
+
+@pytest.mark.parametrize("numbers", [6, 2**18])
+@pytest.mark.parametrize("changes", [{}, {"decouple": False}, {"use_bias_correction": False}])
+def test_dadapt_adam_in_pieces_has_the_d_of_the_package(changes, numbers, monkeypatch):
+    """To 1e-6, a warm-up from 0 and two layer scales included; pieces that end within a tensor."""
+    monkeypatch.setattr(dadapt_adam, "PIECE", numbers)
+    config = replace(composed("dadapt_adam"), weight_decay=0.1, growth_rate=1.5, **changes)
+    draws = torch.Generator().manual_seed(0)
+    sizes = (40, 27) if numbers < 100 else (300_000, 27)
+    starts = [torch.randn(size, generator=draws) for size in sizes]
+    found, ends = [], []
+    for make in (DAdaptAdam, dadapt_adam.DAdaptAdamOnDevice):
+        parameters = [Parameter(start.clone()) for start in starts]
+        groups = [
+            {"params": [one], "name": name, "layer_scale": scale}
+            for one, name, scale in zip(parameters, ("unet", "text"), (1.0, 0.3), strict=True)
+        ]
+        optimizer = make(groups, **arguments(config))
+        rates = []
+        for step in range(20):
+            for group in optimizer.param_groups:
+                group["lr"] = min(1.0, step / 4)
+            rates += take_steps(optimizer, parameters, 1)
+        found.append(rates)
+        ends.append(parameters)
+    assert found[1] == pytest.approx(found[0], rel=1e-6) and found[0][-1] > 5e-4
+    for one, other, start in zip(*ends, starts, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
         assert not torch.equal(one, start)
 

@@ -57,7 +57,7 @@ def recording(record: Callable[[int, dict[str, torch.Tensor], float], None]) -> 
             part: torch.cat([tensor.grad.flatten() for tensor in tensors])
             for part, tensors in module.trained.items()
         }
-        record(trainer.global_step, grads, module.record["d"])
+        record(trainer.global_step, grads, float(module.record["d"]))
 
     DLR.on_before_optimizer_step = hook  # type: ignore[method-assign]
 

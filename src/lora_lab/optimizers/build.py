@@ -2,7 +2,8 @@
 
 Most optimizers here work elementwise, up to sums over all of their tensors. So a group may be
 handed over as one flat tensor (network/flat.py does), which saves most of the time that the
-D-Adaptation family and Prodigy lose in two ``.item()`` calls for every tensor.
+D-Adaptation family and Prodigy lose in two ``.item()`` calls for every tensor. DAdaptAdam, which is
+the base's, has a step of our own without such calls (dadapt_adam.py).
 """
 
 import contextlib
@@ -13,21 +14,26 @@ from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from lora_lab.config import OptimizerConfig
 from lora_lab.errors import ConfigError
 from lora_lab.optimizers.classes import arguments, check_optimizer, entry_of, find_class
+from lora_lab.optimizers.dadapt_adam import DAdaptAdamOnDevice
 
 
 @dataclass(frozen=True)
 class Rates:
-    """The rates of one optimizer step, read before the step is taken."""
+    """The rates of one optimizer step, taken before the step.
 
-    d: float | None
+    A tensor of one number is on the device: a host that reads it waits for the device.
+    """
+
+    d: float | Tensor | None
     """The estimate of the distance to the solution; None for an optimizer that has none."""
-    dlr: dict[str, float]
+    dlr: dict[str, float | Tensor]
     """d · lr of each parameter group, times the group's layer_scale; lr where there is no d."""
 
 
@@ -65,9 +71,10 @@ def build_optimizer(
     given = arguments(config)
     if config.name == "adamw" and "fused" not in config.args:
         given["fused"] = fused  # one pass over each tensor
+    kind = DAdaptAdamOnDevice if config.name == "dadapt_adam" else find_class(config)
     with contextlib.redirect_stdout(io.StringIO()):  # "Using decoupled weight decay"
         try:
-            optimizer = find_class(config)(named, **given)
+            optimizer = kind(named, **given)
         except (TypeError, ValueError, AssertionError) as error:
             raise ConfigError(
                 f"optimizer={config.name} refuses its arguments "
@@ -112,19 +119,18 @@ def step_rates(optimizer: Optimizer) -> Rates:
     of the step before. Adam's bias correction, where it is on, isn't part of d · lr, as in kohya's
     logs: it is the same for every run.
     """
-    first = optimizer.param_groups[0]
-    d = float(first["d"]) if "d" in first else None
     return Rates(
-        d, {group["name"]: _group_rate(optimizer, group) for group in optimizer.param_groups}
+        optimizer.param_groups[0].get("d"),
+        {group["name"]: _group_rate(optimizer, group) for group in optimizer.param_groups},
     )
 
 
-def _group_rate(optimizer: Optimizer, group: dict) -> float:
+def _group_rate(optimizer: Optimizer, group: dict) -> float | Tensor:
     """The rate d · lr · layer_scale of one group, with 1 for what the optimizer doesn't have."""
-    rate = float(group["lr"])
+    rate: float | Tensor = float(group["lr"])
     for key in ("d", "layer_scale"):
         if key in group:
-            rate *= float(group[key])
+            rate = rate * group[key]
     if group.get("relative_step"):
         return rate * _relative_step(optimizer, group)
     return rate

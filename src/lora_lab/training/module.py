@@ -36,6 +36,7 @@ from lora_lab.optimizers.schedules import build_schedule, check_schedule
 from lora_lab.text.caption_encoder import CaptionEncoder, encode_captions
 from lora_lab.training.noising import batch_noise, training_alphas
 from lora_lab.training.stacked_run import StackedRun
+from lora_lab.training.unread import STEPS_A_READ, Unread
 
 
 class LoRAModule(pl.LightningModule):
@@ -90,8 +91,12 @@ class LoRAModule(pl.LightningModule):
         """The optimizer itself, for what asks for its rates or its averaged weights."""
         self.losses: list[Tensor] = []
         """Weighted loss of each image since the last optimizer step, one tensor (B,) a batch."""
-        self.record: dict[str, float] = {}
-        """Figures of the current step; callbacks add to it, the logging callback empties it."""
+        self.record: dict[str, float | Tensor] = {}
+        """Figures of the current step, those of the device as tensors of one number; callbacks add
+        to it."""
+        self.latest: dict[str, float] = {}
+        """Figures of the last step that was read."""
+        self.unread = Unread()
         self._freeze_unused()
         self.train()
         if stacked is not None:
@@ -104,6 +109,11 @@ class LoRAModule(pl.LightningModule):
         for parameter in self.parameters():
             if id(parameter) not in wanted:
                 parameter.requires_grad_(False)
+
+    @property
+    def steps_a_read(self) -> int:
+        """How many steps' figures are read at once: reading them on a CPU costs nothing."""
+        return 1 if self.device.type == "cpu" else STEPS_A_READ
 
     def denoise(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:
         """What the UNet makes of noisy latents and encoded captions, (B, C, h, w)."""

@@ -21,5 +21,4 @@ class DLR(pl.Callback):
         rates = step_rates(optimizer)
         if rates.d is not None:
             pl_module.record["d"] = rates.d
-        for part, rate in rates.dlr.items():
-            pl_module.record[f"dlr/{part}"] = rate
+        pl_module.record |= {f"dlr/{part}": rate for part, rate in rates.dlr.items()}

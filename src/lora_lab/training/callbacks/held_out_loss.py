@@ -69,6 +69,7 @@ class HeldOutLoss(StepCallback):
         """Measure when the step is one of those that save."""
         if batch["step"] not in self.steps:
             return
+        module.unread.read()  # a step that isn't finite ends the run here
         rows = self._measure(trainer, module)
         module.record.update(means(rows))
         self._append(batch["step"], rows)

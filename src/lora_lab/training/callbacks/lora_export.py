@@ -131,6 +131,7 @@ class LoRAExport(StepCallback):
         step = batch["step"]
         if step not in self.steps:
             return
+        module.unread.read()  # a step that isn't finite ends the run here
         with self.clock.phase("saving"):
             with averaged_weights(module.optimizer):
                 tensors = module.network.tensors()

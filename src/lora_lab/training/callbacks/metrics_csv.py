@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
 from lora_lab.data.batch import Batch
 from lora_lab.data.probes import TIMESTEPS
@@ -28,6 +29,8 @@ COLUMNS = (
 
 class MetricsCSV(StepCallback):
     """Writes what the other callbacks recorded in a step. Comes after all that record.
+
+    On a GPU the rows of several steps are written at once, so that it never waits in between.
 
     The file is closed after each row: what syncs a folder to a bucket uploads closed files only.
     A resumed run drops the rows after the checkpoint.
@@ -55,9 +58,26 @@ class MetricsCSV(StepCallback):
         keep_rows(self.path, trainer.global_step)
 
     def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
-        """Write the row of a step that has ended."""
-        record = module.record
-        loss = float(torch.cat(module.losses).mean())
+        """Keep the row of a step that has ended, and write those that are due."""
+        loss = torch.cat(module.losses).mean()
+        figures = {"loss/step": loss, **module.record}
+        on_device = {name: one for name, one in figures.items() if isinstance(one, Tensor)}
+        known = {name: one for name, one in figures.items() if not isinstance(one, Tensor)}
+
+        def tell(values: list[float]) -> None:
+            read = dict(zip(on_device, values, strict=True))
+            self._end_step(trainer, module, batch, {**known, **read})
+
+        numbers = torch.stack([one.to(_widest(on_device)) for one in on_device.values()])
+        module.unread.add(numbers, tell)
+        if self.is_read(module, batch):
+            module.unread.read()
+
+    def _end_step(
+        self, trainer: pl.Trainer, module: LoRAModule, batch: Batch, record: dict[str, float]
+    ) -> None:
+        """Write a row, and tell the loggers."""
+        loss = record.pop("loss/step")
         if math.isfinite(loss):  # a step that was left out may have none
             record["loss/step"] = loss
             self.epoch_sum += loss
@@ -66,7 +86,9 @@ class MetricsCSV(StepCallback):
             record["loss/epoch"] = self.epoch_sum / self.epoch_steps
             self.epoch_sum, self.epoch_steps = 0.0, 0
         self._write({"step": batch["step"], "epoch": batch["epoch"], **record})
-        module.log_dict(record, logger=False)  # for Lightning's callbacks, which ask for a name
+        module.latest = record
+        # For Lightning's callbacks, which ask for a name.
+        module.log_dict({name: torch.tensor(one) for name, one in record.items()}, logger=False)
         for logger in trainer.loggers:
             logger.log_metrics({**record, "epoch": batch["epoch"]}, step=batch["step"])
 
@@ -78,6 +100,14 @@ class MetricsCSV(StepCallback):
                 file.write(line.getvalue())
         except OSError as error:
             raise write_error(self.path, error) from error
+
+
+def _widest(numbers: dict[str, Tensor]) -> torch.dtype:
+    """A number format that holds all of them."""
+    wide = torch.float32
+    for one in numbers.values():
+        wide = torch.promote_types(wide, one.dtype)
+    return wide
 
 
 def keep_rows(path: Path, last_step: int) -> None:

@@ -1,20 +1,27 @@
-"""Keeps every gradient that isn't finite away from the optimizer.
+"""Keeps every gradient that isn't finite away from what is saved.
 
-One NaN gradient is enough for D-Adaptation's d never to grow again, so the guard comes before the
-step: the step is left out whole, or the run ends. Nothing is repaired.
+One NaN gradient is enough for D-Adaptation's d never to grow again. Where steps may be left out,
+the guard comes before the step. Where the first one ends the run, a GPU needn't wait for the
+answer: the step is taken, and the run ends when the step's figures are read, before anything is
+saved. Nothing is repaired.
 """
 
 import logging
 from collections.abc import Callable
+from functools import partial
+from math import inf, isfinite
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from lora_lab.data.batch import Batch
 from lora_lab.errors import LabError
 from lora_lab.optimizers import StepLeftOut
+from lora_lab.training.callbacks.step_callback import StepCallback
 from lora_lab.training.module import LoRAModule
 
 log = logging.getLogger(__name__)
@@ -22,7 +29,7 @@ log = logging.getLogger(__name__)
 NEXT_STEP = "lower optimizer.lr or optimizer.growth_rate, or use trainer.precision=32-true"
 
 
-class NaNGuard(pl.Callback):
+class NaNGuard(StepCallback):
     """Checks the gradients of each step, when all batches and devices have added theirs.
 
     Args:
@@ -36,7 +43,7 @@ class NaNGuard(pl.Callback):
         self.skipped: list[int] = []
         """Steps that were left out."""
         self.keys: list[str] = []
-        self.bad_images: list[str] = []
+        """Of the images of the step so far."""
         self.step = 0
 
     def state_dict(self) -> dict[str, list[int]]:
@@ -51,18 +58,9 @@ class NaNGuard(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Remember whose losses these will be."""
-        self.keys = batch["keys"]
         if batch["step"] != self.step:
-            self.step, self.bad_images = batch["step"], []
-
-    def on_before_backward(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
-    ) -> None:
-        """The loss of a batch is known: remember the images whose loss isn't finite."""
-        assert isinstance(pl_module, LoRAModule)
-        if not bool(torch.isfinite(loss)):
-            finite = torch.isfinite(pl_module.losses[-1]).tolist()
-            self.bad_images += [k for k, good in zip(self.keys, finite, strict=True) if not good]
+            self.step, self.keys = batch["step"], []
+        self.keys = [*self.keys, *batch["keys"]]
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -74,27 +72,46 @@ class NaNGuard(pl.Callback):
             StepLeftOut: One isn't finite; the optimizer sees nothing of this step.
         """
         assert isinstance(pl_module, LoRAModule)
-        parts = [
-            part
-            for part, tensors in pl_module.trained.items()
-            if not all(_finite(tensor.grad) for tensor in tensors)
-        ]
-        if not parts:
-            return
+        trained = pl_module.trained
+        numbers = torch.cat([*(_largest(trained[part]) for part in trained), *pl_module.losses])
+        tell = partial(self._problem, tuple(trained), self.step, self.keys)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        if scaler is not None and not self.bad_images and scaler.get_scale() > 1.0:
+        if self.max_skipped == 0 and scaler is None and pl_module.steps_a_read > 1:
+            pl_module.unread.add(numbers, lambda values: self._leave_out(tell(values)))
+            return
+        values = numbers.tolist()
+        problem = tell(values)
+        if problem is None:
+            return
+        losses = values[len(trained) :]
+        if scaler is not None and all(map(isfinite, losses)) and scaler.get_scale() > 1.0:
             return  # fp16's search for a scale: the scaler leaves the step out and lowers it
-        self._leave_out(self._problem(parts))
+        self._leave_out(problem)
         if scaler is None:
             raise StepLeftOut
 
-    def _problem(self, parts: list[str]) -> str:
-        if self.bad_images:
-            images = ", ".join(dict.fromkeys(self.bad_images))
-            return f"the loss of {images} at step {self.step} is not finite"
-        return f"the gradient of the {' and '.join(parts)} at step {self.step} is not finite"
+    def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
+        """Read what is kept, on all devices after the same steps."""
+        if self.is_read(module, batch):
+            module.unread.read()
 
-    def _leave_out(self, problem: str) -> None:
+    @staticmethod
+    def _problem(
+        parts: tuple[str, ...], step: int, keys: list[str], values: list[float]
+    ) -> str | None:
+        """What isn't finite in a step, of the largest gradient of each part and the losses."""
+        bad = [part for part, value in zip(parts, values, strict=False) if not isfinite(value)]
+        if not bad:
+            return None
+        losses = zip(keys, values[len(parts) :], strict=True)
+        images = dict.fromkeys(key for key, loss in losses if not isfinite(loss))
+        if images:
+            return f"the loss of {', '.join(images)} at step {step} is not finite"
+        return f"the gradient of the {' and '.join(bad)} at step {step} is not finite"
+
+    def _leave_out(self, problem: str | None) -> None:
+        if problem is None:
+            return
         if len(self.skipped) >= self.max_skipped:
             before = f" after steps {self.skipped} were left out" if self.skipped else ""
             raise LabError(
@@ -110,5 +127,9 @@ class NaNGuard(pl.Callback):
         self.write(skipped_steps=self.skipped)
 
 
-def _finite(gradient: Tensor | None) -> bool:
-    return gradient is None or bool(torch.isfinite(gradient).all())
+def _largest(tensors: list[Parameter]) -> Tensor:
+    """The largest entry of all gradients of a part, NaN where one is, (1,)."""
+    norms = [torch.linalg.vector_norm(p.grad, inf) for p in tensors if p.grad is not None]
+    if not norms:
+        return tensors[0].new_zeros(1)
+    return torch.stack(norms).float().amax(dim=0, keepdim=True)

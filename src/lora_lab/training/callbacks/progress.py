@@ -47,7 +47,7 @@ class Progress(StepCallback):
             return
         self.drawn = now
         rate = (now - self.began) / max(1, step - self.first_step)
-        text = describe(step, self.total_steps, module.record, rate)
+        text = describe(step, self.total_steps, module.latest, rate)
         if self.terminal:
             ending = "\n" if step == self.total_steps else ""
             self.stream.write(f"\r{bar(step, self.total_steps)} {text}\x1b[K{ending}")
@@ -76,7 +76,8 @@ def describe(step: int, total_steps: int, record: dict[str, float], seconds_a_st
     Args:
         step: From 1.
         total_steps: Of the run.
-        record: The step's figures; the rate is the UNet's, or the text encoder's without one.
+        record: Figures of the last step that was read; the rate is the UNet's, or the text
+            encoder's without one.
         seconds_a_step: Mean so far.
     """
     rate = record.get("dlr/unet", record.get("dlr/text_encoder"))

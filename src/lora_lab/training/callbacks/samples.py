@@ -100,6 +100,7 @@ class Samples(StepCallback):
         step = batch["step"]
         if step not in self.steps:
             return
+        module.unread.read()  # a step that isn't finite ends the run here
         with self.clock.phase("sampling"):
             weights = averaged_weights(module.optimizer)
             with untouched(module), weights, trainer.precision_plugin.forward_context():

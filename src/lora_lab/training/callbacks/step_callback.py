@@ -24,6 +24,11 @@ class StepCallback(pl.Callback):
             assert isinstance(pl_module, LoRAModule)
             self.on_step_end(trainer, pl_module, batch)
 
+    @staticmethod
+    def is_read(module: LoRAModule, batch: Batch) -> bool:
+        """Whether figures are read after this step; whoever saves reads them, too."""
+        return batch["step"] % module.steps_a_read == 0 or batch["ends_epoch"]
+
     def on_step_end(self, trainer: pl.Trainer, module: LoRAModule, batch: Batch) -> None:
         """The optimizer has stepped; ``batch`` is the last one of the step."""
         raise NotImplementedError

@@ -85,7 +85,13 @@ class StopOnSignal(StepCallback):
 
 
 def save_checkpoint(trainer: pl.Trainer, run_dir: Path) -> None:
-    """Write last.ckpt, whole or not at all; every rank calls it, the first one writes."""
+    """Write last.ckpt, whole or not at all; every rank calls it, the first one writes.
+
+    Raises:
+        LabError: A step before it was not finite.
+    """
+    assert isinstance(trainer.lightning_module, LoRAModule)
+    trainer.lightning_module.unread.read()
     if trainer.is_global_zero:
         flush_tables(run_dir)  # a run that goes on from here keeps these rows
         with atomic_path(run_dir / CHECKPOINT) as temporary:
