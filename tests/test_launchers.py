@@ -8,6 +8,8 @@ import subprocess
 import sys
 from inspect import signature
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -15,8 +17,9 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from command_line import call, tiny_arguments
+from lora_lab.cli.image_jobs import image_job
 from lora_lab.cli.stacked_launcher import StackLauncher
-from settings import CONF
+from settings import CONF, composed
 
 ROOT = CONF.parent
 LAUNCHERS = {
@@ -148,6 +151,29 @@ def test_a_value_that_fails_elsewhere_is_told_with_its_cause(name, sequential, t
         in done.stderr
     )
     assert statuses(folder)["data.batch_size=2/seed=1234"] == "complete"
+
+
+class Workers:
+    """In place of the launcher whose workers get the jobs."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Any, ...]] = []
+
+    def launch(self, jobs: list[list[str]], first: int) -> list[str]:
+        self.given.append((jobs, first))
+        return [f"done {job[0]}" for job in jobs]
+
+
+def test_jobs_that_train_nothing_go_to_the_workers_one_by_one(monkeypatch):
+    """A launcher of stacks sees by the task that there is nothing to stack."""
+    workers, tasks = Workers(), []
+    launcher = StackLauncher(2, OmegaConf.create({"_target_": "another.Launcher"}))
+    monkeypatch.setattr(launcher, "_settings", lambda overrides: composed())
+    monkeypatch.setattr(launcher, "_inner", lambda count, task: (tasks.append(task), workers)[1])
+    launcher.setup(hydra_context=Mock(), task_function=image_job, config=OmegaConf.create({}))
+    jobs = [["a"], ["b"], ["c"]]
+    assert launcher.launch(jobs, 3) == ["done a", "done b", "done c"]
+    assert workers.given == [(jobs, 3)] and tasks == [image_job]
 
 
 STACKED = sorted((CONF / "hydra" / "launcher").glob("stacked*.yaml"))

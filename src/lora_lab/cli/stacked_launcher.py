@@ -1,7 +1,8 @@
 """Hydra's launcher of stacks: hands several runs at a time to the workers of another launcher.
 
 A worker gets a stack as one job. Hydra composes that job from the first run's settings; the task
-then composes the others and trains them all at once.
+then composes the others and trains them all at once. Jobs that train nothing go to the workers one
+by one.
 """
 
 import copy
@@ -21,6 +22,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lora_lab.cli import task
+from lora_lab.cli.image_jobs import image_job
 from lora_lab.cli.preflight import checked_train_config
 from lora_lab.config import TrainConfig
 from lora_lab.config.convert import without_hydra
@@ -74,12 +76,10 @@ class StackLauncher(Launcher):
         """Train the runs and return how each ended, in the order of the jobs."""
         assert self.config is not None and self.hydra_context is not None
         assert self.task_function is not None
-        compose = self.hydra_context.config_loader.load_sweep_config
-        settings = [
-            checked_train_config(without_hydra(compose(self.config, list(overrides))))
-            for overrides in job_overrides
-        ]
-        workers = self._workers(settings[0])
+        workers = self._workers(self._settings(job_overrides[0]))
+        if self.task_function is image_job:
+            return self._inner(workers, image_job).launch(job_overrides, initial_job_idx)
+        settings = [self._settings(overrides) for overrides in job_overrides]
         stacks, lines = make_stacks(settings, self.stack, workers)
         for line in lines:
             log.info("%s", line)
@@ -100,17 +100,11 @@ class StackLauncher(Launcher):
                 results[number] = one
         return [one for one in results if one is not None]
 
-    def of_single_jobs(self, overrides: list[str]) -> Launcher:
-        """The launcher of the workers, for jobs that train nothing and so make no stacks.
-
-        Args:
-            overrides: Of the first job.
-        """
+    def _settings(self, overrides: Sequence[str]) -> TrainConfig:
         assert self.config is not None and self.hydra_context is not None
-        assert self.task_function is not None
-        compose = self.hydra_context.config_loader.load_sweep_config
-        first = checked_train_config(without_hydra(compose(self.config, overrides)))
-        return self._inner(self._workers(first), self.task_function)
+        loader = self.hydra_context.config_loader
+        config = loader.load_sweep_config(self.config, list(overrides))
+        return checked_train_config(without_hydra(config))
 
     def _inner(self, workers: int, task_function: TaskFunction) -> Launcher:
         """The launcher whose workers do a task."""

@@ -26,7 +26,6 @@ from lora_lab.cli.ending import HEARD
 from lora_lab.cli.image_jobs import RunImages, image_job, image_overrides
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides
 from lora_lab.cli.preflight import refuse_file
-from lora_lab.cli.stacked_launcher import StackLauncher
 from lora_lab.cli.sweep_early_end import end_worse_values, first_leg, second_leg
 from lora_lab.cli.sweep_end import Launch, finish_sweep
 from lora_lab.cli.sweep_plan import (
@@ -290,8 +289,6 @@ class ParameterSweeper(Sweeper):
                 part = waiting[start : start + size]
                 jobs = [image_overrides(plan.base, sweep_dir, run) for run in part]
                 launcher = self._make_launcher(image_job)
-                if isinstance(launcher, StackLauncher):
-                    launcher = launcher.of_single_jobs(jobs[0])
                 for run, result in zip(part, _launch_batch(launcher, jobs, start), strict=True):
                     if isinstance(result, str):
                         lost.append(run)
