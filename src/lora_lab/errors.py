@@ -1,7 +1,18 @@
 """Errors that are meant for the person at the terminal."""
 
+import difflib
+from collections.abc import Iterable, Sequence
+
 LONGEST = 1000
 """Characters of a line on the terminal; names and values of others can be of any length."""
+LONGEST_VALUE = 100
+"""Characters of a value or name inside such a line."""
+FEW_NAMES = 25
+"""So many names are all told."""
+NEAREST = 5
+"""Of more names so many are."""
+MOST_COMPARED = 2000
+"""Names of which the nearest are looked for: that takes a moment each."""
 
 
 def one_line(text: object, longest: int = LONGEST) -> str:
@@ -21,6 +32,32 @@ def printable(text: str, longest: int = LONGEST) -> str:
     if len(line) <= longest:
         return line
     return f"{line[: longest * 2 // 3]} … {line[-longest // 4 :]}"
+
+
+def offered(given: object, names: Iterable[str]) -> str:
+    """Return the names that an error offers: all while they are few, else the nearest ones.
+
+    Args:
+        given: What was asked for, which is none of them.
+        names: What there is, in the order in which few of them are told.
+    """
+    every = list(names)
+    known = list(map(clipped, every[:MOST_COMPARED]))
+    if len(every) <= FEW_NAMES:
+        return ", ".join(known) or "none"
+    near = difflib.get_close_matches(clipped(given), known, n=NEAREST, cutoff=0.0)
+    return f"{len(every)} names, of which {', '.join(near)} come nearest"
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few of some names, and how many more there are."""
+    more = f" and {len(names) - NEAREST} more" if len(names) > NEAREST else ""
+    return ", ".join(map(clipped, names[:NEAREST])) + more
+
+
+def clipped(value: object) -> str:
+    """Return a value or name of anybody's as an error quotes it: one line, cut where it is long."""
+    return one_line(value, LONGEST_VALUE)
 
 
 def first_line(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from lora_lab.errors import LabError
+from lora_lab.errors import LabError, clipped, offered, one_line
 
 PREFIX = "embedded:"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -42,14 +42,18 @@ def locate(location: str) -> Path:
         embedded = _embedded()
         name = location.removeprefix(PREFIX)
         if name not in embedded:
-            known = ", ".join(PREFIX + key for key in embedded) or "nothing"
-            raise LabError(f"{location} does not ship with the project; it ships {known}")
+            known = offered(location, [PREFIX + key for key in embedded])
+            raise LabError(f"{clipped(location)} does not ship with the project; it ships {known}")
         return embedded[name]
     path = Path(location).expanduser()
     try:
         there = bool(location) and path.exists()
     except OSError as error:
-        raise LabError(f"{location} cannot be opened ({error.strerror}); check the path") from error
+        raise LabError(
+            f"{one_line(location, 300)} cannot be opened ({error.strerror}); check the path"
+        ) from error
     if not there:
-        raise LabError(f"{location or 'an empty path'} does not exist; check the path")
+        raise LabError(
+            f"{one_line(location or 'an empty path', 300)} does not exist; check the path"
+        )
     return path

@@ -33,7 +33,7 @@ from hydra.types import RunMode
 from omegaconf import Container, DictConfig, OmegaConf
 
 from lora_lab.config.optimizer import PACKAGES
-from lora_lab.errors import ConfigError, one_line
+from lora_lab.errors import ConfigError, clipped, one_line
 from lora_lab.files import read_yaml
 
 ALLOW_PACKAGES, ALLOW_CONFIG_DIR = "allow_packages", "allow_config_dir"
@@ -99,7 +99,8 @@ def take_permissions(arguments: list[str]) -> tuple[list[str], Permissions]:
             packages += map(str, names)
         else:
             kind = "a list of packages" if key == ALLOW_PACKAGES else "true or false"
-            raise ConfigError(f"{key} must be {kind}, got {argument.partition('=')[2]}")
+            given = clipped(argument.partition("=")[2])
+            raise ConfigError(f"{key} must be {kind}, got {given}")
     return rest, Permissions(tuple(packages), config_dir)
 
 

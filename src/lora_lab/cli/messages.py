@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lora_lab.cli.quoting import MULTIRUN_FLAGS
 from lora_lab.config.convert import leaf_types, suggest, type_words
+from lora_lab.errors import clipped, offered
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 """What Hydra raises while it composes a config."""
@@ -60,16 +61,18 @@ def _problems(text: str, folders: Sequence[Path], schema: type, sweeping: bool) 
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
-        return [f"{text} cannot be read as key=value; put the value in quotes: {_in_quotes(text)}"]
+        told = clipped(text)
+        return [f"{told} cannot be read as key=value; put the value in quotes: {_in_quotes(told)}"]
     if override.is_sweep_override() and not sweeping:
         return [
-            f"{text} names several values; add -m to sweep over them, "
+            f"{clipped(text)} names several values; add -m to sweep over them, "
             f"or write a list: {override.get_key_element()}=[...]"
         ]
     if override.is_hydra_override():
         return []  # one may need another, such as a launcher's settings the launcher
     if override.is_delete():
-        return [f"{text} would remove a setting; every setting must have a value, set it instead"]
+        told = clipped(text)
+        return [f"{told} would remove a setting; every setting must have a value, set it instead"]
     found = (_problem(single, folders, schema) for single in _values(override))
     return [line for line in found if line is not None]
 
@@ -85,13 +88,14 @@ def _values(override: Override) -> list[Override]:
 
 def _problem(override: Override, folders: Sequence[Path], schema: type) -> str | None:
     """Return what is wrong with one value; None when it is right by itself."""
-    key, value = override.key_or_group, str(override.input_line).partition("=")[2]
+    key, given = override.key_or_group, str(override.input_line).partition("=")[2]
+    value = clipped(given)
     kinds = leaf_types(schema)
     # A key becomes a path only where it can't lead out of the folder.
     is_name = re.fullmatch(r"[\w-]+(/[\w-]+)*", key) is not None
     group = [path for folder in folders if is_name and (path := folder / key).is_dir()]
     if group:
-        return _group_problem(override, value, group)
+        return _group_problem(override, given, group)
     if key in kinds and override.is_add():
         return f"{key} is there already; leave out the +: {key}={value}"
     if key in kinds:
@@ -99,8 +103,8 @@ def _problem(override: Override, folders: Sequence[Path], schema: type) -> str |
         return None if fits else f"{key} must be {type_words(kinds[key])}, got {value}"
     children = [name for name in kinds if name.startswith(f"{key}.")]
     if children:
-        return f"{key} holds several settings, got {value}; set one of {', '.join(children)}"
-    return f"{key} is not a setting, got {value}; {suggest(key, schema)}"
+        return f"{key} holds several settings, got {value}; set one of {offered(given, children)}"
+    return f"{clipped(key)} is not a setting, got {value}; {suggest(key, schema)}"
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -119,9 +123,11 @@ def _group_problem(override: Override, choice: str, folders: list[Path]) -> str 
     choices = [part.strip() for part in choice.strip("[]").split(",")]
     wrong = [part for part in choices if part not in known]
     if wrong:
-        near = difflib.get_close_matches(wrong[0], known, n=1)
+        near = difflib.get_close_matches(clipped(wrong[0]), known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{group} must be one of {', '.join(known)}, got {wrong[0] or 'nothing'}{hint}"
+        got = clipped(wrong[0]) or "nothing"
+        return f"{group} must be one of {offered(wrong[0], known)}, got {got}{hint}"
+    choice = clipped(choice)
     if group in GROUPS_TO_ADD and not override.is_add():
         return f"{group}={choice} is a ready-made config to add; write +{group}={choice}"
     if group not in GROUPS_TO_ADD and override.is_add():

@@ -14,7 +14,7 @@ from lora_lab.config.literals import literals
 from lora_lab.config.sample import SampleConfig
 from lora_lab.config.sampling import GridConfig
 from lora_lab.config.train import TrainConfig
-from lora_lab.errors import ConfigError, LabError
+from lora_lab.errors import ConfigError, LabError, clipped, one_line
 from lora_lab.files import read_yaml
 
 T = TypeVar("T", TrainConfig, SampleConfig)
@@ -85,7 +85,8 @@ def _convert(config: DictConfig, schema: type[T]) -> T:
         result = OmegaConf.to_object(typed)
     except OmegaConfBaseException as error:
         reason = str(error.msg or error).splitlines()[0]
-        raise ConfigError(f"{error.full_key or 'the config'}: {reason}") from error
+        key = clipped(error.full_key or "the config")
+        raise ConfigError(f"{key}: {one_line(reason, 300)}") from error
     assert isinstance(result, schema)
     return result
 
@@ -139,7 +140,7 @@ def suggest(key: str, schema: type) -> str:
     """Return the sentence that helps with an unknown key: the nearest one, or where all are."""
     if key in RENAMED:
         return RENAMED[key]
-    known = list(leaf_types(schema))
+    key, known = clipped(key), list(leaf_types(schema))
     last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
     same = difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1, cutoff=0.7)
@@ -156,7 +157,8 @@ def unknown_keys(config: DictConfig, schema: type) -> list[str]:
         for key in node:
             if key not in known:
                 full, value = f"{prefix}{key!s}", node._get_node(key)
-                lines.append(f"{full} is not a setting, got {value}; {suggest(full, schema)}")
+                told = f"{clipped(full)} is not a setting, got {clipped(value)}"
+                lines.append(f"{told}; {suggest(full, schema)}")
     return lines
 
 

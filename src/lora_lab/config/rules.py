@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from lora_lab.errors import LONGEST_VALUE, printable
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -80,5 +82,4 @@ def broken(section: object, rules: tuple[Rule, ...], prefix: str = "") -> list[s
 
 def shown(value: object) -> str:
     """Return a value as error messages spell it, cut where it is long."""
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 200 else f"{text[:150]} … {text[-30:]}"
+    return printable("null" if value is None else repr(value), LONGEST_VALUE)

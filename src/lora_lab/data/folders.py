@@ -18,7 +18,7 @@ from lora_lab.data.images import open_image
 from lora_lab.data.leftovers import tell_leftovers
 from lora_lab.data.masks import mask_path, open_mask
 from lora_lab.data.regularization import match_repeats
-from lora_lab.errors import ConfigError, LabError
+from lora_lab.errors import ConfigError, LabError, some
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def image_folder(root: Path) -> Path:
             f"{root / 'train'} is missing; data.dir must hold images in "
             "train/<repeats>_<trigger> <class>/"
         )
-    what = f"folders {', '.join(sorted(numbered))}" if numbered else f"{loose} loose images"
+    what = f"folders {some(sorted(numbered))}" if numbered else f"{loose} loose images"
     log.info("%s has no train/: its %s are read as if they lay in one", root, what)
     return root
 
@@ -165,7 +165,7 @@ def _tell_nameless(train: list[Example], config: DataConfig) -> None:
             len(nameless),
             len(train),
             config.caption_extension,
-            ", ".join(sorted({repr(caption.text) for caption in nameless})),
+            some(sorted({repr(caption.text) for caption in nameless})),
         )
 
 

@@ -12,7 +12,7 @@ import torch
 
 from lora_lab.config import OptimizerConfig
 from lora_lab.config.optimizer import OPTIMIZERS, TABLE, Optimizer
-from lora_lab.errors import ConfigError
+from lora_lab.errors import ConfigError, clipped, offered
 
 
 def entry_of(config: OptimizerConfig) -> Optimizer:
@@ -26,7 +26,8 @@ def entry_of(config: OptimizerConfig) -> Optimizer:
         return Optimizer(config._target_, package, "", "", {}, "", "", flat=False)
     if config.name not in TABLE:
         raise ConfigError(
-            f"optimizer.name must be one of {', '.join(OPTIMIZERS)}, got {config.name!r}"
+            f"optimizer.name must be one of {offered(config.name, OPTIMIZERS)}, got "
+            f"{clipped(repr(config.name))}"
         )
     return TABLE[config.name]
 
@@ -105,8 +106,8 @@ def check_optimizer(config: OptimizerConfig) -> None:
     for name in arguments(config):
         if name not in allowed:
             key = f"optimizer.args.{name}" if name in config.args else f"optimizer.{name}"
-            rest = ", ".join(allowed)
-            problems.append(f"{key}: {kind.__name__} has no argument {name}; it has {rest}")
+            has = f"{kind.__name__} has no argument {clipped(name)}; it has "
+            problems.append(f"{clipped(key)}: {has}{offered(name, allowed)}")
     if "params" in config.args:
         problems.append("optimizer.args.params: the LoRA's tensors are given by the trainer")
     if problems:

@@ -1,11 +1,12 @@
 """Choices in a prompt: `{a|b|c}`, and `__name__` for a line of name.txt."""
 
+import os
 import random
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lora_lab.errors import LabError
+from lora_lab.errors import LabError, clipped, offered, one_line
 from lora_lab.files import read_text
 
 _WILDCARD = re.compile(r"__([\w-]+(?:/[\w-]+)*)__")
@@ -42,17 +43,18 @@ class Wildcards:
 
     def _lines(self, name: str) -> list[str]:
         path = self.folder / f"{name}.txt"
-        if not path.is_file():
-            names = ", ".join(self.names()) or "none"
-            raise LabError(f"{path} for the wildcard __{name}__ is missing; there are: {names}")
+        where = f"{one_line(path, 300)} for the wildcard {clipped(f'__{name}__')}"
+        if not os.path.isfile(path):  # a name of any length
+            names = offered(name, self.names())
+            raise LabError(f"{where} is missing; there are: {names}")
         try:
             lines = read_text(path, encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise LabError(f"{path} for the wildcard __{name}__ can't be read ({reason})") from None
+            raise LabError(f"{where} can't be read ({reason})") from None
         choices = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
         if not choices:
-            raise LabError(f"{path} for the wildcard __{name}__ is empty: put one choice per line")
+            raise LabError(f"{where} is empty: put one choice per line")
         return choices
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.config import TrainConfig
-from lora_lab.errors import ConfigError, LabError
+from lora_lab.errors import ConfigError, LabError, clipped
 from lora_lab.files import (
     flush,
     make_folder,
@@ -390,7 +390,7 @@ def _other_settings(path: Path, config: TrainConfig, facts: dict[str, Any]) -> s
 def _word(values: dict[str, Any], key: str) -> str:
     if key not in values:
         return "nothing"
-    return "null" if values[key] is None else str(values[key])
+    return "null" if values[key] is None else clipped(values[key])
 
 
 def _other_inputs(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.config import SamplingConfig
-from lora_lab.errors import LabError
+from lora_lab.errors import LabError, clipped, offered
 from lora_lab.lora_file import lora_hash, read_lora
 from lora_lab.prompts import (
     Embedding,
@@ -125,6 +125,6 @@ class PromptNames:
         folder = Path(self.config.lora_dir).expanduser()
         files = {path.stem: path for path in sorted(folder.rglob("*.safetensors"))}
         if name not in files:
-            known = ", ".join(sorted(files)) or "none"
-            raise LabError(f"{folder} holds no LoRA called {name}; there are: {known}")
+            known = offered(name, sorted(files))
+            raise LabError(f"{folder} holds no LoRA called {clipped(name)}; there are: {known}")
         return files[name]
