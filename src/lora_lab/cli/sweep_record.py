@@ -34,6 +34,8 @@ class RunEntry:
     """Whether it was there already and was not trained again."""
     error: str | None
     """Why it failed."""
+    reuse_key: str | None = None
+    """Of a run that is shared with another sweep: what its run.json must say."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,18 @@ def planned_entries(
                 status="waiting" if elsewhere is None else "complete",
                 reused=elsewhere is not None,
                 error=None,
+                reuse_key=None if elsewhere is None else _reuse_key(elsewhere, sweep_dir),
             )
         )
     return entries
+
+
+def _reuse_key(run: Path, sweep_dir: Path) -> str | None:
+    """What tells a shared run from any other; None for a run of the sweep's own."""
+    if run.resolve().is_relative_to(sweep_dir.resolve()):
+        return None
+    key = (read_facts(run) or {}).get("reuse_key")
+    return key if isinstance(key, str) else None
 
 
 def settle_entry(

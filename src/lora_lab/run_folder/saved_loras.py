@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from lora_lab.errors import LabError
 from lora_lab.files import read_json, read_yaml, require_regular
+from lora_lab.run_folder.listed_runs import listed_run
 from lora_lab.run_folder.record import COMPLETE, ENDED_EARLY, read_facts
 
 _STEP_NAME = re.compile(r"-step(\d{8})\.safetensors")
@@ -108,7 +109,7 @@ def _sweep_rows(folder: Path) -> Rows:
 def _sweep_run(folder: Path, entry: dict[str, Any]) -> RunLoRAs:
     is_base, seed = entry["role"] == "base", entry["seed"]
     note = f"base, seed {seed}" if is_base else f"seed {seed}"
-    run = folder / str(entry["folder"])
+    run = listed_run(folder, {"folder": entry["folder"], "reuse_key": entry.get("reuse_key")})
     found = _read_run(run, str(entry["value"]), note, is_base, str(entry["error"] or ""))
     return replace(found, seed=seed if isinstance(seed, int) else None)
 

@@ -13,6 +13,7 @@ from lora_lab.config.convert import spelled
 from lora_lab.errors import ConfigError, LabError
 from lora_lab.files import read_json, read_yaml
 from lora_lab.run_folder.choice_file import CHOICE_FILE, Choice, read_choice
+from lora_lab.run_folder.listed_runs import listed_run
 from lora_lab.run_folder.record import COMPLETE, ENDED_EARLY, FAILED
 from lora_lab.run_folder.scores_file import SCORES_FILE, Anchors, read_anchors, read_scores
 from lora_lab.statistics.family import EARLY_SHARE
@@ -221,8 +222,12 @@ def _strangers(folder: Path, runs: tuple[Run, ...]) -> tuple[str, ...]:
 
 
 def load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
-    """Read what there is of one run that sweep.json lists."""
-    folder = sweep_folder / str(entry.get("folder") or entry.get("name") or "")
+    """Read what there is of one run that sweep.json lists.
+
+    Raises:
+        LabError: It lies elsewhere.
+    """
+    folder = listed_run(sweep_folder, entry)
     facts, notes = _read_facts(folder)
     config, problem = _read_config(folder / "config.yaml")
     notes += [problem] if problem and facts is not None else []
