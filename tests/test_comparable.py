@@ -18,7 +18,7 @@ from lora_lab.config import MergeConfig
 from lora_lab.data.inputs import Inputs, SharedInputs
 from lora_lab.lora_file import write_lora
 from lora_lab.study.judge.comparable import CHANGED_BY, FINGERPRINTS, compare, parameters_of
-from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.metric_results import Verdict
 from lora_lab.study.judge.verdict import judge
 from lora_lab.study.read.load import Record, Run, Sweep, _flat
 from settings import CONF, changed, composed_tree
@@ -195,13 +195,13 @@ def test_each_study_reaches_a_verdict_in_what_stays_comparable(study, base, monk
             )
         )
     found = judge(Sweep(Path("s"), plan.parameter, plan.values, plan.base_value, (), tuple(runs)))
-    judged = [one for one in found.values if one.kind is not Kind.BASE]
+    judged = [one for one in found.values if one.verdict is not Verdict.BASE]
     assert judged
     for one in judged:
-        assert one.kind is Kind.WORSE, one.reason
+        assert one.verdict is Verdict.WORSE, one.reason
         loss = one.result("held_out_loss")
         lost = {"checkpoint", "held_out_latents"} & may_change
-        assert (loss.verdict is Kind.NOT_RANKED) == bool(lost), loss.reason
+        assert (loss.verdict is Verdict.NOT_RANKED) == bool(lost), loss.reason
         assert bool(loss.reason) == bool(lost)
 
 

@@ -79,7 +79,7 @@ def test_early_ends_spend_a_tenth_of_the_error_rate(paused):
     for path in folder.rglob("run.json"):
         change(path, status="complete")
     study = judge(load_sweep(folder))
-    assert study.values[0].kind.value == "worse"
+    assert study.values[0].verdict.value == "worse"
     assert study.values[0].first_result.level == pytest.approx(0.05 * 0.9)
     change(folder / "sweep.json", early_end=False)
     assert judge(load_sweep(folder)).values[0].first_result.level == pytest.approx(0.05)

@@ -33,8 +33,8 @@ def test_each_verdict_has_a_shape_and_a_colour(study):
     (axes,) = figure.axes
     labels = [tick.get_text() for tick in axes.get_yticklabels()]
     assert labels == ["2", "8", "32", "64"]
-    kinds = [one.kind for one in study.values]
-    assert len({MARKS[kind][0] for kind in kinds}) == 4
+    verdicts = [one.verdict for one in study.values]
+    assert len({MARKS[verdict][0] for verdict in verdicts}) == 4
     # One dot a seed, one mark a value: their places on the axis are the judge's own figures.
     offsets = [c.get_offsets() for c in axes.collections if len(c.get_offsets()) == 3]
     assert len(offsets) == 4

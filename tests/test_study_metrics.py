@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lora_lab.run_folder.scores_file import SCORES_FILE, read_recipe, read_scores, write_scores
-from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.metric_results import Verdict
 from lora_lab.study.judge.verdict import judge
 from lora_lab.study.read.load import load_sweep
 from lora_lab.study.report.headline import headline
@@ -40,9 +40,9 @@ def test_each_metric_has_a_verdict_of_its_own(sweep):
     study = with_scores(sweep, {"2": -0.1})
     two, eight = study.values
     assert [metric.name for metric in study.metrics] == ["held_out_loss", "identity_clip"]
-    assert two.kind is Kind.MIXED and eight.kind is Kind.AS_GOOD
-    assert two.result("identity_clip").verdict is Kind.WORSE
-    assert two.result("held_out_loss").verdict is Kind.BETTER
+    assert two.verdict is Verdict.MIXED and eight.verdict is Verdict.AS_GOOD
+    assert two.result("identity_clip").verdict is Verdict.WORSE
+    assert two.result("held_out_loss").verdict is Verdict.BETTER
     assert two.result("identity_clip").mean == pytest.approx(0.6365)
     text = headline(study).details[0]
     assert "2 is better than the base (16) in held-out loss but worse in identity" in text
@@ -52,8 +52,8 @@ def test_image_metrics_are_judged_where_the_loss_is_another_quantity(tmp_path):
     sweep = SweepBuilder(tmp_path / "s", parameter="data.resolution", base_value="64").base(3)
     sweep.value("32", inputs=fingerprints(latents="x"))
     (one,) = with_scores(sweep, {"32": -0.1}).values
-    assert one.kind is Kind.WORSE
-    assert one.result("held_out_loss").verdict is Kind.NOT_RANKED
+    assert one.verdict is Verdict.WORSE
+    assert one.result("held_out_loss").verdict is Verdict.NOT_RANKED
 
 
 def test_missing_images_are_left_out_of_the_pairs(sweep):
@@ -71,7 +71,7 @@ def test_damaged_scores_are_told_and_the_rest_is_judged(sweep):
     with_scores(sweep, {})
     (sweep.folder / "network.dim=2" / "image_scores.json").write_text('{"scores": [[1')
     (two,) = judge(load_sweep(sweep.folder)).values
-    assert two.kind is Kind.WORSE and two.result("identity_clip") is None
+    assert two.verdict is Verdict.WORSE and two.result("identity_clip") is None
     assert any("image_scores.json can't be read" in note for note in two.run.notes)
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from lora_lab.study.judge.metric_results import Kind, MetricResult
+from lora_lab.study.judge.metric_results import MetricResult, Verdict
 from lora_lab.study.judge.rounds import can_be_decided, split_values
 from lora_lab.study.judge.verdict import judge
 from lora_lab.study.read.load import load_sweep
@@ -65,7 +65,7 @@ def result(effect: float, half: float, seeds: int = 3) -> MetricResult:
     return MetricResult(
         "8",
         "held_out_loss",
-        Kind.NONE_SHOWN,
+        Verdict.NONE_SHOWN,
         base_mean=1.0,
         effect=effect,
         low=effect - half,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lora_lab.study.judge.judge_values import Looks, judge_values
-from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.metric_results import Verdict
 from lora_lab.study.judge.paired_runs import Pair, ValueRuns
 from lora_lab.study.judge.verdict import judge
 from lora_lab.study.read.load import load_sweep
@@ -35,7 +35,7 @@ def held_out(one):
 def test_pairs_under_the_same_seed_see_what_the_spread_of_the_base_hides(sweep):
     sweep.base(3).values("2", 3, effect=0.003).values("32", 3, effect=-0.003)
     study, runs = judged(sweep)
-    assert runs["2"].kind is Kind.WORSE and runs["32"].kind is Kind.BETTER
+    assert runs["2"].verdict is Verdict.WORSE and runs["32"].verdict is Verdict.BETTER
     result = held_out(runs["2"])
     assert result.effect == pytest.approx(0.003, abs=0.0002)
     assert result.low > 0 and result.seeds == 3 and result.clusters == 8
@@ -44,7 +44,7 @@ def test_pairs_under_the_same_seed_see_what_the_spread_of_the_base_hides(sweep):
     # The same values under one seed each: the base's spread hides them.
     alone = SweepBuilder(sweep.folder.with_name("alone"), seed_spread=0.004, image_noise=0.0002)
     alone.base(3).values("2", 1, effect=0.003).values("32", 1, effect=-0.003)
-    assert {one.kind for one in judged(alone)[0].values} == {Kind.NONE_SHOWN}
+    assert {one.verdict for one in judged(alone)[0].values} == {Verdict.NONE_SHOWN}
 
 
 def test_a_value_is_one_entry_though_it_has_several_runs(sweep):
@@ -58,10 +58,10 @@ def test_a_value_is_one_entry_though_it_has_several_runs(sweep):
 def test_three_words_for_three_tests(sweep):
     sweep.base(5).values("2", 5, effect=0.01).values("8", 5).values("9", 5, spread=0.02)
     _, runs = judged(sweep)
-    assert [runs[name].kind for name in ("2", "8", "9")] == [
-        Kind.WORSE,
-        Kind.AS_GOOD,
-        Kind.NONE_SHOWN,
+    assert [runs[name].verdict for name in ("2", "8", "9")] == [
+        Verdict.WORSE,
+        Verdict.AS_GOOD,
+        Verdict.NONE_SHOWN,
     ]
     assert held_out(runs["9"]).detectable > 0.02 * held_out(runs["9"]).base_mean
 
@@ -70,7 +70,7 @@ def test_the_margin_of_the_study_is_held_to(sweep):
     sweep.sweep_settings = {"margin": 0.0001}
     sweep.base(5).values("8", 5)
     study, runs = judged(sweep)
-    assert study.margin == 0.0001 and runs["8"].kind is Kind.NONE_SHOWN
+    assert study.margin == 0.0001 and runs["8"].verdict is Verdict.NONE_SHOWN
 
 
 def test_identical_runs_are_said_as_such(sweep):
@@ -79,7 +79,7 @@ def test_identical_runs_are_said_as_such(sweep):
     _, runs = judged(sweep)
     result = held_out(runs["8"])
     assert (result.effect, result.low, result.high) == (0, 0, 0)
-    assert runs["8"].kind is Kind.AS_GOOD and "identical" in result.remark
+    assert runs["8"].verdict is Verdict.AS_GOOD and "identical" in result.remark
 
 
 def test_a_failed_seed_is_named_and_the_rest_judged(sweep):
@@ -97,7 +97,7 @@ def test_a_seed_with_other_inputs_is_named_and_the_rest_judged(sweep):
     _, runs = judged(sweep)
     assert held_out(runs["2"]).seeds == 3
     assert "seed 1235 left out: other latents" in held_out(runs["2"]).remark
-    assert runs["2"].kind is Kind.WORSE
+    assert runs["2"].verdict is Verdict.WORSE
 
 
 def test_a_seed_that_the_base_lacks_is_left_out(sweep):
@@ -110,8 +110,8 @@ def test_a_seed_that_the_base_lacks_is_left_out(sweep):
 def test_a_value_with_one_seed_among_values_with_five_does_not_blind_them(sweep):
     sweep.base(5).values("2", 5, effect=0.003).values("32", 1, effect=-0.003)
     _, runs = judged(sweep)
-    assert runs["2"].kind is Kind.WORSE and held_out(runs["2"]).seeds == 5
-    assert runs["32"].kind is Kind.NONE_SHOWN and held_out(runs["32"]).seeds == 1
+    assert runs["2"].verdict is Verdict.WORSE and held_out(runs["2"]).seeds == 5
+    assert runs["32"].verdict is Verdict.NONE_SHOWN and held_out(runs["32"]).seeds == 1
 
 
 def test_seeds_that_a_value_lacks_leave_it_judged_under_the_others(sweep):
@@ -120,7 +120,7 @@ def test_seeds_that_a_value_lacks_leave_it_judged_under_the_others(sweep):
     _, runs = judged(sweep)
     assert (held_out(runs["2"]).seeds, held_out(runs["8"]).seeds) == (4, 3)
     assert "seed 1235 left out: missing: its folder holds no run.json" in held_out(runs["2"]).remark
-    assert runs["2"].kind is Kind.WORSE
+    assert runs["2"].verdict is Verdict.WORSE
 
 
 def test_a_second_run_under_one_seed_is_named_and_left_out(sweep):
@@ -135,7 +135,7 @@ def test_one_cluster_gives_no_verdict(sweep, monkeypatch):
     monkeypatch.setattr("study_sweep_builder.IMAGES", {"a": 0.0})
     sweep.base(3).values("2", 3, effect=0.01)
     one = judged(sweep)[1]["2"]
-    assert one.kind is Kind.NOT_RANKED and "1 held-out image was measured" in one.reason
+    assert one.verdict is Verdict.NOT_RANKED and "1 held-out image was measured" in one.reason
 
 
 def test_all_seeds_failed_is_one_reason(sweep):
@@ -177,7 +177,7 @@ def test_rounds_share_the_error_rate(sweep):
     assert study.looks.counts == (3, 5, 8)
     first, last = held_out(runs["2"]), held_out(runs["8"])
     assert (first.seeds, last.seeds) == (3, 8)
-    assert first.verdict is Kind.WORSE
+    assert first.verdict is Verdict.WORSE
     assert first.level + last.level < 0.05
 
 
@@ -217,5 +217,5 @@ def test_two_hundred_values_are_judged_in_seconds(sweep):
     began = time.process_time()
     found = judge_values(values, base, "x", Looks(((1234, 1235, 1236),), (3,)), 0.02)
     assert time.process_time() - began < 20
-    worse = [name for name, results in found.results.items() if results[0].verdict is Kind.WORSE]
+    worse = [name for name, results in found.results.items() if results[0].verdict is Verdict.WORSE]
     assert worse == [str(index) for index in range(0, 200, 10)]

@@ -56,7 +56,7 @@ def test_a_stack_that_is_no_number_of_runs_is_one_run(sweep, stack):
 def test_pairs_of_two_ways_are_one_where_the_difference_is_far_above_the_tolerance(sweep):
     sweep.base(5, stack=4).values("2", 5, effect=0.003)
     study = judged(sweep)
-    assert study.values[0].kind.value == "worse"
+    assert study.values[0].verdict.value == "worse"
     assert study.stacks_told == ""
 
 

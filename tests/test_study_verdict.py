@@ -3,7 +3,7 @@
 import pytest
 
 from lora_lab.study.judge.comparable import parameters_of
-from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.metric_results import Verdict
 from lora_lab.study.judge.verdict import judge, same_value
 from lora_lab.study.read.load import load_sweep
 from lora_lab.study.report.headline import headline
@@ -30,15 +30,15 @@ def test_a_difference_beyond_what_another_seed_does_is_a_verdict(sweep):
     sweep.base(3).value("32", effect=-0.005).value("2", effect=0.005)
     study, runs = judged(sweep)
     assert study.floor.sd == pytest.approx(0.0002)
-    assert runs["32"].kind is Kind.BETTER
-    assert runs["2"].kind is Kind.WORSE
+    assert runs["32"].verdict is Verdict.BETTER
+    assert runs["2"].verdict is Verdict.WORSE
     assert runs["32"].result("held_out_loss").effect == pytest.approx(-0.0052)
 
 
 def test_a_difference_within_what_another_seed_does_is_none(sweep):
     sweep.seed_spread = 0.002
     sweep.base(3).value("8", effect=0.011)
-    assert judged(sweep)[1]["8"].kind is Kind.NONE_SHOWN
+    assert judged(sweep)[1]["8"].verdict is Verdict.NONE_SHOWN
     assert "no difference seen" in sentence(sweep)
 
 
@@ -55,7 +55,7 @@ def test_the_floor_is_pooled_over_late_points_so_that_luck_at_the_end_does_not_s
 def test_with_one_base_seed_nothing_is_ranked(sweep):
     sweep.base(1).value("32", effect=-0.05)
     study, runs = judged(sweep)
-    assert runs["32"].kind is Kind.NOT_RANKED and "one base run" in study.floor.reason
+    assert runs["32"].verdict is Verdict.NOT_RANKED and "one base run" in study.floor.reason
     assert sentence(sweep).startswith("No verdict on network.dim")
 
 
@@ -70,14 +70,14 @@ def test_base_runs_that_end_alike_are_no_floor(sweep):
     sweep.seed_spread = 0.0
     sweep.base(3).value("8", effect=1e-6)
     study, runs = judged(sweep)
-    assert "nothing was learned" in study.floor.reason and runs["8"].kind is Kind.NOT_RANKED
+    assert "nothing was learned" in study.floor.reason and runs["8"].verdict is Verdict.NOT_RANKED
     assert "nothing was learned" in runs["8"].reason
 
 
 def test_without_a_base_nothing_is_ranked(sweep):
     sweep.base(3, status="failed", error="disk full").value("8")
     study, runs = judged(sweep)
-    assert study.base is None and runs["8"].kind is Kind.NOT_RANKED
+    assert study.base is None and runs["8"].verdict is Verdict.NOT_RANKED
     assert "no run of the base" in sentence(sweep)
 
 
@@ -89,7 +89,7 @@ def test_without_held_out_loss_nothing_is_ranked(sweep):
 def test_other_latents_are_refused_and_named(sweep):
     sweep.base(3).value("8", effect=-0.05, inputs=fingerprints(latents="x", vae="y"))
     one = judged(sweep)[1]["8"]
-    assert one.kind is Kind.NOT_RANKED and one.paired is None and one.first_result is None
+    assert one.verdict is Verdict.NOT_RANKED and one.paired is None and one.first_result is None
     assert "other latents" in one.reason and "other vae" in one.reason
     assert "captions" not in one.reason
 
@@ -117,14 +117,14 @@ def test_inputs_that_the_parameter_changes_are_told_as_intended(tmp_path):
     sweep = SweepBuilder(tmp_path / "s", parameter="data.resolution", base_value="64").base(3)
     sweep.value("32", inputs=fingerprints(latents="x"))
     one = judged(sweep)[1]["32"]
-    assert one.kind is Kind.NOT_RANKED
+    assert one.verdict is Verdict.NOT_RANKED
     assert one.reason == "data.resolution changes the latents that the loss is measured on"
 
 
 def test_captions_under_study_may_differ(tmp_path):
     sweep = SweepBuilder(tmp_path / "s", parameter="data.caption_extension", base_value=".txt")
     sweep.base(3).value(".cap", effect=-0.01, inputs=fingerprints(captions="x"))
-    assert judged(sweep)[1][".cap"].kind is Kind.BETTER
+    assert judged(sweep)[1][".cap"].verdict is Verdict.BETTER
 
 
 def test_another_setting_that_differs_is_refused_and_named(sweep):
@@ -136,7 +136,7 @@ def test_settings_without_influence_may_differ(sweep):
     sweep.base(3).value(
         "8", settings={"output_name": "x", "logger.wandb.group": "y", "overwrite": True}
     )
-    assert judged(sweep)[1]["8"].kind is Kind.AS_GOOD
+    assert judged(sweep)[1]["8"].verdict is Verdict.AS_GOOD
 
 
 def test_a_group_under_study_covers_its_keys(tmp_path):
@@ -151,7 +151,7 @@ def test_a_group_under_study_covers_its_keys(tmp_path):
     text = (folder / "sweep.json").read_text(encoding="utf-8")
     (folder / "sweep.json").write_text(text.replace('"optimizer.name"', '"optimizer"', 1))
     study = judge(load_sweep(folder))
-    assert study.values[0].kind is Kind.AS_GOOD
+    assert study.values[0].verdict is Verdict.AS_GOOD
 
 
 def test_a_value_of_one_seed_is_compared_with_the_mean_over_the_seeds_of_the_base(sweep):

@@ -31,7 +31,7 @@ from lora_lab.randomness import shuffled
 from lora_lab.run_folder.record import read_facts
 from lora_lab.run_folder.saved_loras import find_rows
 from lora_lab.statistics.family import ALPHA
-from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.metric_results import Verdict
 from lora_lab.study.judge.verdict import Study, judge
 from lora_lab.study.read.load import Run, Sweep, load_run
 from lora_lab.training.stack_plan import LARGEST, make_stacks
@@ -230,7 +230,7 @@ def verdicts(study: Study) -> dict[str, str]:
         f"{one.label}, {result.metric}": result.verdict.value
         for one in study.values
         for result in one.results
-        if BY_NAME[result.metric].judged and result.verdict in (Kind.BETTER, Kind.WORSE)
+        if BY_NAME[result.metric].judged and result.verdict in (Verdict.BETTER, Verdict.WORSE)
     }
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lora_lab.study.figures.colours import Colours, colours_of, label_ends
 from lora_lab.study.figures.style import FigureSize, Theme
-from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.metric_results import Verdict
 from lora_lab.study.judge.verdict import Judged, Study
 
 MAX_POINTS = 1200
@@ -49,7 +49,7 @@ class Pen:
     @property
     def values(self) -> tuple[Judged, ...]:
         """The runs of the values that are not the base's own."""
-        return tuple(one for one in self.study.values if one.kind is not Kind.BASE)
+        return tuple(one for one in self.study.values if one.verdict is not Verdict.BASE)
 
     @property
     def base(self) -> tuple[Judged, ...]:
@@ -63,7 +63,7 @@ class Pen:
 
 def pen_for(study: Study, theme: Theme, layout: FigureSize) -> Pen:
     """The pen of one study on one paper."""
-    values = [one.label for one in study.values if one.kind is not Kind.BASE]
+    values = [one.label for one in study.values if one.verdict is not Verdict.BASE]
     return Pen(study, theme, layout, colours_of(values, theme))
 
 

@@ -14,7 +14,7 @@ from lora_lab.config.metrics import Metric
 from lora_lab.study.figures.colours import shorten
 from lora_lab.study.figures.curve_axes import Pen
 from lora_lab.study.figures.style import FigureSize, Theme, new_figure, nothing_measured, tidy
-from lora_lab.study.judge.metric_results import Kind, MetricResult
+from lora_lab.study.judge.metric_results import MetricResult, Verdict
 from lora_lab.study.judge.verdict import Judged
 
 SMALL_BASE = 1e-6
@@ -28,10 +28,10 @@ REACH = 1.12
 RUNAWAY = 4.0
 """An end so many times as far out as the others' is cut off, so that they are to be seen."""
 MARKS = {
-    Kind.BETTER: ("^", "better"),
-    Kind.WORSE: ("v", "worse"),
-    Kind.AS_GOOD: ("s", "as good"),
-    Kind.NONE_SHOWN: ("o", "no difference seen"),
+    Verdict.BETTER: ("^", "better"),
+    Verdict.WORSE: ("v", "worse"),
+    Verdict.AS_GOOD: ("s", "as good"),
+    Verdict.NONE_SHOWN: ("o", "no difference seen"),
 }
 """Verdict -> shape and word; colour says it a second time."""
 
@@ -41,7 +41,7 @@ class FigureRow:
     """One value in one metric, in the unit of the axis."""
 
     label: str
-    kind: Kind
+    verdict: Verdict
     effect: float
     low: float
     high: float
@@ -64,9 +64,9 @@ def draw(pen: Pen) -> Figure:
     return figure
 
 
-def colour_of(kind: Kind, theme: Theme) -> str:
+def colour_of(verdict: Verdict, theme: Theme) -> str:
     """Green and up for better, orange and down for worse, grey for the rest."""
-    return {Kind.BETTER: theme.good, Kind.WORSE: theme.bad}.get(kind, theme.muted)
+    return {Verdict.BETTER: theme.good, Verdict.WORSE: theme.bad}.get(verdict, theme.muted)
 
 
 def _rows(values: Sequence[Judged], metric: Metric) -> list[FigureRow]:
@@ -118,9 +118,9 @@ def _panel(axes: Axes, pen: Pen, metric: Metric, named: bool) -> None:
 
 
 def _draw_row(axes: Axes, pen: Pen, row: FigureRow, place: int) -> None:
-    colour = colour_of(row.kind, pen.theme)
-    mark = MARKS.get(row.kind, ("d", ""))[0]
-    hollow = row.kind is Kind.NONE_SHOWN
+    colour = colour_of(row.verdict, pen.theme)
+    mark = MARKS.get(row.verdict, ("d", ""))[0]
+    hollow = row.verdict is Verdict.NONE_SHOWN
     below = [place - 0.24] * len(row.seeds)
     axes.scatter(row.seeds, below, s=9, color=pen.theme.muted, alpha=0.8, linewidths=0, zorder=3)
     axes.hlines(place, row.low, row.high, color=colour, linewidth=2.4, zorder=3)
@@ -179,13 +179,15 @@ def _legend(figure: Figure, pen: Pen) -> None:
             [],
             [],
             marker=mark,
-            color=colour_of(kind, theme),
-            markerfacecolor=theme.paper if kind is Kind.NONE_SHOWN else colour_of(kind, theme),
+            color=colour_of(verdict, theme),
+            markerfacecolor=(
+                theme.paper if verdict is Verdict.NONE_SHOWN else colour_of(verdict, theme)
+            ),
             markersize=7,
             label=word,
             linewidth=2,
         )
-        for kind, (mark, word) in MARKS.items()
+        for verdict, (mark, word) in MARKS.items()
     ]
     dot = Line2D([], [], marker=".", color=theme.muted, linestyle="", markersize=6)
     dot.set_label("one seed")

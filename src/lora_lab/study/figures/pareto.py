@@ -11,7 +11,7 @@ from lora_lab.study.figures.colours import shorten
 from lora_lab.study.figures.curve_axes import Pen
 from lora_lab.study.figures.effects import MARKS, colour_of
 from lora_lab.study.figures.style import nothing_measured, panels, plain_axis, tidy
-from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.metric_results import Verdict
 from lora_lab.study.judge.verdict import Judged
 
 COSTS: tuple[tuple[str, Callable[[Judged], float]], ...] = (
@@ -95,14 +95,14 @@ def _panel(axes: Axes, pen: Pen, metric: Metric, title: str, points: Sequence[Po
     )
     for cost, mean, one in points:
         result = one.result(metric.name)
-        kind = result.verdict if result and not one.run.is_base else Kind.BASE
-        colour = pen.theme.base if kind is Kind.BASE else colour_of(kind, pen.theme)
-        hollow = kind is Kind.NONE_SHOWN
-        mark = "D" if kind is Kind.BASE else MARKS.get(kind, ("d", ""))[0]
+        verdict = result.verdict if result and not one.run.is_base else Verdict.BASE
+        colour = pen.theme.base if verdict is Verdict.BASE else colour_of(verdict, pen.theme)
+        hollow = verdict is Verdict.NONE_SHOWN
+        mark = "D" if verdict is Verdict.BASE else MARKS.get(verdict, ("d", ""))[0]
         face = pen.theme.paper if hollow else colour
         axes.scatter([cost], [mean], s=56, marker=mark, color=face, edgecolor=colour, zorder=3)
         if len(points) <= MAX_NAMED:
-            label = pen.study.sweep.base_value if kind is Kind.BASE else one.label
+            label = pen.study.sweep.base_value if verdict is Verdict.BASE else one.label
             axes.annotate(
                 shorten(label, 12),
                 (cost, mean),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from lora_lab.config.metrics import BY_NAME
 from lora_lab.statistics.family import EARLY_SHARE
-from lora_lab.study.judge.metric_results import Kind
+from lora_lab.study.judge.metric_results import Verdict
 from lora_lab.study.judge.verdict import JUDGED_BY, judge
 from lora_lab.study.read.held_out_file import read_image_losses
 from lora_lab.study.read.load import Run, Sweep
@@ -48,7 +48,7 @@ def worse_values(sweep: Sweep) -> Mapping[str, EarlyEnd]:
         study = judge(_at(sweep, step))
         for one in study.values:
             result = one.result(JUDGED_BY)
-            if result is None or result.verdict is not Kind.WORSE or not result.base_mean:
+            if result is None or result.verdict is not Verdict.WORSE or not result.base_mean:
                 continue
             if result.share(result.low) > study.margin:
                 found[one.run.value] = EarlyEnd(step, result.relative)

@@ -34,13 +34,13 @@ from lora_lab.statistics.family import (
 )
 from lora_lab.statistics.paired import mean_of
 from lora_lab.statistics.power import detectable, seeds_for
-from lora_lab.study.judge.metric_results import UNJUDGED, Kind, MetricResult, Trend
+from lora_lab.study.judge.metric_results import UNJUDGED, MetricResult, Trend, Verdict
 from lora_lab.study.judge.paired_runs import Measured, ValueRuns, measure_value, trend_scores
 from lora_lab.study.read.load import Run
 
 WANTED = 0.01
 """The report says how many seeds would show a difference of this share of the base's mean."""
-DECIDED = (Kind.BETTER, Kind.WORSE, Kind.AS_GOOD)
+DECIDED = (Verdict.BETTER, Verdict.WORSE, Verdict.AS_GOOD)
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ def _look(
             results[value][name] = MetricResult(
                 value=value,
                 metric=name,
-                verdict=Kind.NOT_RANKED,
+                verdict=Verdict.NOT_RANKED,
                 mean=one.mean,
                 base_mean=means[name],
                 floor=anchors[name].floor,
@@ -202,11 +202,11 @@ def _decide(
     open_place, needed = _seeds_needed(effects, decisions.shown | as_good, reach, size, level)
     rows: list[dict[str, Any]] = []
     for place, effect in enumerate(map(float, effects.effect)):
-        verdict = Kind.NONE_SHOWN
+        verdict = Verdict.NONE_SHOWN
         if decisions.shown[place]:
-            verdict = Kind.BETTER if (effect < 0) == metric.lower_is_better else Kind.WORSE
+            verdict = Verdict.BETTER if (effect < 0) == metric.lower_is_better else Verdict.WORSE
         elif as_good[place]:
-            verdict = Kind.AS_GOOD
+            verdict = Verdict.AS_GOOD
         rows.append(
             {
                 "verdict": verdict,
@@ -296,7 +296,7 @@ def _trend(metric: str, table: _TrendTable, row: Mapping[str, Any]) -> Trend:
         low=row["low"] / table.steps,
         high=row["high"] / table.steps,
         by_factor=table.by_factor,
-        shown=row["verdict"] in (Kind.BETTER, Kind.WORSE),
+        shown=row["verdict"] in (Verdict.BETTER, Verdict.WORSE),
         seeds=row["seeds"],
     )
 

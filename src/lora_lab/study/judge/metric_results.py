@@ -7,7 +7,7 @@ from enum import StrEnum
 from lora_lab.config.metrics import BY_NAME
 
 
-class Kind(StrEnum):
+class Verdict(StrEnum):
     """What can be said of a run."""
 
     BASE = "base"
@@ -23,7 +23,7 @@ class Kind(StrEnum):
     NOT_RANKED = "not ranked"
 
 
-UNJUDGED = (Kind.ENDED_EARLY, Kind.NOT_RANKED)
+UNJUDGED = (Verdict.ENDED_EARLY, Verdict.NOT_RANKED)
 """Said of values of whose end nothing is known."""
 
 
@@ -34,7 +34,7 @@ class MetricResult:
     value: str
     metric: str
     """Name of one of METRICS."""
-    verdict: Kind
+    verdict: Verdict
     mean: float = math.nan
     """Mean of the value over its seeds and clusters."""
     base_mean: float = math.nan
@@ -105,16 +105,16 @@ class Trend:
     seeds: int
 
 
-def overall(results: tuple[MetricResult, ...]) -> Kind:
+def overall(results: tuple[MetricResult, ...]) -> Verdict:
     """One word for all metrics of a value.
 
     "As good" is said of the first metric alone; any difference in another one goes before it.
     """
     judged = [result for result in results if BY_NAME[result.metric].judged]
     found = [result.verdict for result in judged if result.verdict not in UNJUDGED]
-    if {Kind.BETTER, Kind.WORSE} <= set(found):
-        return Kind.MIXED
-    for kind in (Kind.BETTER, Kind.WORSE):
-        if kind in found:
-            return kind
-    return found[0] if found else Kind.NOT_RANKED
+    if {Verdict.BETTER, Verdict.WORSE} <= set(found):
+        return Verdict.MIXED
+    for verdict in (Verdict.BETTER, Verdict.WORSE):
+        if verdict in found:
+            return verdict
+    return found[0] if found else Verdict.NOT_RANKED

@@ -14,7 +14,7 @@ from lora_lab.config.metrics import BY_NAME
 from lora_lab.statistics.family import ALPHA
 from lora_lab.statistics.power import worth_more_seeds
 from lora_lab.study.judge.judge_values import DECIDED
-from lora_lab.study.judge.metric_results import Kind, MetricResult
+from lora_lab.study.judge.metric_results import MetricResult, Verdict
 from lora_lab.study.judge.verdict import Study
 
 
@@ -35,7 +35,7 @@ def split_values(study: Study, most: int) -> Split:
     """
     still_open, closed = {}, {}
     for one in study.values:
-        if one.kind is Kind.BASE:
+        if one.verdict is Verdict.BASE:
             continue
         result = one.first_result
         if result is None:

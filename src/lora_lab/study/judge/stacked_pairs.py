@@ -7,7 +7,7 @@ are one as long as what the study shows is far larger than that.
 from collections.abc import Mapping, Sequence
 
 from lora_lab.config.metrics import BY_NAME
-from lora_lab.study.judge.metric_results import Kind, MetricResult
+from lora_lab.study.judge.metric_results import MetricResult, Verdict
 from lora_lab.study.judge.paired_runs import ValueRuns
 
 TOLERANCE: Mapping[str, float] = {"held_out_loss": 1e-6}
@@ -38,7 +38,7 @@ def told_of_stacks(
     for value in mixed:
         for result in results.get(value, ()):
             judged = BY_NAME[result.metric].judged
-            if judged and result.verdict in (Kind.BETTER, Kind.WORSE) and not _is_one(result):
+            if judged and result.verdict in (Verdict.BETTER, Verdict.WORSE) and not _is_one(result):
                 doubtful[BY_NAME[result.metric].word] = None
     if not doubtful:
         return ""

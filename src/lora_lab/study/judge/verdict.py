@@ -17,7 +17,7 @@ from lora_lab.statistics.family import ALPHA, look_counts
 from lora_lab.statistics.paired import mean_of
 from lora_lab.study.judge.comparable import compare, parameters_of
 from lora_lab.study.judge.judge_values import Judgement, Looks, judge_values
-from lora_lab.study.judge.metric_results import UNJUDGED, Kind, MetricResult, Trend, overall
+from lora_lab.study.judge.metric_results import UNJUDGED, MetricResult, Trend, Verdict, overall
 from lora_lab.study.judge.pair import PairedLoss, pair_loss, seed_sd_of_smoothed_loss
 from lora_lab.study.judge.paired_runs import ROUNDING, ValueRuns, pair_runs
 from lora_lab.study.judge.run_measures import HELD_OUT, Measures, measure
@@ -54,7 +54,7 @@ class Judged:
     label: str
     """The value, or the name of a base run."""
     measures: Measures
-    kind: Kind
+    verdict: Verdict
     reason: str = ""
     """Why the run isn't ranked; empty when it is."""
     paired: PairedLoss | None = None
@@ -224,25 +224,25 @@ def _usable_base_runs(sweep: Sweep, reference: Run | None) -> tuple[Run, ...]:
 def _show(run: Run, reference: Run | None) -> Judged:
     """A run that no verdict is asked of: one of the base's, or any when there is no base."""
     label = run.name if run.is_base else run.value
-    kind = Kind.BASE if run.is_base else Kind.NOT_RANKED
+    verdict = Verdict.BASE if run.is_base else Verdict.NOT_RANKED
     own, reason = measure(run), _why_incomplete(run)
     if reference is None:
-        return Judged(run, label, own, kind, reason or "there is no base run to compare it with")
+        return Judged(run, label, own, verdict, reason or "there is no base run to compare it with")
     obstacles = compare(run, reference, ()).obstacles if run.complete else ()
     paired = None if run is reference or obstacles else pair_loss(run, reference)
     return Judged(
-        run, label, own, kind, reason or "; ".join(obstacles), paired, _shown_results(run)
+        run, label, own, verdict, reason or "; ".join(obstacles), paired, _shown_results(run)
     )
 
 
 def _shown_results(run: Run) -> tuple[MetricResult, ...]:
     """A run that is shown in its metrics and not judged."""
-    kind = Kind.BASE if run.is_base else Kind.NOT_RANKED
+    verdict = Verdict.BASE if run.is_base else Verdict.NOT_RANKED
     return tuple(
         MetricResult(
             run.value,
             metric.name,
-            kind,
+            verdict,
             mean_of(run.scores[metric.name]),
             floor=run.anchors.get(metric.name, NO_ANCHORS).floor,
             ceiling=run.anchors.get(metric.name, NO_ANCHORS).ceiling,
@@ -264,14 +264,15 @@ def _judge(
         return _ended_early(run, label, own)
     paired = pair_loss(run, partner) if _paired(run, partner, sweep) else None
     if value is None:
-        return Judged(run, label, own, Kind.BASE, _why_incomplete(run), paired, _shown_results(run))
+        why, shown = _why_incomplete(run), _shown_results(run)
+        return Judged(run, label, own, Verdict.BASE, why, paired, shown)
     results = judgement.results.get(run.value, ())
-    kind, reason = overall(results), ""
+    verdict, reason = overall(results), ""
     if not run.complete:
         reason = _why_incomplete(run)
-    elif kind is Kind.NOT_RANKED:
+    elif verdict is Verdict.NOT_RANKED:
         reason = value.reason or _why_not_ranked(results)
-    return Judged(run, label, own, kind, reason, paired, results or _shown_results(run))
+    return Judged(run, label, own, verdict, reason, paired, results or _shown_results(run))
 
 
 def _ended_early(run: Run, label: str, own: Measures) -> Judged:
@@ -279,9 +280,9 @@ def _ended_early(run: Run, label: str, own: Measures) -> Judged:
 
     Its figures are those of another step than the others' last one.
     """
-    kind, reason = Kind.ENDED_EARLY, run.ended_early
-    result = MetricResult(run.value, JUDGED_BY, kind, seeds=0, reason=reason)
-    return Judged(run, label, own, kind, reason, results=(result,))
+    verdict, reason = Verdict.ENDED_EARLY, run.ended_early
+    result = MetricResult(run.value, JUDGED_BY, verdict, seeds=0, reason=reason)
+    return Judged(run, label, own, verdict, reason, results=(result,))
 
 
 def _paired(run: Run, partner: Run, sweep: Sweep) -> bool:

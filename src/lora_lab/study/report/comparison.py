@@ -85,7 +85,7 @@ def _row(one: Judged, study: Study, timesteps: list[int]) -> dict[str, str | flo
         "seed": run.seed,
         "status": run.status,
         "reused": "yes" if run.reused else "no",
-        "verdict": one.kind.value,
+        "verdict": one.verdict.value,
         "reason": one.reason,
         "held_out_loss": figures.held_out,
         "floor_sd": study.floor.sd,

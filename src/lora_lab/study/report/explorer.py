@@ -119,7 +119,7 @@ def _in_order(study: Study) -> list[Judged]:
 
 
 def _row(study: Study, one: Judged) -> dict[str, Any]:
-    label, note = one.label, "" if one.run.is_base else one.kind.value
+    label, note = one.label, "" if one.run.is_base else one.verdict.value
     if one.run.is_base:
         label = study.sweep.base_value or "base"
         note = f"base, seed {one.run.seed}" if one.run.seed is not None else one.run.name

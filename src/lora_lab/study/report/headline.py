@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from lora_lab.config.metrics import BY_NAME, METRICS
 from lora_lab.statistics.family import ALPHA
 from lora_lab.study.judge.judge_values import WANTED
-from lora_lab.study.judge.metric_results import Kind, MetricResult
+from lora_lab.study.judge.metric_results import MetricResult, Verdict
 from lora_lab.study.judge.verdict import Judged, Study
 from lora_lab.study.report.sentence import short_sentence
 from lora_lab.study.report.spelling import listed, magnitude, percent, signed, size
 
 RANKED = (
-    *(Kind.BETTER, Kind.WORSE, Kind.MIXED, Kind.AS_GOOD, Kind.NONE_SHOWN),
-    Kind.ENDED_EARLY,
+    *(Verdict.BETTER, Verdict.WORSE, Verdict.MIXED, Verdict.AS_GOOD, Verdict.NONE_SHOWN),
+    Verdict.ENDED_EARLY,
 )
 
 MANY_VALUES = 8
@@ -44,17 +44,17 @@ def headline(study: Study) -> Headline:
     return Headline(short or full, tuple(detail for detail in details if detail))
 
 
-def of_kind(study: Study, *kinds: Kind) -> list[Judged]:
-    """The values of some kinds; the largest differences in the first metric first."""
-    found = [one for one in study.values if one.kind in kinds]
-    if Kind.NONE_SHOWN not in kinds:
+def of_verdict(study: Study, *verdicts: Verdict) -> list[Judged]:
+    """The values of some verdicts; the largest differences in the first metric first."""
+    found = [one for one in study.values if one.verdict in verdicts]
+    if Verdict.NONE_SHOWN not in verdicts:
         found.sort(key=lambda one: -abs(one.first_result.effect) if one.first_result else 0.0)
     return found
 
 
-def shown_in(one: Judged, kind: Kind) -> list[MetricResult]:
+def shown_in(one: Judged, verdict: Verdict) -> list[MetricResult]:
     """The metrics in which a value was shown to be better, or worse."""
-    return [r for r in one.results if r.verdict is kind and BY_NAME[r.metric].judged]
+    return [r for r in one.results if r.verdict is verdict and BY_NAME[r.metric].judged]
 
 
 def full_sentence(study: Study) -> str:
@@ -62,9 +62,9 @@ def full_sentence(study: Study) -> str:
     name, values = study.sweep.parameter, study.values
     if study.base is None:
         return f"No verdict on {name}: no run of the base was trained to its end."
-    if not any(one.kind is not Kind.BASE for one in values):
+    if not any(one.verdict is not Verdict.BASE for one in values):
         return f"No verdict on {name}: the sweep holds no value beside the base's own."
-    ranked = [one for one in values if one.kind in RANKED]
+    ranked = [one for one in values if one.verdict in RANKED]
     if not ranked:
         reasons = list(dict.fromkeys(one.reason for one in values if one.reason))
         why = reasons[0] if len(reasons) == 1 else "no value could be ranked"
@@ -77,9 +77,9 @@ def full_sentence(study: Study) -> str:
 def _differences(study: Study) -> list[str]:
     """One part for all values that are better or worse in the same metrics."""
     groups: dict[str, list[Judged]] = {}
-    for one in of_kind(study, Kind.BETTER, Kind.MIXED, Kind.WORSE):
+    for one in of_verdict(study, Verdict.BETTER, Verdict.MIXED, Verdict.WORSE):
         groups.setdefault(_manner(one), []).append(one)
-    ordered = sorted(groups.items(), key=lambda group: list(Kind).index(group[1][0].kind))
+    ordered = sorted(groups.items(), key=lambda group: list(Verdict).index(group[1][0].verdict))
     parts = []
     for index, (manner, found) in enumerate(ordered):
         than = f" than the base ({study.sweep.base_value})" if index == 0 else ""
@@ -92,10 +92,10 @@ def _differences(study: Study) -> list[str]:
 def _manner(one: Judged) -> str:
     """Better in identity but worse in held-out loss."""
     words = []
-    for kind in (Kind.BETTER, Kind.WORSE):
-        metrics = [BY_NAME[result.metric].word for result in shown_in(one, kind)]
+    for verdict in (Verdict.BETTER, Verdict.WORSE):
+        metrics = [BY_NAME[result.metric].word for result in shown_in(one, verdict)]
         if metrics:
-            words.append(f"{kind.value} in {listed(metrics)}")
+            words.append(f"{verdict.value} in {listed(metrics)}")
     return " but ".join(words)
 
 
@@ -108,7 +108,7 @@ def _subject(found: list[Judged]) -> str:
 
 def _extent(found: list[Judged]) -> str:
     """By how much, where it is one metric that differs."""
-    results = [*shown_in(found[0], Kind.BETTER), *shown_in(found[0], Kind.WORSE)]
+    results = [*shown_in(found[0], Verdict.BETTER), *shown_in(found[0], Verdict.WORSE)]
     if len(results) != 1:
         return ""
     return f" ({'up to ' if len(found) > 1 else ''}{percent(results[0].relative)})"
@@ -116,7 +116,7 @@ def _extent(found: list[Judged]) -> str:
 
 def _as_good(study: Study) -> str:
     """The values that are as good as the base in the first metric, within the margin."""
-    found = of_kind(study, Kind.AS_GOOD)
+    found = of_verdict(study, Verdict.AS_GOOD)
     if not found:
         return ""
     result = found[0].first_result
@@ -128,10 +128,10 @@ def _as_good(study: Study) -> str:
 
 
 def _no_difference(study: Study) -> str:
-    found = of_kind(study, Kind.NONE_SHOWN)
+    found = of_verdict(study, Verdict.NONE_SHOWN)
     if not found:
         return ""
-    if len(found) == len([one for one in study.values if one.kind is not Kind.BASE]):
+    if len(found) == len([one for one in study.values if one.verdict is not Verdict.BASE]):
         text = (
             f"no difference seen between {_labels(found)} and the base ({study.sweep.base_value})"
         )
@@ -167,14 +167,14 @@ def _could_see(found: list[Judged]) -> str:
 
 def _ended_early(study: Study) -> list[str]:
     """One part for each value that ended early, or their number where they are many."""
-    found = of_kind(study, Kind.ENDED_EARLY)
+    found = of_verdict(study, Verdict.ENDED_EARLY)
     if len(found) > FEW_LABELS:
         return [f"{len(found)} values ended early, worse than the base ({study.sweep.base_value})"]
     return [f"{one.label} {one.reason}" for one in found]
 
 
 def _not_ranked(study: Study) -> str:
-    found = of_kind(study, Kind.NOT_RANKED)
+    found = of_verdict(study, Verdict.NOT_RANKED)
     if not found:
         return ""
     failed = [one for one in found if not one.run.complete]
@@ -251,8 +251,8 @@ def _cost(study: Study) -> str:
         return ""
     fit = [
         one
-        for kind in (Kind.BETTER, Kind.AS_GOOD, Kind.NONE_SHOWN)
-        for one in of_kind(study, kind)
+        for verdict in (Verdict.BETTER, Verdict.AS_GOOD, Verdict.NONE_SHOWN)
+        for one in of_verdict(study, verdict)
         if math.isfinite(one.measures.lora_bytes)
     ]
     theirs = study.base.measures.lora_bytes

@@ -141,7 +141,7 @@ def _log_best(run: WandbRun, one: Judged) -> None:
 
 def _figures(one: Judged) -> dict[str, Any]:
     """What the verdict says of a run, flat."""
-    figures: dict[str, Any] = {"verdict": one.kind.value}
+    figures: dict[str, Any] = {"verdict": one.verdict.value}
     for result in one.results:
         for name in ("effect", "low", "high", "detectable"):
             if math.isfinite(value := getattr(result, name)):

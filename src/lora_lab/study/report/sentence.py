@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lora_lab.config.metrics import BY_NAME
-from lora_lab.study.judge.metric_results import Kind, MetricResult
+from lora_lab.study.judge.metric_results import MetricResult, Verdict
 from lora_lab.study.judge.verdict import Judged, Study
 from lora_lab.study.report.spelling import listed, magnitude
 
@@ -15,14 +15,14 @@ LONG = 20
 """A base value of so many characters is called the base."""
 FEW_NAMES = 3
 """More values than this are counted, not named."""
-SHOWN = (Kind.BETTER, Kind.WORSE)
+SHOWN = (Verdict.BETTER, Verdict.WORSE)
 COUNTED = (
-    (Kind.BETTER, "better"),
-    (Kind.AS_GOOD, "as good"),
-    (Kind.MIXED, "better and worse"),
-    (Kind.WORSE, "worse"),
-    (Kind.ENDED_EARLY, "worse early on"),
-    (Kind.NONE_SHOWN, "undecided"),
+    (Verdict.BETTER, "better"),
+    (Verdict.AS_GOOD, "as good"),
+    (Verdict.MIXED, "better and worse"),
+    (Verdict.WORSE, "worse"),
+    (Verdict.ENDED_EARLY, "worse early on"),
+    (Verdict.NONE_SHOWN, "undecided"),
 )
 NOTICEABLE = 0.95
 """A file below this share of the base's is worth a word."""
@@ -55,10 +55,10 @@ class Part:
 
 def short_sentence(study: Study) -> str:
     """What was found, in at most MOST_WORDS words; empty when no value could be judged."""
-    values = [one for one in study.values if one.kind not in (Kind.BASE, Kind.NOT_RANKED)]
+    values = [one for one in study.values if one.verdict not in (Verdict.BASE, Verdict.NOT_RANKED)]
     if not values:
         return ""
-    if any(sum(one.kind is kind for one in values) > FEW_NAMES for kind, _ in COUNTED):
+    if any(sum(one.verdict is verdict for one in values) > FEW_NAMES for verdict, _ in COUNTED):
         return _counted(study, values)
     parts = _parts(study, values)
     name = name_of(study.sweep.parameter)
@@ -101,26 +101,26 @@ def _parts(study: Study, values: Sequence[Judged]) -> list[Part]:
     where = f"in {BY_NAME[next(iter(metrics))].word}" if len(metrics) == 1 else ""
     base = _base_name(study)
     parts: list[Part] = []
-    for kind in (
-        *(Kind.BETTER, Kind.AS_GOOD, Kind.MIXED, Kind.WORSE, Kind.ENDED_EARLY),
-        Kind.NONE_SHOWN,
+    for verdict in (
+        *(Verdict.BETTER, Verdict.AS_GOOD, Verdict.MIXED, Verdict.WORSE, Verdict.ENDED_EARLY),
+        Verdict.NONE_SHOWN,
     ):
-        found = [one for one in values if one.kind is kind]
+        found = [one for one in values if one.verdict is verdict]
         if not found:
             continue
         names, one = _named(found), len(found) == 1
-        if kind is Kind.AS_GOOD:
+        if verdict is Verdict.AS_GOOD:
             verb = f"{'does' if one else 'do'} as well as {base}"
             parts.append(Part(names, verb, "", _size(study, found)))
-        elif kind is Kind.NONE_SHOWN:
+        elif verdict is Verdict.NONE_SHOWN:
             least = _least_seen(found)
             verb = f"{'shows' if one else 'show'} no difference"
             parts.append(Part(names, verb, f"from {base}", f"above {least}" if least else ""))
-        elif kind is Kind.ENDED_EARLY:
+        elif verdict is Verdict.ENDED_EARLY:
             parts.append(Part(names, "ended early as worse", f"than {base}", ""))
         else:
-            verb = f"{'is' if one else 'are'} {kind.value}"
-            than = f"than {base}" if kind is not Kind.MIXED else ""
+            verb = f"{'is' if one else 'are'} {verdict.value}"
+            than = f"than {base}" if verdict is not Verdict.MIXED else ""
             parts.append(Part(names, verb, than, where if not parts else ""))
     return parts
 
@@ -136,8 +136,8 @@ def _size(study: Study, found: Sequence[Judged]) -> str:
 def _counted(study: Study, values: Sequence[Judged]) -> str:
     """Numbers of values, where their names take too many words."""
     parts: list[str] = []
-    for kind, words in COUNTED:
-        count = sum(one.kind is kind for one in values)
+    for verdict, words in COUNTED:
+        count = sum(one.verdict is verdict for one in values)
         if count and not parts:
             words = f"{'is' if count == 1 else 'are'} {words}"
         parts += [f"{count} {words}"] if count else []

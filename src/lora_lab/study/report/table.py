@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lora_lab.clock import duration
 from lora_lab.config.metrics import Metric
-from lora_lab.study.judge.metric_results import Kind, MetricResult
+from lora_lab.study.judge.metric_results import MetricResult, Verdict
 from lora_lab.study.judge.verdict import Judged, Study
 from lora_lab.study.report.spelling import listed, percent, plain, signed, size, step_time, way_text
 
@@ -21,16 +21,16 @@ MAX_WAYS = 8
 SMALL_BASE = 1e-6
 """Below this mean of the base a difference is not told as a share of it."""
 VERDICT_ORDER = (
-    *(Kind.BASE, Kind.BETTER, Kind.AS_GOOD, Kind.MIXED, Kind.NONE_SHOWN, Kind.WORSE),
-    *(Kind.ENDED_EARLY, Kind.NOT_RANKED),
+    *(Verdict.BASE, Verdict.BETTER, Verdict.AS_GOOD, Verdict.MIXED, Verdict.NONE_SHOWN),
+    *(Verdict.WORSE, Verdict.ENDED_EARLY, Verdict.NOT_RANKED),
 )
 SIGNS = {
-    Kind.BETTER: "✓",
-    Kind.MIXED: "±",
-    Kind.WORSE: "✕",
-    Kind.ENDED_EARLY: "✕",
-    Kind.AS_GOOD: "=",
-    Kind.NONE_SHOWN: "≈",
+    Verdict.BETTER: "✓",
+    Verdict.MIXED: "±",
+    Verdict.WORSE: "✕",
+    Verdict.ENDED_EARLY: "✕",
+    Verdict.AS_GOOD: "=",
+    Verdict.NONE_SHOWN: "≈",
 }
 
 
@@ -223,23 +223,23 @@ def _row(one: Judged, study: Study, cells: tuple[Cell, ...]) -> Row:
     tags = [f"seed {run.seed}"] if run.is_base and run.seed is not None else []
     tags += [run.status] if not run.complete and not run.ended_early else []
     tags += ["reused"] if run.reused else []
-    verdict = run.ended_early or one.kind.value
+    verdict = run.ended_early or one.verdict.value
     if run.is_base and one.run is not (study.base.run if study.base else None):
         own_seed = study.base is not None and run.seed != study.base.run.seed
         verdict = "another seed" if own_seed else "trained again"
     return Row(
         label=f"{study.sweep.base_value} ({run.name})" if run.is_base else one.label,
         tag=", ".join(tags),
-        is_base=run.is_base or one.kind is Kind.BASE,
-        verdict=" ".join(filter(None, [SIGNS.get(one.kind, ""), verdict])),
-        verdict_class=_class(one.kind),
-        verdict_rank=VERDICT_ORDER.index(one.kind),
+        is_base=run.is_base or one.verdict is Verdict.BASE,
+        verdict=" ".join(filter(None, [SIGNS.get(one.verdict, ""), verdict])),
+        verdict_class=_class(one.verdict),
+        verdict_rank=VERDICT_ORDER.index(one.verdict),
         cells=cells,
     )
 
 
-def _class(kind: Kind) -> str:
-    return kind.value.replace("no difference seen", "none").replace(" ", "-")
+def _class(verdict: Verdict) -> str:
+    return verdict.value.replace("no difference seen", "none").replace(" ", "-")
 
 
 def _metric_cell(one: Judged, metric: Metric, reach: float, margin: float) -> Cell:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lora_lab.clock import duration
 from lora_lab.config.metrics import BY_NAME
 from lora_lab.study.judge.comparable import changes_training_loss
-from lora_lab.study.judge.metric_results import UNJUDGED, Kind
+from lora_lab.study.judge.metric_results import UNJUDGED, Verdict
 from lora_lab.study.judge.run_measures import HELD_OUT, Measures
 from lora_lab.study.judge.verdict import Judged, Study
 from lora_lab.study.report.spelling import listed, percent, plain, signed, size
@@ -158,14 +158,14 @@ def limits(study: Study) -> list[str]:
         "person are predicted, not of likeness, taste or variety: look at the grids.",
         "Whether the same holds for other images, another base checkpoint or another machine.",
     ]
-    ended = [one for one in study.values if one.kind is Kind.ENDED_EARLY]
+    ended = [one for one in study.values if one.verdict is Verdict.ENDED_EARLY]
     if ended:
         found.append(
             f"How {listed([one.label for one in ended], MAX_IN_ALT)} would have done at the end: "
             f"{'it was' if len(ended) == 1 else 'they were'} worse at a third of the steps, and "
             "went no further (study.early_end)."
         )
-    ranked = [one for one in study.values if one.kind not in (Kind.BASE, *UNJUDGED)]
+    ranked = [one for one in study.values if one.verdict not in (Verdict.BASE, *UNJUDGED)]
     if ranked:
         found.append(
             "That values are equal. “No difference seen” means that a difference, if there is "
