@@ -112,6 +112,29 @@ def test_the_page_opens_without_an_error_or_a_request(opened, page):
     assert {url for url in asked if not url.startswith("data:")} <= {page.as_uri()}
 
 
+def test_names_of_values_and_checkpoints_are_text(browser, tmp_path):
+    """The names hold markup that would change the title of the page; its policy would log that."""
+    image = "<img src=x onerror=document.title='ran'>"
+    script = "</script><script>document.title='ran'</script>"
+    formula = "=cmd|'/C calc'!A0"
+    sweep = SweepBuilder(tmp_path / "sweep", parameter="model.checkpoint", epochs=6)
+    sweep.base(2).value(image, effect=0.03, name="a").value(script, name="b")
+    sweep.value(formula, name="c", status="failed", error=script)
+    folder = sweep.write()
+    sweep.grid(checkpoint=image)
+    sweep.images((image, "$(touch ran)"))
+    hostile = build_report(folder)
+    browser.get_log("browser")
+    browser.get(hostile.as_uri())
+    browser.execute_script("window.scrollTo(0, document.body.scrollHeight)")
+    assert browser.get_log("browser") == [] and browser.title != "ran"
+    assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
+    text = browser.execute_script("return document.body.textContent")
+    for name in (image, script, formula, "$(touch ran)"):
+        assert name in text
+    assert [path for path in tmp_path.rglob("ran")] == []
+
+
 def test_every_picture_is_shown(opened):
     broken = opened.execute_script(
         "return Promise.all([...document.querySelectorAll('main img')].map("
