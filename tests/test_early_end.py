@@ -261,6 +261,23 @@ def test_a_run_that_was_killed_beyond_its_pause_is_judged_and_not_trained_to_it_
     assert (folder / WORSE[0] / "last.ckpt").stat().st_mtime_ns == before
 
 
+def test_a_single_run_stays_at_its_pause_until_it_may_go_on(tiny_base, tiny_person, tmp_path):
+    """Also where the step's checkpoint is there and the kill came before run.json said so."""
+    small = [one for one in tiny_arguments(tiny_base, tiny_person) if not one.startswith(SMALLER)]
+    once = [*small, *ARGUMENTS, f"hydra.run.dir={tmp_path / 'run'}"]
+    record, table = tmp_path / "run" / "run.json", tmp_path / "run" / "metrics.csv"
+    assert call(*once, "study.pause=true", task=main).status == 0
+    rows = table.read_text("utf-8")
+    change(record, status="running", paused_at=None)
+    assert call(*once, "study.pause=true", task=main).status == 0
+    told = json.loads(record.read_text("utf-8"))
+    assert (told["status"], told["paused_at"], told["total_steps"]) == ("paused", 3, 8)
+    assert table.read_text("utf-8") == rows and len(rows.splitlines()) == 1 + 3
+    assert call(*once, task=main).status == 0
+    assert json.loads(record.read_text("utf-8"))["status"] == "complete"
+    assert table.read_text("utf-8").startswith(rows)
+
+
 def test_stacks_pause_and_go_on(dim_two_is_worse, tiny_base, tiny_person, tmp_path):
     folder = tmp_path / "sweep"
     here = ("hydra/launcher=stacked", "hydra.launcher.within.n_jobs=1", "study.early_end=true")
