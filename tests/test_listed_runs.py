@@ -20,8 +20,8 @@ def sweep(tmp_path):
     return folder
 
 
-def point(folder, **changes):
-    path = folder / "sweep.json"
+def point(sweep, **changes):
+    path = sweep / "sweep.json"
     record = json.loads(path.read_text("utf-8"))
     record["runs"][2] |= changes
     path.write_text(json.dumps(record), "utf-8")
