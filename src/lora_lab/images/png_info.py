@@ -98,8 +98,10 @@ def parameters_text(recipe: ImageRecipe) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Values with a comma, colon or line break are written as JSON strings."""
-    return json.dumps(value, ensure_ascii=False) if re.search(r"[,:\n]", value) else value
+    """Values with a comma, a colon or what doesn't print are written as JSON strings."""
+    if value.isprintable() and not re.search(r"[,:]", value):
+        return value
+    return json.dumps(value, ensure_ascii=not value.isprintable())
 
 
 def parse_parameters(text: str) -> dict[str, str]:
