@@ -45,7 +45,7 @@ def test_some_names_are_told_with_the_number_of_the_others():
         (f"{HUGE}=3", "see --help for all settings"),
         (f"+{HUGE}=3", "see --help for all settings"),
         (f"network={{{HUGE}: 1}}", "network"),
-        (f"optimizer.args.{HUGE}=3", "it has "),
+        (f"optimizer.args.{HUGE}=3", "see --help for all settings"),
         (f"seed=1,{HUGE}", "add -m to sweep over them"),
         (f"model.checkpoint=embedded:{HUGE}", "it ships embedded:"),
         (f"data.dir={HUGE}", "check the path"),

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import make_dataclass
 from itertools import islice
+from os.path import isdir
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from lora_lab.cli.quoting import MULTIRUN_FLAGS
 from lora_lab.config.convert import leaf_types, suggest, type_words
 from lora_lab.errors import clipped, offered
 
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
-"""What Hydra raises while it composes a config."""
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError)
+"""What Hydra raises while it composes a config; the last one for a name longer than a file's."""
 
 MAX_VALUES = 1000
 """Values of one sweep; each is trained under every seed."""
@@ -93,7 +94,7 @@ def _problem(override: Override, folders: Sequence[Path], schema: type) -> str |
     kinds = leaf_types(schema)
     # A key becomes a path only where it can't lead out of the folder.
     is_name = re.fullmatch(r"[\w-]+(/[\w-]+)*", key) is not None
-    group = [path for folder in folders if is_name and (path := folder / key).is_dir()]
+    group = [path for folder in folders if is_name and isdir(path := folder / key)]
     if group:
         return _group_problem(override, given, group)
     if key in kinds and override.is_add():

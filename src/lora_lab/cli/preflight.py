@@ -1,6 +1,7 @@
 """What is checked before anything is started: keys, ranges, and that named files are there."""
 
 import sys
+from os.path import exists, expanduser, isdir, isfile
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,11 @@ def _sample_problems(config: SampleConfig) -> list[str]:
     """Return one line for each file or folder that isn't what its key takes."""
     found = []
     run = Path(config.run).expanduser() if config.run else None
-    if run is not None and not any((run / name).exists() for name in RUN_SIGNS):
+    if run is not None and not any(exists(run / name) for name in RUN_SIGNS):
         found.append(f"run: {run} holds no run or sweep; name a folder that train.py made")
     for key in ("lora", "png", "scores"):
         name = getattr(config, key)
-        if name and not Path(name).expanduser().is_file():
+        if name and not isfile(expanduser(name)):
             found.append(f"{key}: {name} is no file; name a file that exists")
     if config.lora and not found and (reason := _not_safetensors(Path(config.lora).expanduser())):
         found.append(f"lora: {config.lora} is not a complete safetensors file ({reason})")
@@ -100,12 +101,12 @@ def _sample_problems(config: SampleConfig) -> list[str]:
             )
     for key in ("lora_dir", "wildcards_dir"):
         name = getattr(config.sampling, key)
-        if name and not Path(name).expanduser().is_dir():
+        if name and not isdir(expanduser(name)):
             found.append(f"sampling.{key}: {name} is no folder; name one that exists")
-    if Path(config.output).expanduser().is_file():
+    if isfile(expanduser(config.output)):
         found.append(f"output: {config.output} is a file; name a folder")
     for item in config.sampling.embeddings:
-        if not Path(item).expanduser().exists():
+        if not exists(expanduser(item)):
             found.append(f"sampling.embeddings: {item} does not exist; check the path")
     for item in config.sampling.checkpoints:
         found += _missing("sampling.checkpoints", item)
@@ -187,5 +188,5 @@ def refuse_file(folder: Path) -> None:
     Raises:
         ConfigError: There is a file of this name.
     """
-    if folder.exists() and not folder.is_dir():
+    if exists(folder) and not isdir(folder):
         raise ConfigError(f"{folder} is a file; choose another hydra.run.dir or hydra.sweep.dir")
