@@ -32,6 +32,7 @@ from lora_lab.network.layers import (
     LycorisLayer,
     PeftLayer,
 )
+from lora_lab.network.merged import merge_where_it_pays
 from lora_lab.network.start import fill_from_file, read_start
 from lora_lab.network.targets import Target, find_targets, part_of
 
@@ -150,6 +151,8 @@ def inject_lora(
         STARTS[config.name](layer.parameters(), seed, target.name)
         if isinstance(layer, PeftLayer):
             dropout.attach(layer.module.lora_A[ADAPTER], target.name)
+            if not dropout.is_on:
+                merge_where_it_pays(layer.module)
     network = LoRANetwork(base, config, layers, dropout, nn.ModuleList(_beside(layers)))
     if start:
         try:
