@@ -1,33 +1,38 @@
-"""Images a second: ours, against bare PyTorch, and against loading a pipeline for each LoRA.
+"""Images a second of a run's grids: ours, against bare PyTorch, and against a loop of pipelines.
 
-Sets of images are drawn in turn by all three, so that what else the machine does hits them alike. A
-set is what a grid set asks of one LoRA file: two prompts, or eleven of the final one.
+A run's grids ask for two images of each saved LoRA and nine more of the final one. Whole processes
+are timed, imports and loading included, in turn: `sample.py run=...`, and the loop that users write
+without LoRA Lab (pipeline_loop.py). In one process, what the pipeline takes for the images of a run
+is held against a bare loop that draws as many images without LoRAs, in batches as large as ours.
 """
 
+import json
+import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.settings import sampling_settings, train_settings
+from benchmarks.pipeline_loop import ImageSet, LoopPlan
+from benchmarks.settings import train_settings
+from benchmarks.start_up import run_seconds
 from benchmarks.table import BenchmarkRow, paired
 from lora_lab.checkpoint.base_model import BaseModel, encode_prompt_hidden, load_base
 from lora_lab.checkpoint.embedded import locate
-from lora_lab.config import SamplingConfig
+from lora_lab.config import SamplingConfig, TrainConfig
 from lora_lab.lora_file import write_lora
 from lora_lab.network import inject_lora
-from lora_lab.sampling.generate import ImageRequest, draw_settings
+from lora_lab.sampling.generate import ImageRequest, batches, draw_settings
 from lora_lab.sampling.pipeline import ImageTask, LoRAPipeline
 
 SAVES = 10
-"""LoRA files of a run, the last of which also draws the random prompts."""
-SETS = 50
-"""Sets that a base draws in a sweep of five runs; it is loaded once for all of them."""
-PROMPTS = [f"portrait of a zqx person, number {number}" for number in range(11)]
+"""LoRA files of a run."""
+RANDOM = 9
+"""Images that the final one draws beside the two that each draws."""
+SUBJECT = "zqx person"
 
 
 @torch.inference_mode()
@@ -53,108 +58,118 @@ def bare_images(base: BaseModel, settings: SamplingConfig, prompts: list[str]) -
     return base.vae.decode(latents / base.vae.config["scaling_factor"], return_dict=False)[0]
 
 
-def pipeline_images(
-    folder: Path, lora: Path, settings: SamplingConfig, prompts: list[str], output: Path
-) -> None:
-    """Load a diffusers pipeline and a LoRA, draw one set, and save it."""
-    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-
-    pipe: Any = StableDiffusionPipeline.from_pretrained(
-        folder,
-        local_files_only=True,
-        safety_checker=None,
-        low_cpu_mem_usage=False,
-        torch_dtype=torch.float32,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    pipe.scheduler = DPMSolverMultistepScheduler.from_config(
-        pipe.scheduler.config, use_karras_sigmas=True, timestep_spacing="linspace"
-    )
-    pipe.load_lora_weights(str(lora.parent), weight_name=lora.name)
-    images = pipe(
-        prompts,
-        num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance,
-        height=settings.height,
-        width=settings.width,
-    ).images
-    for index, image in enumerate(images):
-        image.save(output / f"{lora.stem}-{index}.png")
-
-
 def measure(overrides: list[str], rounds: int) -> list[BenchmarkRow]:
-    """Draws sets by ours, bare and pipeline in turn; a row for each comparison.
+    """Draws the images of a run by each in turn; a row for each comparison.
 
     Args:
         overrides: As for train.py; sampling.* are used, and the base of model.checkpoint.
-        rounds: How many sets of two and how many of eleven images, after one to warm up.
+        rounds: How often.
     """
     config = train_settings(overrides)
-    settings = sampling_settings(overrides)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        began = time.perf_counter()
-        base = load_base(config.model.checkpoint)
-        loading = (time.perf_counter() - began) / SETS
-        loras = _loras(base, config, folder, 2 * rounds + 1)
-        pipeline = LoRAPipeline(base, settings)
-        seconds: dict[int, list[tuple[float, float, float]]] = {2: [], len(PROMPTS): []}
-        for number, lora in enumerate(loras):
-            prompts = PROMPTS if number % 2 else PROMPTS[:2]
-            taken = list(_turns(pipeline, settings, config.model.checkpoint, lora, prompts, folder))
-            if number:
-                seconds[len(prompts)].append((taken[0] + loading, taken[1], taken[2]))
-    rows = []
-    small, large = seconds[2], seconds[len(PROMPTS)]
-    pairs = [
-        [(SAVES - 1) * a + b for a, b in zip(few, many, strict=True)]
-        for few, many in zip(small, large, strict=True)
-    ]
-    images = (SAVES - 1) * 2 + len(PROMPTS)
-    ours, bare, pipelines = ([images / run[i] for run in pairs] for i in range(3))
-    what = f"grids of a run, {images} images of {settings.steps} steps"
-    rows.append(paired(what, ours, bare, "images/s"))
-    rows.append(paired("... against a pipeline for each LoRA", ours, pipelines, "images/s"))
-    return rows
+        return [
+            _within_a_process(config, folder, rounds),
+            _whole_processes(config, overrides, folder, rounds),
+        ]
 
 
-def _turns(
-    pipeline: LoRAPipeline,
-    settings: SamplingConfig,
-    checkpoint: str,
-    lora: Path,
-    prompts: list[str],
-    folder: Path,
-) -> Iterator[float]:
-    """Seconds of one set: ours with PNGs, bare, and by a pipeline."""
-    tasks = [
-        ImageTask(
-            folder / f"ours-{lora.stem}-{index}.png",
-            ImageRequest(prompt, settings.negative, index),
-            draw_settings(settings),
-            lora,
-            1.0,
-            plain_name=True,
-        )
-        for index, prompt in enumerate(prompts)
-    ]
-    start = time.perf_counter()
-    outcomes = pipeline.draw(tasks)
-    yield time.perf_counter() - start
-    assert all(outcome.drawn for outcome in outcomes)
-    start = time.perf_counter()
-    for first in range(0, len(prompts), settings.batch_size):
-        bare_images(pipeline.base, settings, prompts[first : first + settings.batch_size])
-    yield time.perf_counter() - start
-    start = time.perf_counter()
-    pipeline_images(locate(checkpoint), lora, settings, prompts, folder)
-    yield time.perf_counter() - start
+def _within_a_process(config: TrainConfig, folder: Path, rounds: int) -> BenchmarkRow:
+    """The images of a run on a base that is loaded, against a bare loop."""
+    settings = config.sampling
+    base, plain = (load_base(config.model.checkpoint) for _ in range(2))
+    loras = _loras(base, config, folder)
+    pipeline = LoRAPipeline(base, settings)
+    ours, bare = [], []
+    for number in range(rounds + 1):
+        tasks = _tasks(settings, loras, folder / f"{number}")
+        start = time.perf_counter()
+        outcomes = pipeline.draw(tasks)
+        middle = time.perf_counter()
+        prompts = [task.request.prompt for task in tasks]
+        for batch in batches([0] * len(prompts), settings.batch_size):
+            bare_images(plain, settings, [prompts[index] for index in batch])
+        end = time.perf_counter()
+        assert all(outcome.drawn for outcome in outcomes)
+        if number:  # the first warms up
+            ours.append(len(tasks) / (middle - start))
+            bare.append(len(tasks) / (end - middle))
+    what = f"a run's {len(tasks)} images of {settings.steps} steps"
+    return paired(what, ours, bare, "images/s")
 
 
-def _loras(base: BaseModel, config: Any, folder: Path, count: int) -> list[Path]:
+def _whole_processes(
+    config: TrainConfig, overrides: list[str], folder: Path, rounds: int
+) -> BenchmarkRow:
+    """`sample.py run=...` against the loop of pipelines, both from their start to their end."""
+    run, threads = folder / "run", torch.get_num_threads()
+    train = ["train.py", *overrides, f"hydra.run.dir={run}", f"save_every={1 / SAVES}", "epochs=2"]
+    run_seconds([*train, f"trainer.threads={threads}", "overwrite=true"])
+    plan = _plan(config, run, folder / "loop", threads)
+    file = folder / "plan.json"
+    file.write_text(json.dumps(asdict(plan)), encoding="utf-8")
+    asked = [word for word in overrides if word.startswith("sampling")]
+    asked += [f"sampling.subject={SUBJECT}", f"threads={threads}"]
+    images = sum(len(one.prompts) for one in plan.sets)
+    ours, loop = [], []
+    for _ in range(rounds):
+        for drawn in ("images", "grids"):
+            shutil.rmtree(run / drawn, ignore_errors=True)
+        ours.append(images / run_seconds(["sample.py", f"run={run}", *asked]))
+        loop.append(images / run_seconds(["-m", "benchmarks.pipeline_loop", str(file)]))
+    found = len(list((run / "images").rglob("*.png")))
+    assert found == images, f"sample.py drew {found} images, the loop {images}"
+    return paired("... whole processes, a pipeline for each LoRA", ours, loop, "images/s")
+
+
+def _plan(config: TrainConfig, run: Path, output: Path, threads: int) -> LoopPlan:
+    """What the loop draws: the images that a run's three grids show."""
+    settings = config.sampling
+    loras = sorted((run / "lora").glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    sets = []
+    for checkpoint in settings.checkpoints or [config.model.checkpoint]:
+        path = locate(checkpoint)
+        for lora in loras:
+            pairs = [
+                (settings.prompts.simple, settings.seed),
+                (
+                    settings.prompts.complex_for.get(path.name, settings.prompts.complex),
+                    settings.seed,
+                ),
+            ]
+            if lora == loras[-1]:
+                pairs += zip(settings.prompts.random, settings.random_seeds, strict=True)
+            prompts = [text.replace("{subject}", SUBJECT) for text, _ in pairs]
+            seeds = [seed for _, seed in pairs]
+            sets.append(ImageSet(str(path), str(lora), prompts, seeds, str(output / path.name)))
+    return LoopPlan(
+        sets, settings.steps, settings.guidance, settings.width, settings.height, threads
+    )
+
+
+def _tasks(settings: SamplingConfig, loras: list[Path], folder: Path) -> list[ImageTask]:
+    """Two images of each LoRA, and nine more of the last one."""
+    tasks = []
+    for lora in loras:
+        count = 2 + RANDOM if lora == loras[-1] else 2
+        tasks += [
+            ImageTask(
+                folder / f"{lora.stem}-{number}.png",
+                ImageRequest(f"portrait of a {SUBJECT}, number {number}", "", number),
+                draw_settings(settings),
+                lora,
+                1.0,
+                plain_name=True,
+            )
+            for number in range(count)
+        ]
+    return tasks
+
+
+def _loras(base: BaseModel, config: TrainConfig, folder: Path) -> list[Path]:
     """LoRA files of the config's network."""
     paths = []
-    for seed in range(count):
+    for seed in range(SAVES):
         network = inject_lora(base, config.network, seed)
         paths.append(folder / f"lora-{seed}.safetensors")
         write_lora(paths[-1], network.tensors(), {"ss_seed": str(seed)})

@@ -1,7 +1,6 @@
 """The benchmarks measure and print, on the tiny base; a clock of ours holds what is counted."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -101,26 +100,43 @@ def test_a_bare_step_trains_the_tensors_that_ours_trains(fused_adamw, tiny_overr
         assert float((flat != before[name]).float().mean()) > 0.9, name
 
 
-def test_images_a_second_count_each_set_as_often_as_a_run_draws_it(monkeypatch, tiny_overrides):
-    """Nine sets of two images and one of eleven: 29 images, here of 1, 2 and 4 seconds each."""
-
-    def turns(*arguments: object) -> Iterator[float]:
-        prompts = arguments[4]
-        assert isinstance(prompts, list)
-        return iter([1.0 * len(prompts), 2.0 * len(prompts), 4.0 * len(prompts)])
-
-    monkeypatch.setattr(sampling, "_turns", turns)
-    monkeypatch.setattr(sampling, "time", StoppedClock())  # the base is loaded in no time
-    bare, pipelines = sampling.measure(tiny_overrides, rounds=2)
-    assert "29 images of 2 steps" in bare.what
-    assert (bare.ours, bare.bare, bare.ratio) == (1.0, 0.5, 2.0)
-    assert (pipelines.ours, pipelines.bare, pipelines.ratio) == (1.0, 0.25, 4.0)
-
-
+@pytest.mark.slow
 def test_sampling_is_measured_against_a_bare_loop_and_against_pipelines(tiny_overrides):
     bare, pipelines = sampling.measure(tiny_overrides, rounds=1)
     for row in (bare, pipelines):
         assert row.unit == "images/s" and row.ours > 0 and row.bare and row.ratio
+
+
+def test_a_run_is_drawn_by_both_in_the_same_images(monkeypatch, tiny_overrides, tmp_path):
+    """29 images: two of each of ten LoRAs, nine of the last; the bare loop fills its batches."""
+    config = train_settings(tiny_overrides)
+    drawn, counts = sampling.LoRAPipeline.draw, []
+    monkeypatch.setattr(
+        sampling.LoRAPipeline,
+        "draw",
+        lambda *given: (counts.append(len(given[1])), drawn(*given))[1],
+    )
+    bare, sizes = sampling.bare_images, []
+    monkeypatch.setattr(
+        sampling, "bare_images", lambda *given: (sizes.append(len(given[2])), bare(*given))[1]
+    )
+    config.sampling.batch_size, config.sampling.loras_at_once = 10, 10
+    row = sampling._within_a_process(config, tmp_path, rounds=1)
+    assert counts == [29, 29] and sizes == [9, 10, 10] * 2
+    assert "29 images of 2 steps" in row.what
+
+
+def test_the_loop_of_pipelines_draws_each_lora_on_each_checkpoint(
+    tiny_overrides, tiny_base, tmp_path
+):
+    config = train_settings([*tiny_overrides, f"sampling.checkpoints=[{tiny_base}]"])
+    (tmp_path / "lora").mkdir()
+    for number in range(10):
+        (tmp_path / "lora" / f"{number}.safetensors").touch()
+    plan = sampling._plan(config, tmp_path, tmp_path / "out", threads=1)
+    assert [len(one.prompts) for one in plan.sets] == [2] * 9 + [11]
+    assert all(one.checkpoint == str(tiny_base) for one in plan.sets)
+    assert all("{subject}" not in prompt for one in plan.sets for prompt in one.prompts)
 
 
 @pytest.mark.slow

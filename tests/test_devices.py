@@ -21,6 +21,7 @@ from lora_lab.data.inputs import Inputs, SharedInputs
 from lora_lab.network import inject_lora
 from lora_lab.sampling import generate
 from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images
+from lora_lab.sampling.image_layers import ImageLayers
 from lora_lab.sampling.samplers import SAMPLERS
 from lora_lab.training.module import LoRAModule
 from train_setup import train_config
@@ -161,7 +162,7 @@ def test_a_training_step_and_the_held_out_loss_stay_on_the_device(
 def test_a_sampling_step_stays_on_the_device(
     sampler: str, tiny_base, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of torchsde draw the noise of their trees on the device itself."""
+    """Also image by image. Those of torchsde draw the noise of their trees on the device itself."""
     if "SDE" in sampler:
         pytest.importorskip("torchsde")
     base = SharedInputs().base(train_config(tiny_base, tiny_base).model)
@@ -178,4 +179,6 @@ def test_a_sampling_step_stays_on_the_device(
     requests = [ImageRequest("a (cat:1.2) AND a dog", "[b|c]", seed) for seed in (1, 2)]
     with OneDevice():
         draw_images(base, requests, settings)
-    assert [pixels.device for pixels in seen] == [META, META]
+        with ImageLayers(base.unet).images([(1, {}), (1, {})]), ImageLayers(base.vae).images():
+            draw_images(base, requests, settings)
+    assert [pixels.device for pixels in seen] == [META] * 4

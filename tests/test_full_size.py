@@ -20,7 +20,7 @@ from lora_lab.checkpoint.base_model import BaseModel, load_base, read_config
 from lora_lab.checkpoint.families.sd15 import SD15
 from lora_lab.lora_file import read_lora
 from lora_lab.lora_file.merge import LoRAMerger
-from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images, encode_requests
+from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images, encode_request
 from tiny_model import write_index
 
 pytestmark = pytest.mark.slow
@@ -127,13 +127,13 @@ def diffusers_pixels(base: BaseModel, checkpoint: Path, loras: Path, config: Pat
     pipe.load_lora_weights(loras, weight_name="lora.safetensors")
     base.text_encoder = pipe.text_encoder
     with torch.no_grad():
-        hidden = encode_requests(base, [REQUEST], SETTINGS)
+        asked = encode_request(base, REQUEST, SETTINGS)
     pipe.scheduler.set_timesteps(SETTINGS.steps)
     sigma = float(pipe.scheduler.sigmas[0])
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(REQUEST.seed))
     image = pipe(
-        prompt_embeds=hidden.prompt[REQUEST.prompt].parts[0].hidden,
-        negative_prompt_embeds=hidden.negative[REQUEST.negative].parts[0].hidden,
+        prompt_embeds=asked.prompt.parts[0].hidden,
+        negative_prompt_embeds=asked.negative.parts[0].hidden,
         latents=noise * sigma / (1 + sigma**2) ** 0.5,
         num_inference_steps=SETTINGS.steps,
         guidance_scale=SETTINGS.guidance,

@@ -14,7 +14,7 @@ from lora_lab.sampling.generate import (
     ImageRequest,
     batches,
     draw_images,
-    encode_requests,
+    encode_request,
 )
 from lora_lab.text.conditioning import Conditioning, Guidance, PromptPart, encode
 
@@ -136,10 +136,10 @@ def pixels_of_pipeline(pipe, base):
     ]
     holder = type(base)(**{**vars(base), "text_encoder": pipe.text_encoder})
     with torch.no_grad():
-        hidden = encode_requests(holder, REQUESTS, SETTINGS)
+        asked = encode_request(holder, REQUESTS[0], SETTINGS)
     images = pipe(
-        prompt_embeds=hidden.prompt[REQUESTS[0].prompt].parts[0].hidden.expand(3, -1, -1),
-        negative_prompt_embeds=hidden.negative["bad"].parts[0].hidden.expand(3, -1, -1),
+        prompt_embeds=asked.prompt.parts[0].hidden.expand(3, -1, -1),
+        negative_prompt_embeds=asked.negative.parts[0].hidden.expand(3, -1, -1),
         latents=torch.stack(noise) * sigma / (1 + sigma**2) ** 0.5,
         num_inference_steps=SETTINGS.steps,
         guidance_scale=SETTINGS.guidance,

@@ -131,7 +131,9 @@ class SamplingConfig:
     height: int
     """Height of the images in pixels; 8 to 4096, a multiple of 8."""
     batch_size: int
-    """Images drawn at once; part of what makes images repeat exactly; 1 to 1000."""
+    """Images drawn at once; on a GPU part of what makes images repeat exactly; 1 to 1000."""
+    loras_at_once: int
+    """LoRAs whose images share batches; each takes memory for the weights it changes; 1 to 1000."""
     lora_weight: float
     """Weight at which the LoRA is applied; 1 is as trained."""
     clip_skip: int
@@ -220,6 +222,7 @@ RULES = (
     _side("width"),
     _side("height"),
     between("batch_size", 1, 1000),
+    between("loras_at_once", 1, 1000),
     Rule("lora_weight", "a finite number", math.isfinite),
     at_least("clip_skip", 1),
     one_of("device", ("auto", "cpu", "cuda", "mps")),

@@ -1,11 +1,11 @@
-"""Sampling with LoRAs: their change is added to the base's weights, and taken away exactly.
+"""LoRAs in a base's weights: their change is added to them, and taken away exactly.
 
 Merging costs nothing per step. The original tensors are set aside, not subtracted back, so that
 `restore` brings back every bit.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from lora_lab.checkpoint.base_model import BaseModel, fingerprint, load_base
 from lora_lab.config import MergeConfig, ModelConfig, SamplingConfig
 from lora_lab.errors import LabError
 from lora_lab.lora_file import kohya_key, read_lora
-from lora_lab.lora_file.layouts import LayerChange, layer_changes
+from lora_lab.lora_file.layouts import layer_changes
 
 
 class LoRAMerger:
@@ -40,17 +40,10 @@ class LoRAMerger:
             LabError: A LoRA does not fit; the base then stands as without LoRAs.
         """
         self.restore()
-        try:
-            for tensors, weight in loras:
-                changes = layer_changes(tensors, "LoRA file")
-                merged = {name: self._merged(name, changes[name], weight) for name in changes}
-                for name, tensor in merged.items():
-                    layer = self._layers[name]
-                    self._originals.setdefault(name, layer.weight.data)
-                    layer.weight.data = tensor
-        except LabError:
-            self.restore()
-            raise
+        for name, weight in merged_weights(self._layers, loras).items():
+            layer = self._layers[name]
+            self._originals[name] = layer.weight.data
+            layer.weight.data = weight
 
     def restore(self) -> None:
         """Bring back the base's own weights, bit for bit."""
@@ -62,20 +55,39 @@ class LoRAMerger:
         """Make the weights as they stand the base's own."""
         self._originals.clear()
 
-    def _merged(self, name: str, change: LayerChange, weight: float) -> Tensor:
-        """A layer's weight with a change in it; refuses a layer that the base lacks."""
-        if name not in self._layers:
-            raise LabError(
-                f"LoRA file of another architecture: the base has no module {name}; "
-                "choose a LoRA trained on this kind of checkpoint"
-            )
-        try:
-            return change.merged(self._layers[name].weight.data, weight)
-        except ValueError as error:
-            raise LabError(
-                f"LoRA file of another architecture: {name} {error}; "
-                "choose a LoRA trained on this kind of checkpoint"
-            ) from None
+
+def merged_weights(
+    layers: Mapping[str, nn.Linear | nn.Conv2d], loras: Sequence[tuple[dict[str, Tensor], float]]
+) -> dict[str, Tensor]:
+    """The weights of layers with LoRAs in them; the layers stay as they are.
+
+    Args:
+        layers: Those of a base model, by their names in a LoRA file.
+        loras: (tensors of a kohya file, weight); weight 1 is as trained.
+
+    Returns:
+        Name -> weight, (out, in[, kh, kw]), of each layer that is changed.
+
+    Raises:
+        LabError: A LoRA does not fit.
+    """
+    weights: dict[str, Tensor] = {}
+    for tensors, strength in loras:
+        for name, change in layer_changes(tensors, "LoRA file").items():
+            if name not in layers:
+                raise LabError(
+                    f"LoRA file of another architecture: the base has no module {name}; "
+                    "choose a LoRA trained on this kind of checkpoint"
+                )
+            before = weights[name] if name in weights else layers[name].weight.data
+            try:
+                weights[name] = change.merged(before, strength)
+            except ValueError as error:
+                raise LabError(
+                    f"LoRA file of another architecture: {name} {error}; "
+                    "choose a LoRA trained on this kind of checkpoint"
+                ) from None
+    return weights
 
 
 def load_model(checkpoint: str, settings: ModelConfig | SamplingConfig) -> BaseModel:

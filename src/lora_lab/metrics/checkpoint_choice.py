@@ -65,21 +65,19 @@ def choose(run: RunLoRAs, scorer: ImageScorer) -> Choice:
     """
     metrics = scorer.metrics
     folder = run.folder / "images" / IMAGES
+    asked = metrics.choice_prompts, metrics.seeds[:SEEDS]
 
-    def means(lora: Path, weight: float, name: str) -> dict[str, float]:
-        scores, _ = scorer.score(
-            lora, weight, folder / name, metrics.choice_prompts, metrics.seeds[:SEEDS]
-        )
-        return {metric: mean_of(units) for metric, units in scores.items()}
+    def means(loras: list[tuple[Path, float, Path]]) -> list[dict[str, float]]:
+        scorer.draw_ahead(loras, *asked)
+        scored = [scorer.score(*lora, *asked)[0] for lora in loras]
+        return [{name: mean_of(units) for name, units in scores.items()} for scores in scored]
 
-    saves = [means(save.path, 1.0, f"{save.step:08d}") for save in run.saves]
+    saves = means([(save.path, 1.0, folder / f"{save.step:08d}") for save in run.saves])
     best, rank = best_of(saves)
     save = run.saves[best]
     weights = sorted({1.0, *metrics.choice_weights}, key=lambda weight: abs(weight - 1))
-    by_weight = [
-        saves[best] if weight == 1 else means(save.path, weight, f"{save.step:08d}-{weight:g}")
-        for weight in weights
-    ]
+    others = [(save.path, w, folder / f"{save.step:08d}-{w:g}") for w in weights[1:]]
+    by_weight = [saves[best], *means(others)]
     weight = weights[best_of(by_weight)[0]]
     reported, _ = scorer.score(save.path, weight, folder / "chosen", metrics.prompts, metrics.seeds)
     final, _ = read_scores(run.folder / SCORES_FILE)

@@ -281,6 +281,22 @@ class ImageScorer:
                 scores[metric.name] = _by_unit(units, values)
         return scores, problems
 
+    def draw_ahead(
+        self,
+        loras: Sequence[tuple[Path, float, Path]],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+    ) -> None:
+        """Draw images of several LoRAs in batches that they share; `score` finds them.
+
+        Args:
+            loras: (LoRA file, weight, folder of its images), as for `score`.
+            prompts: With {subject}.
+            seeds: Image seeds of each.
+        """
+        requests = self._requests(prompts, seeds)
+        self.pipeline.draw([task for lora in loras for task in self._tasks(*lora, requests)])
+
     def preservation(self, lora: Path, folder: Path) -> tuple[dict[str, Scores], list[str]]:
         """All metrics of how far a LoRA's images without the trigger lie from the bare base's."""
         requests = self._requests(self.metrics.plain_prompts, self.metrics.plain_seeds)
@@ -342,19 +358,24 @@ class ImageScorer:
         self, lora: Path | None, weight: float, folder: Path, requests: list[ImageRequest]
     ) -> tuple[dict[ImageRequest, Image.Image], list[str]]:
         """The images that could be drawn, and one line for each that couldn't."""
-        files = {folder / f"{index:03d}-{r.seed}.png": r for index, r in enumerate(requests)}
-        settings = draw_settings(self.sampling)
-        tasks = [
-            ImageTask(path, request, settings, lora, weight, plain_name=True)
-            for path, request in files.items()
-        ]
+        tasks = self._tasks(lora, weight, folder, requests)
         drawn, problems = {}, []
-        for path, outcome in zip(files, self.pipeline.draw(tasks), strict=True):
+        for task, outcome in zip(tasks, self.pipeline.draw(tasks), strict=True):
             try:
-                drawn[files[path]] = _read(path, outcome)
+                drawn[task.request] = _read(task.path, outcome)
             except LabError as error:
                 problems.append(str(error))
         return drawn, problems
+
+    def _tasks(
+        self, lora: Path | None, weight: float, folder: Path, requests: list[ImageRequest]
+    ) -> list[ImageTask]:
+        settings = draw_settings(self.sampling)
+        files = [folder / f"{index:03d}-{r.seed}.png" for index, r in enumerate(requests)]
+        return [
+            ImageTask(path, request, settings, lora, weight, plain_name=True)
+            for path, request in zip(files, requests, strict=True)
+        ]
 
     def _words(self, prompt: str) -> str:
         """A prompt as an encoder should read it: no weights, no LoRA names, no trigger."""

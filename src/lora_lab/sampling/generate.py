@@ -1,10 +1,9 @@
-"""Images from a base model, with or without LoRAs merged into it.
+"""Images from a base model as it stands, with or without LoRAs.
 
 Shapes: B images, h and w the sides of the latents.
 """
 
-import logging
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -20,8 +19,6 @@ from lora_lab.errors import LabError
 from lora_lab.prompts import Embedding
 from lora_lab.sampling.samplers import image_noise, make_sampler, unet_calls
 from lora_lab.text.conditioning import Conditioning, Guidance, encode
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Drawn:
     image: Image.Image | None
     problem: str | None
     place: tuple[int, int]
-    """(number in its batch, images of the batch): with the same place the same bytes come out."""
+    """(number in its batch, images of the batch)."""
 
 
 DECODE_PIXELS = 2 * 768 * 768
@@ -78,54 +75,81 @@ EncodedCache = dict[Hashable, Conditioning]
 """What was encoded already with the text encoder as it stands."""
 
 
+@dataclass(frozen=True)
+class EncodedRequest:
+    """An image to be made, its prompts encoded."""
+
+    seed: int
+    prompt: Conditioning
+    negative: Conditioning
+
+    @property
+    def alike(self) -> Hashable:
+        """What images must share to be drawn in one batch.
+
+        The tokens of their prompts, and whether a prompt is one part of weight 1, which needs no
+        negative prompt at guidance 1.
+        """
+        plain = [part.weight for part in self.prompt.parts] == [1.0]
+        return self.prompt.lengths, self.negative.lengths, plain
+
+
 @torch.inference_mode()
 def draw_images(
     base: BaseModel,
     requests: Sequence[ImageRequest],
     settings: DrawSettings,
     embeddings: Sequence[Embedding] = (),
-    *,
-    wanted: Collection[int] | None = None,
-    cache: EncodedCache | None = None,
 ) -> list[Drawn]:
-    """Make images.
+    """Make images of a model as it stands.
 
     By rounding an image depends on its place in a batch and on the batch's size, and on nothing
     else of the images that it is drawn with.
 
     Args:
-        base: The model as it stands, LoRAs included.
+        base: The model, LoRAs included.
         requests: What to draw.
         settings: Of all of them.
         embeddings: Textual inversions that the prompts may name.
-        wanted: Requests whose images are needed; batches without one are left out.
-        cache: Prompts that were encoded with this text encoder; learns those of the requests.
 
     Returns:
-        One result a request. An image with NaN, or left out, comes back as a problem.
+        One result a request. An image with NaN comes back as a problem.
 
     Raises:
         LabError: The settings do not suit the model.
     """
     check_settings(base, settings)
-    hidden = encode_requests(base, requests, settings, embeddings, cache)
-    drawn = [Drawn(None, "not asked for", (0, 0)) for _ in requests]
-    lengths = [hidden.lengths(request) for request in requests]
-    for batch in batches(lengths, settings.batch_size):
-        if wanted is not None and not set(batch) & set(wanted):
-            continue
-        chosen = [requests[index] for index in batch]
-        latents = _sample(base, chosen, hidden, settings)
-        for place, (index, pixels) in enumerate(zip(batch, _decode(base, latents), strict=True)):
-            drawn[index] = _drawn(pixels, (place, len(batch)))
-    return drawn
+    cache: EncodedCache = {}
+    asked = [encode_request(base, request, settings, embeddings, cache) for request in requests]
+    drawn: dict[int, Drawn] = {}
+    for batch in batches([one.alike for one in asked], settings.batch_size):
+        drawn |= zip(batch, draw_batch(base, [asked[i] for i in batch], settings), strict=True)
+    return [drawn[index] for index in range(len(requests))]
+
+
+@torch.inference_mode()
+def draw_batch(
+    base: BaseModel, asked: Sequence[EncodedRequest], settings: DrawSettings
+) -> list[Drawn]:
+    """Make the images of one batch.
+
+    Args:
+        base: The model as it stands.
+        asked: Images that are `alike`.
+        settings: Of all of them.
+
+    Returns:
+        One result an image. An image with NaN comes back as a problem.
+    """
+    pixels = _decode(base, _sample(base, asked, settings))
+    return [_drawn(image, (place, len(asked))) for place, image in enumerate(pixels)]
 
 
 def batches(lengths: Sequence[Hashable], batch_size: int) -> list[list[int]]:
     """Put prompts of equal length together, in batches of nearly equal size.
 
     Args:
-        lengths: What each image shares with those that it can be drawn with: its tokens.
+        lengths: What each image shares with those that it can be drawn with, such as its tokens.
         batch_size: The most images in a batch.
 
     Returns:
@@ -162,26 +186,23 @@ def check_settings(base: BaseModel, settings: DrawSettings) -> None:
     make_sampler(settings.sampler, base.noise_scheduler, settings.steps, [0])
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """The prompts of some requests as the UNet takes them."""
-
-    prompt: dict[str, Conditioning]
-    negative: dict[str, Conditioning]
-
-    def lengths(self, request: ImageRequest) -> Hashable:
-        """What images must share to be drawn in one batch: the tokens of their prompts."""
-        return self.prompt[request.prompt].lengths, self.negative[request.negative].lengths
-
-
-def encode_requests(
+@torch.inference_mode()
+def encode_request(
     base: BaseModel,
-    requests: Sequence[ImageRequest],
+    request: ImageRequest,
     settings: DrawSettings,
     embeddings: Sequence[Embedding] = (),
     cache: EncodedCache | None = None,
-) -> Encoded:
-    """Encode each prompt and each negative prompt once."""
+) -> EncodedRequest:
+    """Encode a prompt and its negative prompt.
+
+    Args:
+        base: Whose text encoder is used as it stands.
+        request: Whose prompts are encoded.
+        settings: Which hidden state; the calls that edits count in.
+        embeddings: Textual inversions that the prompts may name.
+        cache: Prompts that were encoded with this text encoder; learns these.
+    """
     calls = unet_calls(settings.sampler, settings.steps)
     known: EncodedCache = {} if cache is None else cache
 
@@ -198,18 +219,12 @@ def encode_requests(
             ).to(base.unet.device)
         return known[key]
 
-    return Encoded(
-        {text: encoded(text, True) for text in sorted({r.prompt for r in requests})},
-        {text: encoded(text, False) for text in sorted({r.negative for r in requests})},
+    return EncodedRequest(
+        request.seed, encoded(request.prompt, True), encoded(request.negative, False)
     )
 
 
-def _sample(
-    base: BaseModel,
-    requests: Sequence[ImageRequest],
-    hidden: Encoded,
-    settings: DrawSettings,
-) -> Tensor:
+def _sample(base: BaseModel, asked: Sequence[EncodedRequest], settings: DrawSettings) -> Tensor:
     """Latents of finished images, (B, 4, h, w)."""
     height = settings.height // base.latent_factor
     width = settings.width // base.latent_factor
@@ -217,17 +232,17 @@ def _sample(
         settings.sampler,
         base.noise_scheduler,
         settings.steps,
-        [r.seed for r in requests],
+        [one.seed for one in asked],
         base.unet.device,
     )
-    generators = [torch.Generator().manual_seed(request.seed) for request in requests]
+    generators = [torch.Generator().manual_seed(one.seed) for one in asked]
     channels = base.unet.config["in_channels"]
     noise = torch.stack([image_noise(g, channels, height, width) for g in generators])
     latents = noise.to(base.unet.device) * sampler.initial_scale
     guidance = Guidance(
         base.unet,
-        [hidden.prompt[request.prompt] for request in requests],
-        [hidden.negative[request.negative] for request in requests],
+        [one.prompt for one in asked],
+        [one.negative for one in asked],
         settings.guidance,
     )
     for call, timestep in enumerate(sampler.timesteps):

@@ -8,9 +8,6 @@ from torch import Tensor
 from lora_lab.checkpoint.base_model import fingerprint
 from lora_lab.lora_file import lora_hash, read_lora
 
-KEPT = 4
-"""Files that stay in memory."""
-
 
 @dataclass(frozen=True)
 class LoRAFile:
@@ -35,9 +32,14 @@ def read_lora_file(path: Path) -> LoRAFile:
 
 
 class LoRAFileCache:
-    """Reads LoRA files and remembers the last few."""
+    """Reads LoRA files and remembers the last few.
 
-    def __init__(self) -> None:
+    Args:
+        kept: Files that stay in memory, >= 1.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
         self._files: dict[Path, LoRAFile] = {}
 
     def forget(self) -> None:
@@ -51,7 +53,7 @@ class LoRAFileCache:
             LabError: It is missing, damaged or no LoRA.
         """
         if path not in self._files:
-            while len(self._files) >= KEPT:
+            while len(self._files) >= self._kept:
                 self._files.pop(next(iter(self._files)))
             self._files[path] = read_lora_file(path)
         return self._files[path]

@@ -1,13 +1,15 @@
 """Draws images of any number of LoRA files on one base, which stays in memory.
 
-A LoRA is added to the base's weights and taken away again. Drawing images of several LoRAs in one
-batch, with each image's own low-rank change beside the layers, was measured and is not faster on a
-CPU (docs/grids.md), so images share a batch when they share their LoRAs.
+Images of several LoRAs share a batch: each has the weights of its own LoRA in the layers that a
+LoRA changes (image_layers.py), so every kind of LoRA, any weight and LoRAs that prompts name go
+the same way. The text encoder gets one LoRA after the other, for the prompts of its images.
 """
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -17,19 +19,24 @@ from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError, first_line
 from lora_lab.images.png_info import ImageRecipe
-from lora_lab.lora_file.merge import LoRAMerger
+from lora_lab.lora_file.merge import LoRAMerger, merged_weights, named_layers
 from lora_lab.prompts import LoRATag
 from lora_lab.sampling.devices import choose_device
 from lora_lab.sampling.generate import (
     Drawn,
     DrawSettings,
     EncodedCache,
+    EncodedRequest,
     ImageRequest,
-    draw_images,
+    batches,
+    check_settings,
+    draw_batch,
+    encode_request,
 )
 from lora_lab.sampling.image_files import ImageWriter, claim
+from lora_lab.sampling.image_layers import ImageLayers, LayerWeights
 from lora_lab.sampling.lora_files import LoRAFile, LoRAFileCache
-from lora_lab.sampling.prompt_names import PromptNames
+from lora_lab.sampling.prompt_names import Change, PromptNames
 
 log = logging.getLogger(__name__)
 
@@ -61,15 +68,39 @@ class ImageResult:
     """Whether there is none because its run has no such LoRA, which is no error of the drawing."""
 
 
-Weights = tuple[Path | None, float, tuple[LoRATag, ...]]
-"""LoRA, its weight, and the LoRAs that a prompt names: what a state of the base's weights is."""
+LoRAsUsed = tuple[Path | None, float, tuple[LoRATag, ...]]
+"""LoRA, its weight, and the LoRAs that a prompt names: all that changes the base for an image."""
+
+
+@dataclass(frozen=True)
+class PlannedImage:
+    """An image with its place on disk."""
+
+    number: int
+    """Of its task."""
+    task: ImageTask
+    recipe: ImageRecipe
+    path: Path
+    there: bool
+    """Whether it is drawn already."""
+
+
+@dataclass(frozen=True)
+class ReadyImage:
+    """An image with all that drawing takes."""
+
+    planned: PlannedImage
+    asked: EncodedRequest
+    weights: LayerWeights
+    """Of the UNet's layers that its LoRAs change; the same object for the same LoRAs."""
 
 
 class LoRAPipeline:
     """One base checkpoint, and LoRAs that come and go.
 
     Args:
-        base: Without LoRA layers. Its UNet and VAE go to the device that the config names.
+        base: Without LoRA layers. Its UNet and VAE go to the device that the config names, and
+            their convolutions to the memory format that CPUs and GPUs compute fastest in.
         config: How to draw.
 
     Raises:
@@ -79,18 +110,20 @@ class LoRAPipeline:
     def __init__(self, base: BaseModel, config: SamplingConfig) -> None:
         self.base = base
         device = choose_device(config.device)
-        base.unet.to(device)
-        base.vae.to(device)
+        for part in (base.unet, base.vae):
+            part.to(device, memory_format=torch.channels_last)
         self.names = PromptNames(config)
         self._width = base.text_encoder.config.hidden_size
         self.embeddings = self.names.embeddings(self._width)
+        self._loras_at_once = config.loras_at_once
+        self._layers = named_layers(base)
         self._merger = LoRAMerger(base)
-        self._files = LoRAFileCache()
-        self._encoded: EncodedCache = {}
-        self._text_encoder: list[Hashable] = []
+        self._unet, self._vae = ImageLayers(base.unet), ImageLayers(base.vae)
+        self._files = LoRAFileCache(config.loras_at_once)
+        self._encoded: dict[Hashable, EncodedCache] = {}
 
     def draw(self, tasks: Sequence[ImageTask]) -> list[ImageResult]:
-        """Draw what is not there yet, LoRA by LoRA.
+        """Draw what is not there yet, as many LoRAs at once as the config says.
 
         Returns:
             One result a task. A LoRA that can't be read or does not fit, and an image with NaN,
@@ -101,79 +134,160 @@ class LoRAPipeline:
         """
         self._files.forget()  # a file may be another one by now
         outcomes = [ImageResult(None, "not drawn") for _ in tasks]
-        groups: dict[Weights, list[int]] = {}
-        for index, task in enumerate(tasks):
+        alike: dict[LoRAsUsed, list[int]] = {}
+        for number, task in enumerate(tasks):
             try:
                 tags = self.names.loras(task.request.prompt)
             except LabError as error:
-                outcomes[index] = ImageResult(None, first_line(error))
+                outcomes[number] = ImageResult(None, first_line(error))
                 continue
-            groups.setdefault((task.lora, task.weight, tags), []).append(index)
+            alike.setdefault((task.lora, task.weight, tags), []).append(number)
+        groups = list(alike.items())
         with ImageWriter() as writer:
-            for weights, indices in groups.items():
-                found = self._attempt(weights, [tasks[index] for index in indices], writer)
-                for index, outcome in zip(indices, found, strict=True):
-                    outcomes[index] = outcome
+            for first in range(0, len(groups), self._loras_at_once):
+                together = dict(groups[first : first + self._loras_at_once])
+                self._draw_together(together, tasks, outcomes, writer)
         return outcomes
 
-    def _attempt(
-        self, weights: Weights, tasks: list[ImageTask], writer: ImageWriter
-    ) -> list[ImageResult]:
-        """The images of one state of the base's weights; an error is the outcome of all of them."""
-        try:
-            return self._draw_group(weights, tasks, writer)
-        except (LabError, RuntimeError) as error:
-            log.warning("%s: %s", weights[0] or self.base.name, error)
-            return [ImageResult(None, first_line(error)) for _ in tasks]
-        finally:
-            self._merger.restore()
+    def _draw_together(
+        self,
+        together: dict[LoRAsUsed, list[int]],
+        tasks: Sequence[ImageTask],
+        outcomes: list[ImageResult],
+        writer: ImageWriter,
+    ) -> None:
+        """Draw images of some LoRAs.
 
-    def _draw_group(
-        self, weights: Weights, tasks: list[ImageTask], writer: ImageWriter
-    ) -> list[ImageResult]:
-        lora, weight, tags = weights
+        Args:
+            together: LoRAs -> numbers of their tasks.
+            tasks: All tasks.
+            outcomes: Of all tasks; gets those of these.
+            writer: Writes the files.
+        """
+        planned: dict[LoRAsUsed, list[PlannedImage]] = {}
+        for used, numbers in together.items():
+            with self._refusing(numbers, tasks, outcomes):
+                planned[used] = self._plan(used, numbers, tasks)
+                for image in planned[used]:
+                    outcomes[image.number] = ImageResult(image.path)
+        if all(image.there for images in planned.values() for image in images):
+            return
+        ready: list[ReadyImage] = []
+        for used, images in planned.items():
+            with self._refusing(together[used], tasks, outcomes):
+                ready += self._ready(used, images)
+        for settings in dict.fromkeys(image.planned.task.settings for image in ready):
+            chosen = [image for image in ready if image.planned.task.settings == settings]
+            alike = [image.asked.alike for image in chosen]
+            for batch in batches(alike, settings.batch_size):
+                members = [chosen[place] for place in batch]
+                missing = [one.planned.number for one in members if not one.planned.there]
+                if missing:
+                    with self._refusing(missing, tasks, outcomes):
+                        self._draw_batch(members, settings, outcomes, writer)
+
+    @contextmanager
+    def _refusing(
+        self, numbers: list[int], tasks: Sequence[ImageTask], outcomes: list[ImageResult]
+    ) -> Iterator[None]:
+        """Make an error in the block the outcome of some tasks."""
+        try:
+            yield
+        except (LabError, RuntimeError) as error:
+            log.warning("%s: %s", tasks[numbers[0]].lora or self.base.name, error)
+            for number in numbers:
+                outcomes[number] = ImageResult(None, first_line(error))
+
+    def _plan(
+        self, used: LoRAsUsed, numbers: list[int], tasks: Sequence[ImageTask]
+    ) -> list[PlannedImage]:
+        """Find the places of the images of some LoRAs."""
+        lora, _, tags = used
         main = self._files.read(lora) if lora is not None else None
         named = self.names.hashes(tags, self._width)
-        recipes = [self._recipe(task, main, named) for task in tasks]
-        places = [
-            claim(task.path, recipe, task.plain_name)
-            for task, recipe in zip(tasks, recipes, strict=True)
-        ]
-        outcomes = [ImageResult(path) for path, _ in places]
-        if all(there for _, there in places):
-            return outcomes
-        self._apply(main, weight, tags)
-        for settings in dict.fromkeys(task.settings for task in tasks):
-            indices = [i for i, task in enumerate(tasks) if task.settings == settings]
-            missing = {n for n, i in enumerate(indices) if not places[i][1]}
-            if not missing:
-                continue
-            requests = [tasks[i].request for i in indices]
-            drawn = self._draw_images(requests, settings, missing)
-            for number in missing:
-                index = indices[number]
-                path = places[index][0]
-                outcomes[index] = _keep(path, drawn[number], recipes[index], writer)
-        return outcomes
+        planned = []
+        for number in numbers:
+            task = tasks[number]
+            recipe = self._recipe(task, main, named)
+            path, there = claim(task.path, recipe, task.plain_name)
+            planned.append(PlannedImage(number, task, recipe, path, there))
+        return planned
 
-    def _draw_images(
-        self, requests: list[ImageRequest], settings: DrawSettings, missing: set[int]
-    ) -> list[Drawn]:
-        return draw_images(
-            self.base, requests, settings, self.embeddings, wanted=missing, cache=self._encoded
-        )
+    def _ready(self, used: LoRAsUsed, images: list[PlannedImage]) -> list[ReadyImage]:
+        """Merge the LoRAs of some images and encode their prompts."""
+        lora, weight, tags = used
+        main = self._files.read(lora) if lora is not None else None
+        requests = [(image.task.request, image.task.settings) for image in images]
+        asked, weights = self._prepare(main, weight, tags, requests)
+        return [ReadyImage(image, one, weights) for image, one in zip(images, asked, strict=True)]
 
-    def _apply(self, main: LoRAFile | None, weight: float, tags: tuple[LoRATag, ...]) -> None:
-        """Add the LoRAs to the base; what was encoded stays if the text encoder does."""
+    def _prepare(
+        self,
+        main: LoRAFile | None,
+        weight: float,
+        tags: tuple[LoRATag, ...],
+        requests: Sequence[tuple[ImageRequest, DrawSettings]],
+    ) -> tuple[list[EncodedRequest], LayerWeights]:
+        """The requests with their prompts encoded, and the weights of the UNet's changed layers.
+
+        Raises:
+            LabError: A LoRA does not fit, or settings do not suit the model.
+        """
         changes = [(main.tensors, weight)] if main is not None else []
-        self._merger.apply([*changes, *self.names.changes(tags)])
-        text_encoder: list[Hashable] = [(tag.name, tag.text_encoder) for tag in tags]
+        changes += self.names.changes(tags)
         prefix = self.base.family.lora_prefixes["text_encoder"]
+        parts: dict[bool, list[Change]] = {True: [], False: []}
+        for tensors, strength in changes:
+            for of_text, found in parts.items():
+                own = {k: t for k, t in tensors.items() if k.startswith(prefix) == of_text}
+                if own:
+                    found.append((own, strength))
+        merged = merged_weights(self._layers, parts[False])
+        weights: LayerWeights = {self._layers[name]: w for name, w in merged.items()}
+        text_encoder: list[Hashable] = [(tag.name, tag.text_encoder) for tag in tags]
         if main is not None and any(key.startswith(prefix) for key in main.tensors):
             text_encoder.append((main.digest, weight))
-        if text_encoder != self._text_encoder:
-            self._encoded.clear()
-            self._text_encoder = text_encoder
+        cache = self._cache(tuple(text_encoder))
+        self._merger.apply(parts[True])
+        try:
+            for settings in dict.fromkeys(settings for _, settings in requests):
+                check_settings(self.base, settings)
+            asked = [
+                encode_request(self.base, request, settings, self.embeddings, cache)
+                for request, settings in requests
+            ]
+        finally:
+            self._merger.restore()
+        return asked, weights
+
+    def _cache(self, text_encoder: Hashable) -> EncodedCache:
+        """What was encoded with a state of the text encoder; the oldest states are forgotten."""
+        cache = self._encoded.pop(text_encoder, {})
+        self._encoded[text_encoder] = cache
+        while len(self._encoded) > self._loras_at_once:
+            self._encoded.pop(next(iter(self._encoded)))
+        return cache
+
+    def _draw_batch(
+        self,
+        members: Sequence[ReadyImage],
+        settings: DrawSettings,
+        outcomes: list[ImageResult],
+        writer: ImageWriter,
+    ) -> None:
+        """Draw one batch, whose images with the same LoRAs stand side by side."""
+        owned = [
+            (len(same), same[0].weights)
+            for _, group in groupby(members, key=lambda image: id(image.weights))
+            if (same := list(group))
+        ]
+        asked = [image.asked for image in members]
+        with self._unet.images(owned), self._vae.images():
+            drawn = draw_batch(self.base, asked, settings)
+        for image, result in zip(members, drawn, strict=True):
+            planned = image.planned
+            if not planned.there:
+                outcomes[planned.number] = _keep(planned.path, result, planned.recipe, writer)
 
     def draw_again(
         self, recipe: ImageRecipe, main: LoRAFile | None
@@ -194,12 +308,10 @@ class LoRAPipeline:
                 f"the image was drawn with the named files {recipe.names}, but {found} were found: "
                 "set sampling.lora_dir and sampling.embeddings to the folders of then"
             )
-        self._apply(main, recipe.lora_weight, tags)
-        try:
-            drawn = draw_images(self.base, [request] * recipe.batch_size, settings, self.embeddings)
-        finally:
-            self._merger.restore()
-        result = drawn[recipe.batch_place]
+        requests = [(request, settings)] * recipe.batch_size
+        asked, weights = self._prepare(main, recipe.lora_weight, tags, requests)
+        with self._unet.images([(len(asked), weights)]), self._vae.images():
+            result = draw_batch(self.base, asked, settings)[recipe.batch_place]
         if result.image is None:
             raise LabError(f"the image was not drawn: {result.problem}")
         lora = main.path if main else None

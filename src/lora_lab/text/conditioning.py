@@ -216,9 +216,11 @@ class Guidance:
             (B, 4, h, w).
         """
         states = self._at(call)
-        if len({state.shape for state in states}) == 1:
-            both = torch.cat([model_input] * len(states)), timestep, torch.cat(states)
-            predicted = self.unet(*both, return_dict=False)[0].chunk(len(states))
+        if len(states) == 1:
+            count = len(self._columns)
+            rows = model_input.repeat_interleave(count, dim=0)  # (B * count, 4, h, w)
+            noise = self.unet(rows, timestep, states[0], return_dict=False)[0]
+            predicted = noise.unflatten(0, (-1, count)).unbind(1)
         else:
             predicted = tuple(
                 self.unet(model_input, timestep, state, return_dict=False)[0] for state in states
@@ -232,11 +234,16 @@ class Guidance:
         return noise
 
     def _at(self, call: int) -> list[Tensor]:
-        """Hidden states of negative prompts and parts, one (B, T * 77, C) each."""
+        """Hidden states of negative prompts and parts, the same tensors until a phase ends.
+
+        Returns:
+            One tensor, image by image, (B * columns, T * 77, C), where all are of one length; else
+            one for each column, (B, T * 77, C).
+        """
         phases = [[part.phase(call) for part in column] for column in self._columns]
         if phases != self._phases:
             self._phases = phases
-            self._states = [
-                torch.stack([part.at(call) for part in column]) for column in self._columns
-            ]
+            states = [torch.stack([part.at(call) for part in column]) for column in self._columns]
+            together = len({state.shape for state in states}) == 1
+            self._states = [torch.stack(states, dim=1).flatten(0, 1)] if together else states
         return self._states
