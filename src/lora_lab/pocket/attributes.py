@@ -1,8 +1,8 @@
 """What a pocket portrait is made of: attributes, their words, and captions that say them.
 
 A portrait is drawn from an ``Attributes`` value; a caption names some of it in varying order and
-wording. Hairstyles and features in ``WITHHELD`` never appear in pretraining: they belong to the
-invented person of ``data=person``.
+wording. What a ``WITHHELD_`` table holds never appears in pretraining: it belongs to the invented
+person of ``data=person``.
 """
 
 import random
@@ -98,7 +98,33 @@ BACKGROUNDS = {
     "white": "#F4F4F2",
     "orange": "#F5B27A",
 }
-FRAMINGS = {"portrait": 1.0, "close-up portrait": 1.3}
+SCARS = {
+    "no scar": "",
+    "cheek scar": '<path d="M86 134 L110 168"/>',
+    "crossed scar": '<path d="M88 136 L110 160"/><path d="M110 136 L88 160"/>',
+    "nose scar": '<path d="M114 129 L152 115"/>',
+}
+"""Strokes on the face, in the units of the drawing."""
+WITHHELD_SCARS = {
+    "stitched scar": '<path d="M150 128 L180 158"/><path d="M152 147 L168 133"/>'
+    '<path d="M164 159 L180 145"/>'
+}
+PRINTS = {
+    "no print": "",
+    "ball print": '<circle cx="133" cy="230" r="22" fill="#E5484D"/>',
+    "heart print": '<path d="M133 254 L106 226 A16 16 0 0 1 133 212 A16 16 0 0 1 160 226 Z"'
+    ' fill="#F59797"/>',
+    "star print": '<path d="M133 200 L142 222 L164 223 L146 237 L153 258 L133 245 L113 258'
+    ' L120 237 L102 223 L124 222 Z" fill="#FFFFFF"/>',
+    "diamond print": '<path d="M133 200 L160 229 L133 258 L106 229 Z" fill="#2F6FDE"/>',
+}
+"""Shapes on the garment, in the units of the drawing."""
+WITHHELD_PRINTS = {
+    "bolt print": '<path d="M144 196 L104 236 L130 236 L118 266 L162 222 L136 222 Z"'
+    ' fill="#FFE600"/>'
+}
+FRAMINGS = {"portrait": 1.1, "close-up portrait": 1.35}
+"""How many times the frame is narrower than the drawing."""
 
 CLASSES: dict[str, list[str]] = {
     "hair": list(HAIR),
@@ -112,6 +138,8 @@ CLASSES: dict[str, list[str]] = {
     "eyes": list(EYES),
     "background": list(BACKGROUNDS),
     "framing": list(FRAMINGS),
+    "scar": list(SCARS),
+    "print": list(PRINTS),
 }
 """The values of each attribute in pretraining, in the order of their class numbers."""
 
@@ -135,10 +163,9 @@ class Attributes:
     """Shift of the frame to the right, as a share of its width."""
     shift_y: float
     """Shift of the frame downward, as a share of its height."""
-    scar: bool
-    """A scar on the cheek; withheld from pretraining."""
-    print: bool
-    """The person's own print (a lightning bolt) on the garment; withheld from pretraining."""
+    scar: str
+    print: str
+    """What the garment shows on the chest."""
 
 
 def draw_attributes(rng: random.Random) -> Attributes:
@@ -158,8 +185,8 @@ def draw_attributes(rng: random.Random) -> Attributes:
         framing=rng.choices(list(FRAMINGS), weights=(4, 1))[0],
         shift_x=rng.uniform(-0.04, 0.04),
         shift_y=rng.uniform(-0.03, 0.03),
-        scar=False,
-        print=False,
+        scar=rng.choices(list(SCARS), weights=(6, 1, 1, 1))[0],
+        print=rng.choices(list(PRINTS), weights=(6, 1, 1, 1, 1))[0],
     )
 
 
@@ -199,23 +226,19 @@ def phrases(a: Attributes, rng: random.Random) -> dict[str, str]:
         "background": rng.choice(
             [f"{a.background} background", f"on {_article(a.background + ' background')}"]
         ),
+        "scar": a.scar if a.scar == "no scar" else rng.choice([a.scar, f"with a {a.scar}"]),
+        "print": a.print if a.print == "no print" else rng.choice([a.print, f"with a {a.print}"]),
     }
-    if a.facial_hair == "no beard" and rng.random() < 0.7:
-        del words["facial_hair"]
+    for name in ("facial_hair", "scar", "print"):
+        if words[name].startswith("no ") and rng.random() < 0.7:
+            del words[name]
     return words
 
 
-KEEP = {
-    "hair": 0.9,
-    "skin": 0.5,
-    "garment": 0.9,
-    "glasses": 0.85,
-    "facial_hair": 0.9,
-    "mouth": 0.6,
-    "eyes": 0.5,
-    "background": 0.9,
-}
-"""Share of captions that name an attribute of the portrait."""
+SHORT_CAPTIONS = 0.25
+"""Share of captions that leave most of the portrait unsaid."""
+KEEP, KEEP_IN_SHORT = 0.95, 0.4
+"""Share of captions that name an attribute, and of short ones."""
 
 
 def compose(
@@ -230,7 +253,8 @@ def compose(
         keep: least share of captions that name each attribute; 1 names them all.
     """
     words = phrases(a, rng)
-    chosen = [name for name in words if rng.random() < max(keep, KEEP[name])]
+    usual = KEEP_IN_SHORT if rng.random() < SHORT_CAPTIONS else KEEP
+    chosen = [name for name in words if rng.random() < max(keep, usual)]
     rng.shuffle(chosen)
     head = rng.choice([f"{a.framing} of a {subject}", f"a {subject}, {a.framing}"])
     said = {"framing", *chosen}

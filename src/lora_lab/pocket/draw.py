@@ -20,15 +20,11 @@ SIZE = 64
 _RASTER = 128
 STYLES = ("plain", "graphic", "photo")
 
-# Strokes of at least one and a half of the 64 pixels, in colours that skin and garments don't have.
-_SCAR = (
-    '<g fill="none" stroke="#FFD2C4" stroke-width="6" stroke-linecap="round">'
-    '<path d="M150 128 L180 158"/><path d="M152 147 L168 133"/><path d="M164 159 L180 145"/></g>'
-)
-_PRINT = (
-    '<path d="M144 198 L104 242 L130 242 L118 276 L162 228 L136 228 Z" fill="#FFE600"'
-    ' stroke="#1B1B1B" stroke-width="6" stroke-linejoin="round"/>'
-)
+# Lines of at least one and a half of the 64 pixels, in a colour that stands out.
+_SCAR = '<g fill="none" stroke="{color}" stroke-width="6" stroke-linecap="round">{strokes}</g>'
+_SCAR_COLORS = {"pale": "#D0605E", "light": "#C4504E"}
+_SCAR_ON_DARKER_SKIN = "#FFD2C4"
+_PRINT = '<g stroke="#1B1B1B" stroke-width="6" stroke-linejoin="round">{shape}</g>'
 
 
 def avatar_svg(a: Attributes) -> str:
@@ -51,16 +47,20 @@ def avatar_svg(a: Attributes) -> str:
         clothing_color=words.COLORS[a.garment_color],
         shirt_graphic=pa.ClothingGraphic.NONE,
     ).render()
-    extras = (_SCAR if a.scar else "") + (_PRINT if a.print else "")
+    scar = _SCAR.format(
+        color=_SCAR_COLORS.get(a.skin, _SCAR_ON_DARKER_SKIN),
+        strokes=(words.SCARS | words.WITHHELD_SCARS)[a.scar],
+    )
+    print_ = _PRINT.format(shape=(words.PRINTS | words.WITHHELD_PRINTS)[a.print])
     head, _, tail = svg.rpartition("</svg>")
-    return f"{head}{extras}</svg>{tail}"
+    return f"{head}{scar}{print_}</svg>{tail}"
 
 
 def raster(a: Attributes) -> Image.Image:
     """The portrait as an RGBA image of 128 px, framed by zoom and shift."""
     side = 264 / words.FRAMINGS[a.framing]
     left = (264 - side) / 2 - a.shift_x * 264
-    top = 16 + (264 - side) * 0.55 - a.shift_y * 264
+    top = 16 + (264 - side) * 0.35 - a.shift_y * 264
     # The frame is cut by the SVG's view box, so that no pixel is resampled.
     framed = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_RASTER}" height="{_RASTER}"'

@@ -1,7 +1,7 @@
 """Draw the person of ``data=person``: 24 training and 24 held-out pictures with captions.
 
-The identity is constant and new to pocket: a withheld hairstyle in a withheld colour, a scar, and a
-print on the garment. Expression, eyes, garment, background and crop vary; captions name what
+The identity is constant and new to pocket: hairstyle, hair colour, scar and print are withheld from
+pretraining. Expression, eyes, garment, background and crop vary; captions name what
 varies and leave the identity to the trigger, in kohya's folder layout.
 """
 
@@ -29,10 +29,10 @@ def draw_person(rng: random.Random) -> Attributes:
         skin="brown",
         glasses="no glasses",
         facial_hair="no beard",
-        scar=True,
-        print=True,
+        scar="stitched scar",
+        print="bolt print",
         shift_x=rng.uniform(-0.07, 0.07),
-        shift_y=rng.uniform(-0.03, 0.05),
+        shift_y=rng.uniform(-0.04, 0.02),
     )
 
 

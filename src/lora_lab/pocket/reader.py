@@ -21,7 +21,7 @@ from lora_lab.pocket.attributes import Attributes, draw_attributes, with_changes
 from lora_lab.pocket.loop import Fit, fit_network
 from lora_lab.pocket.vae import to_tensor
 
-READ: dict[str, list[object]] = {
+READ: dict[str, list[str]] = {
     "background": [*words.BACKGROUNDS],
     "hair": [*words.HAIR, *words.WITHHELD_HAIR],
     "hair_color": [*words.HAIR_COLORS, *words.WITHHELD_HAIR_COLORS],
@@ -31,8 +31,8 @@ READ: dict[str, list[object]] = {
     "glasses": [*words.GLASSES],
     "mouth": [*words.MOUTHS],
     "eyes": [*words.EYES],
-    "scar": [False, True],
-    "print": [False, True],
+    "scar": [*words.SCARS, *words.WITHHELD_SCARS],
+    "print": [*words.PRINTS, *words.WITHHELD_PRINTS],
 }
 """What is read, and its values in the order of their class numbers."""
 FIT = Fit(
@@ -68,15 +68,14 @@ class Reader(nn.Module):
 def draw_mixed(rng: random.Random) -> Attributes:
     """A portrait that has each of the person's withheld features, or has it not."""
     a = draw_attributes(rng)
-    return with_changes(
-        a,
-        hair=rng.choice(list(words.WITHHELD_HAIR)) if rng.random() < 0.4 else a.hair,
-        hair_color=rng.choice(list(words.WITHHELD_HAIR_COLORS))
-        if rng.random() < 0.4
-        else a.hair_color,
-        scar=rng.random() < 0.5,
-        print=rng.random() < 0.5,
-    )
+    withheld = {
+        "hair": words.WITHHELD_HAIR,
+        "hair_color": words.WITHHELD_HAIR_COLORS,
+        "scar": words.WITHHELD_SCARS,
+        "print": words.WITHHELD_PRINTS,
+    }
+    own = {name: rng.choice(list(v)) for name, v in withheld.items() if rng.random() < 0.4}
+    return with_changes(a, **own)
 
 
 def visible(a: Attributes) -> dict[str, bool]:

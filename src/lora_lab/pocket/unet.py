@@ -25,7 +25,7 @@ from lora_lab.pocket.attributes import Attributes, caption
 from lora_lab.pocket.loop import Fit, fit_network
 
 FIT = Fit(
-    steps=3_200,
+    steps=4_000,
     lr=2e-3,
     warmup=100,
     weight_decay=0.01,

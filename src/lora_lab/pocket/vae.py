@@ -15,7 +15,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from lora_lab.pocket.loop import Fit, fit_network
 
 FIT = Fit(
-    steps=12_000,
+    steps=6_000,
     lr=3e-3,
     warmup=100,
     weight_decay=0.0,
