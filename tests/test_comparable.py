@@ -20,6 +20,7 @@ from lora_lab.lora_file import write_lora
 from lora_lab.study.judge.comparable import CHANGED_BY, FINGERPRINTS, compare, parameters_of
 from lora_lab.study.judge.metric_results import Verdict
 from lora_lab.study.judge.verdict import judge
+from lora_lab.study.read.held_out_file import ImageLosses
 from lora_lab.study.read.load import Record, Run, Sweep, _flat
 from settings import CONF, changed, composed_tree
 from train_setup import CONFIG, train_config
@@ -224,3 +225,19 @@ def test_runs_of_earlier_versions_hold_one_fingerprint_of_all_latents():
     base = dict.fromkeys(earlier, "same")
     found = compare(run_of(own), run_of(base), ("data.flip",))
     assert found.loss_changed == "data.flip changes the latents that the loss is measured on"
+
+
+def test_held_out_losses_at_other_timesteps_are_not_compared():
+    """What single rows lack is left out of both and is no obstacle."""
+
+    def measured(*units: tuple[str, str]) -> Run:
+        losses = ImageLosses(units=dict.fromkeys(units, 0.5))
+        return replace(run_of(digests(frozenset(), "")), image_losses=losses)
+
+    base = measured(("a", "100"), ("a", "900"), ("b", "100"), ("b", "900"))
+    found = compare(measured(("a", "100"), ("b", "900")), base, ("network.dim",))
+    assert not found.obstacles and not found.ranked
+    assert found.loss_changed == "its held-out loss was measured at other timesteps than the base's"
+    lacking = measured(("a", "100"), ("b", "100"), ("b", "900"))
+    assert compare(lacking, base, ("network.dim",)).ranked
+    assert compare(base, base, ("network.dim",)).ranked

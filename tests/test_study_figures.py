@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from lora_lab.study.figures import render
 from lora_lab.study.figures.curve_axes import pen_for
 from lora_lab.study.figures.effects import MARKS, draw
+from lora_lab.study.figures.held_out import draw as draw_held_out
 from lora_lab.study.figures.loss import draw_paired
 from lora_lab.study.figures.pareto import chosen_cost, frontier
 from lora_lab.study.figures.style import DARK, LIGHT, NARROW, WIDE, drawing
@@ -121,3 +122,14 @@ def test_the_band_of_another_seed_reaches_two_standard_deviations(spread, tmp_pa
     else:
         assert told == [f"another seed's noise: ±{high:.2g}, wider than this panel"]
         assert top < high
+
+
+def test_a_gap_that_was_measured_at_the_end_alone_is_a_dot(study):
+    with drawing(LIGHT, WIDE):
+        figure = draw_held_out(pen_for(study, LIGHT, WIDE))
+    *_, curve, gap = figure.axes
+    assert gap.get_title(loc="left").startswith("Gap")
+    dots = [line for line in gap.get_lines() if len(line.get_xdata()) == 1]
+    assert len(dots) == len(study.values) + 1  # the values and the base
+    assert {line.get_marker() for line in dots} == {"o"}
+    assert not any(line.get_marker() == "o" for line in curve.get_lines())

@@ -7,8 +7,8 @@ import pytest
 
 from lora_lab.errors import ConfigError, LabError
 from lora_lab.study.judge.run_measures import measure
-from lora_lab.study.read.held_out_file import TRAIN_LOSS, read_image_losses
-from lora_lab.study.read.load import load_sweep
+from lora_lab.study.read.held_out_file import TRAIN_LOSS, read_image_losses, with_image_losses
+from lora_lab.study.read.load import Run, load_sweep
 from lora_lab.study.read.metrics_table import read_metrics
 from study_sweep_builder import GAP, STRATA, SweepBuilder
 
@@ -214,7 +214,73 @@ def test_memorisation_is_the_share_of_training_images_that_gained_more(tmp_path)
         **{("held_out", name): gain for name, gain in (("x", 0.05), ("y", 0.1))},
     }
     found = held_out_csv(tmp_path / "held_out.csv", gains).memorisation
-    assert found == pytest.approx({("x", ""): 2 / 3, ("y", ""): 1 / 2})
+    assert found == pytest.approx({("x", "500/3"): 2 / 3, ("y", "500/3"): 1 / 2})
+
+
+def written(path, losses):
+    """A held_out.csv of step, set, image, timestep and loss."""
+    lines = ["step,set,image,timestep,loss", *(",".join(map(str, row)) for row in losses)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return read_image_losses(path)
+
+
+def test_training_images_are_compared_with_held_out_ones_at_the_same_timestep(tmp_path):
+    """Gains at timestep 100 are larger than those at 900, whoever was trained on."""
+    losses = written(
+        tmp_path / "held_out.csv",
+        [
+            *((0, part, image, t, 2) for part in ("training", "held_out") for image in "ab"
+              for t in (100, 900)),
+            *((9, "training", "a", 100, 0.8), (9, "training", "b", 900, 1.8)),
+            *((9, "held_out", "a", 100, 1.0), (9, "held_out", "a", 900, 1.7)),
+        ],
+    )  # fmt: skip
+    assert losses.memorisation == {("a", "100/1"): 1.0, ("a", "900/1"): 0.0}
+    assert losses.training == {9: pytest.approx(1.3)}
+
+
+def test_a_save_that_measured_fewer_images_is_placed_by_its_distance_to_the_last(tmp_path):
+    """Image a is easier than b at both timesteps; step 2 is better than step 3 in what it has."""
+    losses = written(
+        tmp_path / "held_out.csv",
+        [
+            *((1, "held_out", "a", 100, 0.3), (1, "held_out", "b", 900, 0.8)),
+            *((2, "held_out", "a", 100, 0.1), (2, "held_out", "b", 900, 0.6)),
+            *((3, "held_out", "a", 100, 0.2), (3, "held_out", "b", 100, 0.6)),
+            *((3, "held_out", "a", 900, 0.4), (3, "held_out", "b", 900, 0.6)),
+        ],
+    )
+    assert losses.curves == {
+        "val/loss_t100": {1: pytest.approx(0.5), 2: pytest.approx(0.3), 3: pytest.approx(0.4)},
+        "val/loss_t900": {1: pytest.approx(0.7), 2: pytest.approx(0.5), 3: pytest.approx(0.5)},
+        "val/loss": {1: pytest.approx(0.6), 2: pytest.approx(0.4), 3: pytest.approx(0.45)},
+    }
+    table = metrics(tmp_path, "step,val/loss,val/loss_t100\n1,7,7\n2,7,7\n3,7,7\n")
+    run = Run("r", tmp_path, "1", False, 1, "complete", metrics=with_image_losses(table, losses))
+    found = measure(run)
+    assert found.held_out == pytest.approx(0.45) == np.mean(list(losses.units.values()))
+    assert (found.held_out_best, found.held_out_best_step) == (pytest.approx(0.4), 2)
+    assert found.held_out_by_timestep == {100: pytest.approx(0.4), 900: pytest.approx(0.5)}
+
+
+def test_the_curve_of_earlier_runs_whose_saves_all_measured_the_same_is_their_means(tmp_path):
+    losses = written(
+        tmp_path / "held_out.csv",
+        [
+            *((1, "held_out", "a", 100, 0.3), (1, "held_out", "b", 100, 0.8)),
+            *((2, "held_out", "a", 100, 0.4), (2, "held_out", "b", 100, 0.5)),
+            (0, "held_out", "a", 100, 2.0),
+        ],
+    )
+    means = {1: pytest.approx(0.55), 2: pytest.approx(0.45)}
+    assert losses.curves == {"val/loss_t100": means, "val/loss": means}
+
+
+def test_the_figures_of_a_single_save_are_those_of_metrics_csv(tmp_path):
+    losses = written(tmp_path / "held_out.csv", [(9, "held_out", "a", 100, 0.3)])
+    table = metrics(tmp_path, "step,val/loss\n9,7\n")
+    assert losses.curves == {}
+    assert with_image_losses(table, losses).column("val/loss").tolist() == [7]
 
 
 def test_nothing_is_said_of_memorisation_without_the_losses_before_the_first_step(tmp_path):

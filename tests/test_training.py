@@ -96,12 +96,48 @@ def test_run_json_says_what_happened(run_dir):
     assert facts["seconds"]["step_median"] > 0 and facts["peak_memory_bytes"]["process"] > 1e7
 
 
-def test_the_losses_of_single_images_begin_with_the_bare_base(run_dir):
-    with (run_dir / "held_out.csv").open(encoding="utf-8") as file:
-        table = list(csv.DictReader(file))
-    steps = [int(row["step"]) for row in table]
-    assert steps[0] == 0 and steps == sorted(steps) and steps.count(0) == steps.count(steps[-1])
+def image_losses(folder: Path) -> dict[tuple[int, str], dict[tuple[str, str], float]]:
+    found: dict[tuple[int, str], dict[tuple[str, str], float]] = {}
+    with (folder / "held_out.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            part = found.setdefault((int(row["step"]), row["set"]), {})
+            part[row["image"], row["timestep"]] = float(row["loss"])
+    return found
+
+
+def test_every_held_out_image_is_measured_at_every_timestep_at_the_last_save_alone(run_dir):
+    """Three held-out images; five timesteps."""
+    measured = image_losses(run_dir)
+    counts = {key: len(losses) for key, losses in measured.items()}
+    assert counts == {
+        **{(0, "held_out"): 5, (0, "training"): 5},
+        **{(3, "held_out"): 5},
+        **{(6, "held_out"): 15, (6, "training"): 5},
+    }
+    for step, part in measured:
+        assert measured[step, part].keys() <= measured[6, part].keys()
+        assert len({timestep for _, timestep in measured[step, part]}) == 5
     assert read_image_losses(run_dir / "held_out.csv").memorisation
+
+
+def test_the_held_out_figures_of_all_saves_are_means_over_the_same_images(run_dir):
+    measured = image_losses(run_dir)
+    between = measured[3, "held_out"].keys()
+    for row in (rows(run_dir)[step - 1] for step in (3, 6)):
+        losses = measured[int(row["step"]), "held_out"]
+        by_timestep = {timestep: losses[image, timestep] for image, timestep in between}
+        for timestep, loss in by_timestep.items():
+            assert float(row[f"val/loss_t{timestep}"]) == pytest.approx(loss)
+        assert float(row["val/loss"]) == pytest.approx(sum(by_timestep.values()) / 5)
+
+
+def test_a_run_with_one_save_has_the_mean_over_all_held_out_images(
+    tmp_path, tiny_base, tiny_person, shared
+):
+    train(train_config(tiny_base, tiny_person, epochs=1, save_every=1.0), tmp_path, shared)
+    losses = image_losses(tmp_path)[3, "held_out"]
+    (row,) = rows(tmp_path)[-1:]
+    assert len(losses) == 15 and float(row["val/loss"]) == pytest.approx(sum(losses.values()) / 15)
 
 
 def test_held_out_loss_leaves_training_as_it_was(run_dir, tmp_path, tiny_base, tiny_person, shared):

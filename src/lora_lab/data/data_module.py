@@ -5,7 +5,7 @@ import lightning.pytorch as pl
 from lora_lab.config import TrainConfig
 from lora_lab.data.inputs import Inputs
 from lora_lab.data.loader import PairedLoader
-from lora_lab.data.probes import Probe, make_probes
+from lora_lab.data.probes import HeldOutProbes, Probe, make_probes
 
 
 class LoRADataModule(pl.LightningDataModule):
@@ -31,7 +31,8 @@ class LoRADataModule(pl.LightningDataModule):
         )
         self.total_steps = config.epochs * self.loader.steps_per_epoch
         """Optimizer steps of the whole run."""
-        self.probes: list[Probe] = []
+        self.probes = HeldOutProbes([], [], [])
+        """What the held-out loss is measured on, and when; empty without held-out images."""
         if config.callbacks.held_out_loss:
             training = inputs.training_items
             self.probes = make_probes(inputs.held_out, training, base.tokenizer, config.data)
@@ -43,5 +44,5 @@ class LoRADataModule(pl.LightningDataModule):
         return self.loader
 
     def val_dataloader(self) -> list[Probe]:
-        """What the held-out loss is measured on; empty without held-out images."""
-        return self.probes
+        """What the held-out loss is measured on at the end; empty without held-out images."""
+        return self.probes.last

@@ -1,7 +1,7 @@
 """The training step: noise, prediction, weighted loss, on a frozen base with a LoRA beside it.
 
 Shapes: B images a batch, C latent channels, h and w latent sides, L tokens, D hidden size;
-N images of a probe.
+U losses of a probe.
 """
 
 from typing import Any
@@ -187,18 +187,18 @@ class LoRAModule(pl.LightningModule):
         self.network.dropout.end()
 
     def validation_step(self, batch: Probe, batch_idx: int) -> Tensor:
-        """The unweighted loss of each image of a probe at each of its timesteps, (timesteps, N)."""
+        """The unweighted loss of each of a probe's images at each of its timesteps, (U,)."""
         latents = batch.latents.to(self.device)
         weights = None if batch.token_weights is None else batch.token_weights.to(self.device)
         hidden = self.captions(self.text_encoder, batch.input_ids.to(self.device), weights)
         losses = []
-        for timestep, noise in batch.noise.items():
-            noise = noise.to(self.device)
-            steps = torch.full((len(latents),), timestep, device=self.device)
-            noisy = add_noise(latents, noise, steps, self.alphas_cumprod)
-            wanted = target(self.prediction_type, latents, noise, steps, self.alphas_cumprod)
-            losses.append(squared_error(self.denoise(noisy, steps, hidden), wanted))
-        return torch.stack(losses)
+        for tensors in batch.passes():
+            rows, timesteps, noise = (tensor.to(self.device) for tensor in tensors)
+            clean = latents[rows]
+            noisy = add_noise(clean, noise, timesteps, self.alphas_cumprod)
+            wanted = target(self.prediction_type, clean, noise, timesteps, self.alphas_cumprod)
+            losses.append(squared_error(self.denoise(noisy, timesteps, hidden[rows]), wanted))
+        return torch.cat(losses)
 
     def configure_optimizers(self) -> Any:
         """The optimizer, over flat tensors where it may be, and its schedule."""

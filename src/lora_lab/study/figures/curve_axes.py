@@ -88,13 +88,19 @@ def draw_curves(axes: Axes, pen: Pen, values: list[Curve], base: list[Curve]) ->
     width = 1.6 if len(values) <= 8 else 1.0
     for curve in values:
         colour = pen.colours.of.get(curve.label, pen.theme.muted)
-        axes.plot(*thin(curve), color=colour, linewidth=width, alpha=0.9)
+        axes.plot(*thin(curve), color=colour, linewidth=width, alpha=0.9, marker=_marker(curve))
     band = band_of(base)
     if band is not None:
         x, low, high = band
         axes.fill_between(x, low, high, color=pen.theme.base, alpha=0.22, linewidth=0, zorder=2.5)
     if base:
-        axes.plot(*thin(base[0]), color=pen.theme.base, linewidth=2.6, zorder=3)
+        red, dot = pen.theme.base, _marker(base[0])
+        axes.plot(*thin(base[0]), color=red, linewidth=2.6, zorder=3, marker=dot)
+
+
+def _marker(curve: Curve) -> str:
+    """A dot where a line would have no length."""
+    return "o" if len(curve.x) == 1 else ""
 
 
 def thin(curve: Curve) -> XY:

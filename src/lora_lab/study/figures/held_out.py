@@ -17,9 +17,9 @@ from lora_lab.study.figures.curve_axes import (
     label_curves,
 )
 from lora_lab.study.figures.style import nothing_measured, panels, plain_axis, tidy
-from lora_lab.study.judge.run_measures import HELD_OUT, strata
+from lora_lab.study.judge.run_measures import strata
 from lora_lab.study.judge.verdict import Judged
-from lora_lab.study.read.held_out_file import TRAIN_LOSS
+from lora_lab.study.read.held_out_file import HELD_OUT, TRAIN_LOSS
 
 MAX_TICK = 8
 TICK_SIGNS = 32

@@ -104,8 +104,28 @@ def compare(run: Run, base: Run, parameters: tuple[str, ...]) -> Comparability:
         changed = (
             f"{', '.join(parameters)} changes the {_and(expected)} that the loss is measured on"
         )
+    elif _measured_otherwise(run, base):
+        changed = "its held-out loss was measured at other timesteps than the base's"
     training_changed = not TRAINING_INPUTS.isdisjoint(differing)
     return Comparability(tuple(obstacles), changed, training_changed)
+
+
+def _measured_otherwise(run: Run, base: Run) -> bool:
+    """Whether no held-out image that both measured at the end was measured at the same timesteps.
+
+    Rows that one of them lacks are no other way to measure; they are left out of both.
+    """
+    own, theirs = (_timesteps(one) for one in (run, base))
+    shared = own.keys() & theirs.keys()
+    return bool(shared) and all(own[image] != theirs[image] for image in shared)
+
+
+def _timesteps(run: Run) -> dict[str, set[str]]:
+    """Held-out image -> the timesteps at which it was measured at the end."""
+    found: dict[str, set[str]] = {}
+    for image, timestep in run.image_losses.units:
+        found.setdefault(image, set()).add(timestep)
+    return found
 
 
 def changes_training_loss(parameters: tuple[str, ...]) -> bool:

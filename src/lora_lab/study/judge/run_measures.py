@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from lora_lab.statistics.curves import last_finite, tail_mean
 from lora_lab.study.judge.pair import EPOCH_LOSS, STEP_LOSS, TAIL
-from lora_lab.study.read.held_out_file import TRAIN_LOSS
+from lora_lab.study.read.held_out_file import HELD_OUT, TRAIN_LOSS
 from lora_lab.study.read.load import Run
 from lora_lab.study.read.metrics_table import MetricsTable
 
-HELD_OUT = "val/loss"
 DLR_UNET, DLR_TEXT, D = "dlr/unet", "dlr/text_encoder", "d"
 TRAINING_PHASES = ("start_up", "caching", "training", "held_out", "saving")
 _STRATUM = re.compile(r"val/loss_t(\d+)")

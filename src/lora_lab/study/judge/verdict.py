@@ -20,8 +20,9 @@ from lora_lab.study.judge.judge_values import Judgement, Looks, judge_values
 from lora_lab.study.judge.metric_results import UNJUDGED, MetricResult, Trend, Verdict, overall
 from lora_lab.study.judge.pair import PairedLoss, pair_loss, seed_sd_of_smoothed_loss
 from lora_lab.study.judge.paired_runs import ROUNDING, ValueRuns, pair_runs
-from lora_lab.study.judge.run_measures import HELD_OUT, Measures, measure
+from lora_lab.study.judge.run_measures import Measures, measure
 from lora_lab.study.judge.stacked_pairs import told_of_stacks
+from lora_lab.study.read.held_out_file import HELD_OUT
 from lora_lab.study.read.load import Run, Sweep
 
 NOT_MEASURED = "neither held-out loss nor image metrics were measured"

@@ -18,7 +18,7 @@ from lora_lab.run_folder.record import COMPLETE, ENDED_EARLY, FAILED
 from lora_lab.run_folder.scores_file import SCORES_FILE, Anchors, read_anchors, read_scores
 from lora_lab.statistics.family import EARLY_SHARE
 from lora_lab.statistics.paired import Scores
-from lora_lab.study.read.held_out_file import ImageLosses, read_image_losses, with_training_images
+from lora_lab.study.read.held_out_file import ImageLosses, read_image_losses, with_image_losses
 from lora_lab.study.read.metrics_table import MetricsTable, empty_table, read_metrics
 
 
@@ -234,7 +234,7 @@ def load_run(sweep_folder: Path, entry: dict[str, Any]) -> Run:
     losses = read_image_losses(folder / "held_out.csv")
     metrics = empty_table()
     if facts is not None:
-        metrics = with_training_images(read_metrics(folder / "metrics.csv"), losses)
+        metrics = with_image_losses(read_metrics(folder / "metrics.csv"), losses)
     scores, problem = read_scores(folder / SCORES_FILE)
     notes += [problem] if problem else []
     status = _status(facts, str(entry.get("status", "")))

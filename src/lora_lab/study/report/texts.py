@@ -8,8 +8,9 @@ from lora_lab.clock import duration
 from lora_lab.config.metrics import BY_NAME
 from lora_lab.study.judge.comparable import changes_training_loss
 from lora_lab.study.judge.metric_results import UNJUDGED, Verdict
-from lora_lab.study.judge.run_measures import HELD_OUT, Measures
+from lora_lab.study.judge.run_measures import Measures
 from lora_lab.study.judge.verdict import Judged, Study
+from lora_lab.study.read.held_out_file import HELD_OUT
 from lora_lab.study.report.spelling import listed, percent, plain, signed, size
 
 MAX_IN_ALT = 12
@@ -76,8 +77,9 @@ FIGURE_TEXTS = {
         "At fixed timesteps and under fixed noise. Low timesteps are about detail, high ones "
         "about the layout of the picture.",
         "First panel: difference to the base at the end, a dot a value with its interval; the red "
-        "line is the base. Then the mean and each timestep over the training. A growing gap to as "
-        "many training images means that the LoRA memorises them.",
+        "line is the base. Then the mean and each timestep over the training; before the end fewer "
+        "images are measured, which tell how far a save is from the last. The gap is to as many "
+        "training images: where it is larger, the LoRA memorises them.",
     ),
     "cost": FigureText(
         "Cost",

@@ -60,9 +60,12 @@ def build_callbacks(
     ]
     if config.trainer.devices > 1:
         callbacks.append(GatherLosses())
-    if data.probes:
+    if data.probes.last:
         path = folder.path / "held_out.csv"
-        callbacks.append(HeldOutLoss(path, data.probes, set(saves), clock, inputs.bare_losses))
+        judged = {saves[-1], *([pause_step(saves)] if config.study.pause else [])}
+        callbacks.append(
+            HeldOutLoss(path, data.probes, set(saves), judged, clock, inputs.bare_losses)
+        )
     if config.callbacks.samples:
         items = inputs.training_items
         callbacks.append(Samples(folder.path, inputs.base, config, items, set(saves), clock))
