@@ -15,6 +15,7 @@ from PIL import Image
 
 from command_line import call, tiny_arguments
 from lora_lab.cli.quoting import quote
+from lora_lab.images.fonts import Letters
 from lora_lab.images.png_info import read_parameters
 from tiny_person import draw_portrait
 
@@ -121,7 +122,7 @@ def swept(tiny_base, tiny_person, tmp_path_factory):
     arguments = [
         *tiny_arguments(tiny_base, tiny_person),
         *("study.seeds=1", "study.reuse_from=null", "sampling.steps=1", "save_every=1.0"),
-        *("sampling.prompts.random=[]", "sampling.random_seeds=[]", "hydra.sweep.dir=sweep"),
+        *("sampling.prompts.random=[a]", "sampling.random_seeds=[1]", "hydra.sweep.dir=sweep"),
         *(f"sampling.checkpoints=[{quoted}]", f"model.checkpoint={quoted}"),
         "sampling.subject='<script>alert(2)</script>'",
     ]
@@ -194,12 +195,14 @@ def test_the_report_of_such_a_sweep_holds_names_as_text(swept):
     assert not found.handlers and "x" not in found.sources
     assert "&lt;img src=x onerror=alert(1)&gt;" in page and "alert(2)</script>" not in page
     twin = (report / "report.md").read_text(encoding="utf-8")
-    assert "<img" not in twin and "<script" not in twin and "\x1b" not in twin
+    text = [line for line in twin.splitlines() if not line.startswith("    ")]  # code is literal
+    assert len(text) > 20 and not [line for line in text if "<img" in line or "<script" in line]
+    assert twin.replace("\n", "").isprintable() and "\x1b" not in page
 
 
 def test_images_of_such_a_sweep_tell_the_model_in_one_line(swept):
     images = sorted(swept[0].glob("sweep/*/*/images/**/*.png"))
-    assert len(images) == 5 * 4 * 2
+    assert len(images) == 5 * 4 * 3
     for path in images:
         with Image.open(path) as image:
             told = image.info["parameters"]
@@ -207,6 +210,11 @@ def test_images_of_such_a_sweep_tell_the_model_in_one_line(swept):
         assert told.count("\nSteps: ") == 1 and read_parameters(path)["Model"]
     models = {read_parameters(path)["Model"] for path in images}
     assert "<img src=x onerror=alert(1)>" in models and len(models) == 4
+
+
+def test_a_line_break_in_a_label_of_a_grid_is_drawn_as_a_space():
+    letters = Letters(14)
+    assert letters.width("a\r\x85\nb") == letters.width("a   b") > letters.width("ab")
 
 
 def test_values_that_no_file_name_can_hold_are_refused_in_one_line_each(tmp_path):

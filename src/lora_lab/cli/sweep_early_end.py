@@ -62,18 +62,19 @@ def end_worse_values(folder: Path, plan: Plan, entries: Sequence[RunEntry], open
         LabError: What the runs left can't be read, or a run's folder can't be written.
     """
     from lora_lab.study.judge.early_end import worse_values  # imports NumPy: --help stays fast
-    from lora_lab.study.read.load import load_sweep
+    from lora_lab.study.read.load import as_text, load_sweep
 
     configs = {run.name: run.config for run in plan.runs}
     ended = worse_values(load_sweep(folder))
-    for value, found in ended.items():
-        log.info("%s %s", value, found.words)
+    for value, end in ended.items():
+        log.info("%s %s", value, end.words)
     for entry in entries:
-        if entry.role == "base" or entry.value not in ended or entry.status != PAUSED:
+        found = ended.get(as_text(entry.value))
+        if entry.role == "base" or found is None or entry.status != PAUSED:
             continue
         config = replace(configs[entry.name], resume=True, overwrite=False)
         run = open_run(folder / entry.folder, config)
-        run.end_early(ended[entry.value].step, ended[entry.value].words)
+        run.end_early(found.step, found.words)
         entry.status = ENDED_EARLY
 
 

@@ -46,4 +46,7 @@ def len_planned(base: TrainConfig) -> int:
 
 def added_runs(plan: Plan, chosen: Round) -> list[PlannedRun]:
     """Return the runs of a round: the base and the open values under the added seeds."""
-    return [run for seed in chosen.seeds for run in plan.under(seed, chosen.open)]
+    from lora_lab.study.read.load import as_text
+
+    values = {run.value for run in plan.runs if as_text(run.value) in chosen.open}
+    return [run for seed in chosen.seeds for run in plan.under(seed, values)]

@@ -133,8 +133,10 @@ def _words(text: str) -> Iterator[str]:
 def runs(text: str) -> list[tuple[int, str]]:
     """Parts of a line that one font draws, in the order in which they stand from left to right.
 
-    A line whose first letter with a direction is right-to-left begins at its right end.
+    A line whose first letter with a direction is right-to-left begins at its right end. Spaces of
+    any kind, line breaks too, are drawn as one.
     """
+    text = re.sub(r"\s", " ", text)
     faces = [_face(sign) for sign in text]
     for index, sign in enumerate(text):
         before = faces[index - 1] if index else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_lab.config.convert import spelled
-from lora_lab.errors import ConfigError, LabError
+from lora_lab.errors import ConfigError, LabError, printable
 from lora_lab.files import read_json, read_yaml
 from lora_lab.run_folder.choice_file import CHOICE_FILE, Choice, read_choice
 from lora_lab.run_folder.listed_runs import listed_run
@@ -191,8 +191,12 @@ def _round(entry: dict[str, Any]) -> SeedRound:
 
 
 def as_text(value: Any) -> str:
-    """One line of text for a value from JSON or YAML, as Hydra's command line spells it."""
-    return " ".join(spelled(value).split())
+    """One line of text for a value from JSON or YAML, as Hydra's command line spells it.
+
+    What doesn't print, and could move the cursor of who reads the report on a terminal, is a ``?``.
+    """
+    line = " ".join(spelled(value).split())
+    return line if line.isprintable() else printable(line, len(line))
 
 
 def _read_json(path: Path) -> Any:
