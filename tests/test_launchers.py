@@ -108,6 +108,43 @@ def test_each_local_launcher_runs_a_sweep_and_lets_only_our_lines_through(
     assert done.stdout.splitlines() == [str(folder / "report" / "index.html")]
 
 
+STARTS = """import os, sys
+with open(os.environ["STARTS"], "a") as file:
+    file.write("\\0".join(sys.orig_argv) + "\\n")
+"""
+"""Runs in each Python process before all else."""
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"), [("joblib", 2), pytest.param("stacked", 4, marks=pytest.mark.slow)]
+)
+def test_a_worker_that_has_trained_draws_and_scores_without_starting_anew(
+    name, runs, tiny_base, tiny_person, tmp_path
+):
+    """Two processes for all trainings and all jobs of images, which pay their imports once."""
+    (tmp_path / "sitecustomize.py").write_text(STARTS)
+    arguments = [*tiny_arguments(tiny_base, tiny_person), "network.dim=2,4", *SHORT[name]]
+    arguments = [one for one in arguments if not one.startswith("study.seeds=")]
+    folder = tmp_path / "sweep"
+    seeds = f"study.seeds={runs // 2}"
+    done = subprocess.run(
+        [
+            *(sys.executable, "train.py", "-m", *arguments, seeds),
+            *(f"hydra.sweep.dir={folder}", f"hydra/launcher={name}"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "STARTS": str(tmp_path / "starts")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(statuses(folder).values()) == {"complete"} and len(statuses(folder)) == runs
+    assert len(list(folder.rglob("images/*/*/*.png"))) >= runs, "drawn by jobs of their own"
+    started = (tmp_path / "starts").read_text().splitlines()
+    assert len([line for line in started if "popen_loky" in line]) == 2, started
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_launcher_gives_the_bytes_of_a_sequential_sweep(name, sequential, tmp_path):
