@@ -133,7 +133,7 @@ def test_dadapt_adam_in_pieces_has_the_d_of_the_package(changes, numbers, monkey
     sizes = (40, 27) if numbers < 100 else (300_000, 27)
     starts = [torch.randn(size, generator=draws) for size in sizes]
     found, ends = [], []
-    for make in (DAdaptAdam, dadapt_adam.DAdaptAdamOnDevice):
+    for make in (DAdaptAdam, dadapt_adam.on_device(DAdaptAdam)):
         parameters = [Parameter(start.clone()) for start in starts]
         groups = [
             {"params": [one], "name": name, "layer_scale": scale}

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from lora_lab.config import OptimizerConfig
 from lora_lab.errors import ConfigError
 from lora_lab.optimizers.classes import arguments, check_optimizer, entry_of, find_class
-from lora_lab.optimizers.dadapt_adam import DAdaptAdamOnDevice
+from lora_lab.optimizers.dadapt_adam import on_device
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,9 @@ def build_optimizer(
     given = arguments(config)
     if config.name == "adamw" and "fused" not in config.args:
         given["fused"] = fused  # one pass over each tensor
-    kind = DAdaptAdamOnDevice if config.name == "dadapt_adam" else find_class(config)
+    kind = find_class(config)
+    if config.name == "dadapt_adam":
+        kind = on_device(kind)
     with contextlib.redirect_stdout(io.StringIO()):  # "Using decoupled weight decay"
         try:
             optimizer = kind(named, **given)

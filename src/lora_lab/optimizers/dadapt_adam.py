@@ -9,17 +9,22 @@ are, in 64 bits, and all that a step does to a piece is done while the piece is 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import dadaptation
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 PIECE = 2**18
 """Numbers of a tensor that are worked on at a time on a CPU: 5 MB with state and gradient."""
 STATE = ("exp_avg", "exp_avg_sq", "s")
 
 
-class DAdaptAdamOnDevice(dadaptation.DAdaptAdam):
-    """The package's optimizer, whose ``step`` the host never waits for.
+def on_device(package: type[Optimizer]) -> type[Optimizer]:
+    """The package's DAdaptAdam with the step of this module; its package is imported elsewhere."""
+    return type("DAdaptAdamOnDevice", (StepOnDevice, package), {})
+
+
+class StepOnDevice(Optimizer):
+    """A ``step`` that the host never waits for, in place of the package's.
 
     After the first step ``d`` and ``numerator_weighted`` of each group are tensors of one number.
     A step in which all gradients are 0, like those of all steps before, counts; the package leaves
