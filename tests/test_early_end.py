@@ -284,10 +284,26 @@ def test_a_single_run_stays_at_its_pause_until_it_may_go_on(tiny_base, tiny_pers
     assert table.read_text("utf-8").startswith(rows)
 
 
-def test_stacks_pause_and_go_on(dim_two_is_worse, tiny_base, tiny_person, tmp_path):
+def test_several_devices_pause_together(tiny_base, tiny_person, tmp_path):
+    small = [one for one in tiny_arguments(tiny_base, tiny_person) if not one.startswith(SMALLER)]
+    once = [*small, *ARGUMENTS, f"hydra.run.dir={tmp_path / 'run'}", "trainer.devices=2"]
+    for argument, status in (("study.pause=true", "paused"), ("study.pause=false", "complete")):
+        answer = call(*once, "trainer.accelerator=cpu", argument, task=main)
+        assert answer.status == 0, answer.err
+        assert json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["status"] == status
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("hydra/launcher=stacked", "hydra.launcher.within.n_jobs=1"),
+        ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+    ],
+    ids=["stacked", "joblib"],
+)
+def test_launchers_pause_and_go_on(dim_two_is_worse, tiny_base, tiny_person, tmp_path, launcher):
     folder = tmp_path / "sweep"
-    here = ("hydra/launcher=stacked", "hydra.launcher.within.n_jobs=1", "study.early_end=true")
-    answer = sweep(tiny_base, tiny_person, folder, *here)
+    answer = sweep(tiny_base, tiny_person, folder, *launcher, "study.early_end=true")
     assert answer.status == 0, answer.err
     assert {name: run["status"] for name, run in facts(folder).items()} == {
         **dict.fromkeys(BASE, "complete"),
