@@ -136,6 +136,7 @@ KOHYA_NAMES: dict[str, str] = {
     "sampling.width": "sample_prompts: --w",
     "sampling.height": "sample_prompts: --h",
     "sampling.batch_size": NONE,
+    "sampling.loras_at_once": NONE,
     "sampling.lora_weight": NONE,
     "sampling.clip_skip": "clip_skip",
     "sampling.allow_pickle": NONE,
