@@ -20,7 +20,7 @@ from lora_lab.pocket.export import NAMES
 
 IMAGES = Path(__file__).resolve().parent / "images"
 GRIDS = {
-    "demo_grid": "grid_pocket-photo_complex.png",
+    "demo_grid": "grid_pocket-graphic_simple.png",
     "grid_complex": "grid_pocket-graphic_complex.png",
     "grid_random": "grid_pocket-graphic_random.png",
 }

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from lora_lab.lora_file import write_lora
 from lora_lab.run_folder.record import read_facts
 from lora_lab.training.callbacks import MetricsCSV
 from lora_lab.training.callbacks.stop import save_checkpoint
+from lora_lab.training.module import LoRAModule
 from reliability.compare import differences
 from train import train
 from train_setup import train_config
@@ -155,6 +157,7 @@ def test_rows_are_on_disk_before_what_goes_on_from_them(tmp_path, monkeypatch):
 
     class Trainer:
         is_global_zero = True
+        lightning_module = MagicMock(spec=LoRAModule, unread=MagicMock())
 
         def save_checkpoint(self, path: Path) -> None:
             path.write_bytes(b"state")
@@ -163,4 +166,5 @@ def test_rows_are_on_disk_before_what_goes_on_from_them(tmp_path, monkeypatch):
     (tmp_path / "held_out.csv").write_text("step\n1\n")
     save_checkpoint(Trainer(), tmp_path)
     assert flushed == [("metrics.csv", False), ("held_out.csv", False)]
+    Trainer.lightning_module.unread.read.assert_called_once()  # rows that wait on the device
     assert (tmp_path / "last.ckpt").read_bytes() == b"state"
