@@ -76,10 +76,11 @@ class StackLauncher(Launcher):
         """Train the runs and return how each ended, in the order of the jobs."""
         assert self.config is not None and self.hydra_context is not None
         assert self.task_function is not None
-        workers = self._workers(self._settings(job_overrides[0]))
         if self.task_function is image_job:
+            workers = self._workers(self._settings(job_overrides[0]))
             return self._inner(workers, image_job).launch(job_overrides, initial_job_idx)
         settings = [self._settings(overrides) for overrides in job_overrides]
+        workers = self._workers(settings[0])
         stacks, lines = make_stacks(settings, self.stack, workers)
         for line in lines:
             log.info("%s", line)
