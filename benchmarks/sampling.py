@@ -25,6 +25,7 @@ from lora_lab.checkpoint.embedded import locate
 from lora_lab.config import SamplingConfig, TrainConfig
 from lora_lab.lora_file import write_lora
 from lora_lab.network import inject_lora
+from lora_lab.run_folder.saved_loras import find_rows
 from lora_lab.sampling.generate import ImageRequest, batches, draw_settings
 from lora_lab.sampling.pipeline import ImageTask, LoRAPipeline
 
@@ -125,7 +126,7 @@ def _whole_processes(
 def _plan(config: TrainConfig, run: Path, output: Path, threads: int) -> LoopPlan:
     """What the loop draws: the images that a run's three grids show."""
     settings = config.sampling
-    loras = sorted((run / "lora").glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    loras = [save.path for save in find_rows(run).runs[0].saves]
     sets = []
     for checkpoint in settings.checkpoints or [config.model.checkpoint]:
         path = locate(checkpoint)
