@@ -2,10 +2,14 @@
 
 import csv
 import json
+import math
+from functools import partial
 from pathlib import Path
 
-import torch
+import numpy as np
+from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 TIMES = ("seconds", "second", "memory", "bytes", "minutes", "start", "finish", "median", "p95")
 """Columns of these names measure the machine and may differ."""
@@ -13,7 +17,7 @@ ORIGIN = "reused"
 """comparison.csv: whether the last command trained a run or found it, which a kill does change."""
 
 
-def differences(one: Path, other: Path) -> list[str]:
+def differences(one: Path, other: Path, tolerance: float = 0.0) -> list[str]:
     """What differs between two folders, one line each; nothing when all results are the same.
 
     Compared are LoRA files tensor by tensor, metrics.csv, held_out.csv, verdicts.csv and
@@ -22,12 +26,15 @@ def differences(one: Path, other: Path) -> list[str]:
     Args:
         one: The folder of the undisturbed command.
         other: The folder of the disturbed one.
+        tolerance: How far tensors may differ, as a share of the LoRA's largest entry. Figures may
+            by ten times that share of themselves, since small differences are among them, and a
+            value of an image by 1 of 255.
     """
     found = []
     for pattern, compare in (
-        ("**/lora/*.safetensors", _same_tensors),
-        ("**/*.csv", _same_table),
-        ("**/*.png", _same_bytes),
+        ("**/lora/*.safetensors", partial(_same_tensors, tolerance=tolerance)),
+        ("**/*.csv", partial(_same_table, tolerance=tolerance)),
+        ("**/*.png", partial(_same_image, tolerance=tolerance)),
         ("**/run.json", _same_status),
         ("**/sweep.json", _same_sweep),
     ):
@@ -46,12 +53,20 @@ def _counts(path: Path) -> bool:
     return path.suffix != ".png" or "report" not in path.parts
 
 
-def _same_tensors(one: Path, other: Path) -> str | None:
-    first, second = load_file(one), load_file(other)
+def _same_tensors(one: Path, other: Path, tolerance: float) -> str | None:
+    first, second = _weights(one), _weights(other)
     if first.keys() != second.keys():
         return "other tensors"
-    unlike = [name for name in first if not torch.equal(first[name], second[name])]
+    bound = tolerance * max((float(t.abs().max()) for t in first.values()), default=0.0)
+    unlike = [k for k in first if float((first[k] - second[k]).abs().max()) > bound]
     return f"{len(unlike)} of {len(first)} tensors differ" if unlike else None
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a LoRA; alpha, which no training changes, is in the key that holds it."""
+    tensors = load_file(path)
+    weights = {k: t for k, t in tensors.items() if not k.endswith(".alpha")}
+    return weights | {f"{k} = {t.item()}": t * 0 for k, t in tensors.items() if k not in weights}
 
 
 def _table(path: Path) -> list[dict[str, str]]:
@@ -67,19 +82,36 @@ def _table(path: Path) -> list[dict[str, str]]:
     ]
 
 
-def _same_table(one: Path, other: Path) -> str | None:
+def _same_table(one: Path, other: Path, tolerance: float) -> str | None:
     first, second = _table(one), _table(other)
     if len(first) != len(second):
         return f"{len(second)} rows instead of {len(first)}"
     for number, (row, its) in enumerate(zip(first, second, strict=True), 1):
         for key in row:
-            if row[key] != its.get(key):
+            if not _alike(row[key], its.get(key), tolerance):
                 return f"row {number}, {key}: {its.get(key)} instead of {row[key]}"
     return None
 
 
-def _same_bytes(one: Path, other: Path) -> str | None:
-    return None if one.read_bytes() == other.read_bytes() else "other bytes"
+def _alike(text: str, its: str | None, tolerance: float) -> bool:
+    if text == its or its is None:
+        return text == its
+    try:
+        return math.isclose(float(text), float(its), rel_tol=10 * tolerance)
+    except ValueError:
+        return False
+
+
+def _same_image(one: Path, other: Path, tolerance: float) -> str | None:
+    if one.read_bytes() == other.read_bytes():
+        return None
+    if not tolerance:
+        return "other bytes"
+    first, second = (np.asarray(Image.open(path), dtype=int) for path in (one, other))
+    if first.shape != second.shape:
+        return "another size"
+    most = int(abs(first - second).max())
+    return None if most <= 1 else f"values differ by {most} of 255"
 
 
 def _same_status(one: Path, other: Path) -> str | None:

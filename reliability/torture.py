@@ -4,9 +4,9 @@ python -m reliability.torture --kills 50 --seed 7
 
 Each case starts a command, strikes it with SIGKILL (its whole process group), SIGTERM or Ctrl-C at
 a random moment or when a certain file appears, gives the same command again, and compares: every
-tensor, every figure but seconds, every image. A case is decided by the seed and its number alone;
-results are kept in the work folder, so an interrupted torture goes on. The method is that of
-SQLite's crash tests and of Jepsen.
+tensor, every figure but seconds, every image; a stack within the tolerance that it promises
+(docs/stacking.md). A case is decided by the seed and its number alone; results are kept in the work
+folder, so an interrupted torture goes on. The method is that of SQLite's crash tests and of Jepsen.
 """
 
 import argparse
@@ -144,7 +144,7 @@ def strike(job: StruckJob, materials: Materials, work: Path, number: int, seed: 
     if again != 0:
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
         problems.append(f"the same command again ends with {again}: {' | '.join(tail)}")
-    problems += differences(whole, folder)
+    problems += differences(whole, folder, job.tolerance)
     if not problems:
         shutil.rmtree(folder)
     taken = round(time.monotonic() - start, 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from lora_lab.errors import LabError
@@ -38,6 +39,29 @@ def test_every_difference_between_two_folders_is_named(tmp_path):
         "run/lora/lora.safetensors: 1 of 1 tensors differ",
         "run/metrics.csv: row 1, loss/step: 2.0 instead of 1.0",
         "run/images/a.png is missing",
+    ]
+
+
+def test_a_tolerance_lets_last_digits_differ_and_nothing_more(tmp_path):
+    up = "x.lora_up.weight"
+    for name, entry, loss, pixel in (
+        ("one", 1.0, 1.0, 10),
+        ("near", 1.00005, 1.0005, 11),
+        ("far", 1.001, 1.01, 12),
+    ):
+        lora = tmp_path / name / "lora"
+        lora.mkdir(parents=True)
+        save_file(
+            {up: torch.tensor([entry]), "x.alpha": torch.tensor(16.0)}, lora / "a.safetensors"
+        )
+        (lora.parent / "metrics.csv").write_text(f"step,verdict,loss/step\n1,worse,{loss}\n")
+        Image.new("RGB", (2, 2), (pixel, 0, 0)).save(lora.parent / "a.png")
+    assert differences(tmp_path / "one", tmp_path / "near", 1e-4) == []
+    assert len(differences(tmp_path / "one", tmp_path / "near")) == 3
+    assert differences(tmp_path / "one", tmp_path / "far", 1e-4) == [
+        "lora/a.safetensors: 1 of 2 tensors differ",
+        "metrics.csv: row 1, loss/step: 1.01 instead of 1.0",
+        "a.png: values differ by 2 of 255",
     ]
 
 
