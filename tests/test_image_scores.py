@@ -50,6 +50,22 @@ def test_every_metric_is_scored_by_prompt_and_seed(made):
     }
 
 
+def test_the_seconds_of_scoring_stand_in_run_json_and_grow_only_when_something_is_scored(made):
+    folder, config = made
+    (folder / "base" / SCORES_FILE).unlink(missing_ok=True)
+    taken = [scoring_seconds(folder)]
+    for _ in range(2):
+        score_sweep(folder, config)
+        taken.append(scoring_seconds(folder))
+    assert taken[0] < taken[1] == taken[2]
+
+
+def scoring_seconds(folder):
+    facts = json.loads((folder / "base" / "run.json").read_text())
+    assert facts["seconds"]["training"] > 0
+    return facts["seconds"].get("scoring", 0.0)
+
+
 def test_identity_is_measured_by_pictures_that_were_not_trained_on(made):
     """Other training images leave it as it is, other held-out ones don't."""
     folder, config = made

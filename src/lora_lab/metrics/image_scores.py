@@ -9,6 +9,7 @@ runs of one sweep at once: the first that needs the bare base's images draws the
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from lora_lab.metrics.embedding_store import EmbeddingStore
 from lora_lab.metrics.encoders import OPTIONAL, CLIPEncoder, load_clip
 from lora_lab.metrics.scores import FORMULAS, diversity, identity
 from lora_lab.prompts import plain_text
+from lora_lab.run_folder.image_seconds import add_seconds
 from lora_lab.run_folder.locks import wait_for
 from lora_lab.run_folder.record import run_name
 from lora_lab.run_folder.saved_loras import RunLoRAs, find_rows
@@ -210,6 +212,7 @@ class ImageScorer:
         """Score the final LoRA of a run, unless that was done; return what is missing."""
         path = run.folder / SCORES_FILE
         lora = run.saves[-1].path
+        began = time.perf_counter()
         try:
             recipe = self.recipe(lora)
             if read_recipe(path) == recipe:
@@ -222,6 +225,7 @@ class ImageScorer:
         except (LabError, OSError) as error:
             return [f"{run_name(run.folder)} has no image metrics: {error}"]
         write_scores(path, recipe, scores | more, self.anchors())
+        add_seconds(run.folder, "scoring", time.perf_counter() - began)
         log.info("%s: metric images drawn and scored", run_name(run.folder))
         return [f"{run_name(run.folder)}: {problem}" for problem in (*problems, *unplain)]
 

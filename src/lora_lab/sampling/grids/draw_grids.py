@@ -14,11 +14,12 @@ from pathlib import Path
 from lora_lab.checkpoint.embedded import locate
 from lora_lab.config import SamplingConfig
 from lora_lab.errors import LabError
-from lora_lab.files import read_json, write_json
+from lora_lab.files import read_json
 from lora_lab.images.png_info import read_recipe
 from lora_lab.lora_file.merge import load_model
+from lora_lab.run_folder.image_seconds import add_seconds
 from lora_lab.run_folder.locks import GRIDS_LOCK, wait_for
-from lora_lab.run_folder.record import COMPLETE, read_facts, run_name
+from lora_lab.run_folder.record import run_name
 from lora_lab.run_folder.saved_loras import Rows, file_rows, find_rows, first_seeds
 from lora_lab.sampling.generate import check_settings, draw_settings
 from lora_lab.sampling.grids.axes import Identity, Point, prompt_choices
@@ -180,7 +181,7 @@ class GridDrawer:
         count = sum(outcome.drawn for _, outcome in found)
         if count:
             log.info("%s on %s: %d images in %.0f s", run_name(folder), name, count, seconds)
-            _add_seconds(folder, seconds)
+            add_seconds(folder, "sampling", seconds)
 
     def _fail(self, asked: list[Point], problem: str) -> None:
         self.drawn.problems.append(problem)
@@ -303,16 +304,6 @@ def _remove_pages(folder: Path, stem: str, count: int) -> None:
         match = re.fullmatch(r"-p(\d+)\.(png|webp)", path.name[len(stem) :])
         if match and int(match[1]) > max(count, 1):
             path.unlink()
-
-
-def _add_seconds(folder: Path, seconds: float) -> None:
-    """Add to the sampling time in run.json."""
-    facts = read_facts(folder)
-    if facts is None or facts.get("status") != COMPLETE or not isinstance(facts["seconds"], dict):
-        return
-    before = facts["seconds"].get("sampling") or 0.0
-    facts["seconds"]["sampling"] = round(before + seconds, 4)
-    write_json(folder / "run.json", facts)
 
 
 def read_scores(path: Path, folder: Path) -> dict[Path, str]:

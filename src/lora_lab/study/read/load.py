@@ -31,7 +31,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     """Library -> version."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """start_up, caching, training, saving, sampling, step_median, step_p95 -> seconds."""
+    """Phase of training, sampling, scoring, step_median or step_p95 -> seconds."""
     peak_memory_bytes: dict[str, float] = field(default_factory=dict)
     """process, device -> bytes."""
     lora_bytes: float = math.nan
