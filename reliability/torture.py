@@ -136,6 +136,7 @@ def strike(job: StruckJob, materials: Materials, work: Path, number: int, seed: 
         if struck:
             running.strike(getattr(signal, name))
         status = running.finish(LIMIT)
+        struck = struck and not (name == "SIGKILL" and status == 0)  # it had just ended by itself
         if struck:
             break
     if struck and status not in STATUS_OF[name]:
