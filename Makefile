@@ -60,7 +60,7 @@ fuzz: $(STAMP)  ## Feed mutated input to every reader (ARGS="--cases 100000")
 soak: $(STAMP)  ## Long runs: 20,000 steps, 200 runs, a report of 1,000 runs (hours)
 	PYTHONPATH=tests $(BIN)/python -m reliability.soak $(ARGS)
 
-bench: $(STAMP)  ## Measure training, start-up and sampling against bare PyTorch loops
+bench: $(STAMP)  ## Measure steps, start-up, drawing, stacks and sweeps (ARGS="sweep --rounds 1")
 	$(BIN)/python -m benchmarks $(ARGS)
 
 pocket: $(STAMP)  ## Draw the data of the embedded model, pretrain and evaluate it (hours; resumes)

@@ -5,7 +5,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from lora_lab.config import SamplingConfig, TrainConfig, to_config
+from lora_lab.config import TrainConfig, to_config
 from lora_lab.config.store import register_schemas
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +23,13 @@ def train_settings(overrides: list[str]) -> TrainConfig:
     return to_config(config)
 
 
-def sampling_settings(overrides: list[str]) -> SamplingConfig:
-    """The resolved settings of drawing images."""
-    return train_settings(overrides).sampling
+def images_per_epoch(config: TrainConfig) -> int:
+    """Images that an epoch shows, from the folder that the config names."""
+    from lora_lab.data.folders import find_examples
+
+    return sum(example.repeats for example in find_examples(config.data).train)
+
+
+def steps_per_epoch(config: TrainConfig) -> int:
+    """Whole batches of an epoch; one at least."""
+    return max(1, images_per_epoch(config) // config.data.batch_size)

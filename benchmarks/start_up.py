@@ -1,5 +1,9 @@
-"""Seconds from calling the command: to the end of the first step, to the end of ``--help``."""
+"""Seconds from calling the command: to the end of the first step, to the end of ``--help``.
 
+The bare imports are those of the classes that a run uses: the packages alone import them lazily.
+"""
+
+import json
 import subprocess
 import sys
 import tempfile
@@ -7,9 +11,12 @@ import time
 from pathlib import Path
 
 from benchmarks.settings import ROOT
-from benchmarks.table import BenchmarkRow, paired
+from benchmarks.table import BenchmarkRow, alone, paired
 
-IMPORTS = "import torch, transformers, diffusers"
+IMPORTS = (
+    "import torch, lightning.pytorch; from benchmarks.start_up_parts import import_classes; "
+    "import_classes()"
+)
 POLL_SECONDS = 0.01
 LIMIT_SECONDS = 300
 
@@ -49,19 +56,33 @@ def first_step_seconds(overrides: list[str]) -> float:
     raise RuntimeError(f"no first step: {' '.join(command)}")
 
 
+def part_seconds(overrides: list[str]) -> dict[str, float]:
+    """Part of a run's start -> its seconds, in a process of its own.
+
+    Raises:
+        subprocess.CalledProcessError: It failed.
+    """
+    command = [sys.executable, "-m", "benchmarks.start_up_parts", str(time.time()), *overrides]
+    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    found = json.loads(done.stdout)
+    return {str(part): float(seconds) for part, seconds in found.items()}
+
+
 def measure(overrides: list[str], rounds: int) -> list[BenchmarkRow]:
-    """Start-up and help, each in turn with the bare imports.
+    """Start-up and help, each in turn with the bare imports, and the parts of a start.
 
     Args:
         overrides: As for train.py.
         rounds: How often each is run; the first run after an installation is slower than the rest.
     """
-    imports, first_step, shown = [], [], []
+    imports, first_step, shown, parts = [], [], [], []
     for _ in range(rounds):
         imports.append(run_seconds(["-c", IMPORTS]))
         first_step.append(first_step_seconds(overrides))
+        parts.append(part_seconds(overrides))
         shown.append(run_seconds(["train.py", "--help"]))
     return [
         paired("start to first step, against bare imports", first_step, imports, "s"),
-        BenchmarkRow("train.py --help", sorted(shown)[len(shown) // 2], None, None, "s"),
+        *(alone(f"  {part}", [one[part] for one in parts], "s") for part in parts[0]),
+        alone("train.py --help", shown, "s"),
     ]

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torch.optim import Optimizer
 
-from benchmarks.settings import train_settings
+from benchmarks.settings import steps_per_epoch, train_settings
 from benchmarks.table import BenchmarkRow, paired
 from lora_lab.checkpoint.base_model import BaseModel, encode_prompt_hidden, load_base
 from lora_lab.config import TrainConfig
@@ -104,7 +104,7 @@ def measure(overrides: list[str], steps: int) -> list[BenchmarkRow]:
     loops = [BareLoop(config, fused_adamw=False), BareLoop(config, fused_adamw=True)]
     seconds: list[list[float]] = [[], [], []]
     with tempfile.TemporaryDirectory() as folder:
-        config.epochs = 1 + steps // _steps_per_epoch(config)
+        config.epochs = 1 + steps // steps_per_epoch(config)
         batch = interleave(PairedLoader.batch, loops, seconds)
         with patch.object(PairedLoader, "batch", lambda *arguments: batch(*arguments)):
             train(config, Path(folder))
@@ -114,11 +114,3 @@ def measure(overrides: list[str], steps: int) -> list[BenchmarkRow]:
         paired(f"training step, {config.optimizer.name} ({count} steps)", ours, same, "s/step"),
         paired("training step, bare with fused AdamW", ours, floor, "s/step"),
     ]
-
-
-def _steps_per_epoch(config: TrainConfig) -> int:
-    """Batches of an epoch, from the images that the config names."""
-    from lora_lab.data.folders import find_examples
-
-    shown = sum(example.repeats for example in find_examples(config.data).train)
-    return max(1, shown // config.data.batch_size)
