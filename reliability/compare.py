@@ -27,8 +27,8 @@ def differences(one: Path, other: Path, tolerance: float = 0.0) -> list[str]:
         one: The folder of the undisturbed command.
         other: The folder of the disturbed one.
         tolerance: How far tensors may differ, as a share of the LoRA's largest entry. Figures may
-            by ten times that share of themselves, since small differences are among them, and a
-            value of an image by 1 of 255.
+            by ten times that share of themselves or by a hundredth of it, since small differences
+            of losses are among them, and a value of an image by 1 of 255.
     """
     found = []
     for pattern, compare in (
@@ -97,7 +97,7 @@ def _alike(text: str, its: str | None, tolerance: float) -> bool:
     if text == its or its is None:
         return text == its
     try:
-        return math.isclose(float(text), float(its), rel_tol=10 * tolerance)
+        return math.isclose(float(text), float(its), rel_tol=10 * tolerance, abs_tol=tolerance / 100)
     except ValueError:
         return False
 

@@ -73,6 +73,7 @@ def test_a_composition_has_weights_behind_its_parts():
         ("<lora:one:0.8:.5>", ("one", 0.8, 0.5)),
         ("<lora:one:te=0:unet=1.5>", ("one", 0.0, 1.5)),
         ("<lyco:one:-1>", ("one", -1.0, -1.0)),
+        ("<lora: one : \x1c.8 :unet = \x1f1>", ("one", 0.8, 1.0)),
     ],
 )
 def test_a_lora_tag_has_a_weight_for_each_part(text, expected):

@@ -60,19 +60,20 @@ def _lora(arguments: str) -> LoRATag | None:
     """What stands behind `lora:`; None where it can't be understood."""
     positional, named = [], {}
     for part in arguments.split(":"):
-        key, sign, value = part.partition("=")
-        if sign and key.strip() in ("te", "unet"):
-            named[key.strip()] = value
+        # Stripped here: float() refuses some of the spaces that strip() takes away.
+        key, sign, value = (text.strip() for text in part.partition("="))
+        if sign and key in ("te", "unet"):
+            named[key] = value
         else:
-            positional.append(part)
+            positional.append(part.strip())
     name, *weights = positional or [""]
     texts = [*weights, named.get("te"), named.get("unet")]
-    if not name.strip() or len(weights) > 2 or any(_bad(text) for text in texts):
+    if not name or len(weights) > 2 or any(_bad(text) for text in texts):
         return None
     text_encoder = float(named.get("te") or (weights[0] if weights else 1))
     unet = float(named.get("unet") or (weights[1] if len(weights) > 1 else text_encoder))
-    return LoRATag(name.strip(), text_encoder, unet)
+    return LoRATag(name, text_encoder, unet)
 
 
 def _bad(text: str | None) -> bool:
-    return text is not None and _NUMBER.fullmatch(text.strip()) is None
+    return text is not None and _NUMBER.fullmatch(text) is None
