@@ -97,9 +97,10 @@ def _alike(text: str, its: str | None, tolerance: float) -> bool:
     if text == its or its is None:
         return text == its
     try:
-        return math.isclose(float(text), float(its), rel_tol=10 * tolerance, abs_tol=tolerance / 100)
+        one, other = float(text), float(its)
     except ValueError:
         return False
+    return math.isclose(one, other, rel_tol=10 * tolerance, abs_tol=tolerance / 100)
 
 
 def _same_image(one: Path, other: Path, tolerance: float) -> str | None:
