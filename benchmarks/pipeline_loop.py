@@ -43,7 +43,12 @@ def draw_sets(plan: LoopPlan) -> None:
     """Draw all sets, each with a pipeline of its own."""
     import torch
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
 
+    for logging in (diffusers_logging, transformers_logging):
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
     torch.set_num_threads(plan.threads)
     for images in plan.sets:
         pipe: Any = StableDiffusionPipeline.from_pretrained(

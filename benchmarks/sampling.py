@@ -4,6 +4,7 @@ A run's grids ask for two images of each saved LoRA and nine more of the final o
 are timed, imports and loading included, in turn: `sample.py run=...`, and the loop that users write
 without LoRA Lab (pipeline_loop.py). In one process, what the pipeline takes for the images of a run
 is held against a bare loop that draws as many images without LoRAs, in batches as large as ours.
+With several threads, batches side by side are held against all threads on one after the other.
 """
 
 import json
@@ -12,6 +13,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -26,6 +28,8 @@ from lora_lab.config import SamplingConfig, TrainConfig
 from lora_lab.lora_file import write_lora
 from lora_lab.network import inject_lora
 from lora_lab.run_folder.saved_loras import find_rows
+from lora_lab.sampling import batch_threads
+from lora_lab.sampling.batch_threads import thread_count
 from lora_lab.sampling.generate import ImageRequest, batches, draw_settings
 from lora_lab.sampling.pipeline import ImageTask, LoRAPipeline
 
@@ -71,6 +75,7 @@ def measure(overrides: list[str], rounds: int) -> list[BenchmarkRow]:
         folder = Path(name)
         return [
             _within_a_process(config, folder, rounds),
+            *_side_by_side(config, folder, rounds),
             _whole_processes(config, overrides, folder, rounds),
         ]
 
@@ -97,6 +102,29 @@ def _within_a_process(config: TrainConfig, folder: Path, rounds: int) -> Benchma
             bare.append(len(tasks) / (end - middle))
     what = f"a run's {len(tasks)} images of {settings.steps} steps"
     return paired(what, ours, bare, "images/s")
+
+
+def _side_by_side(config: TrainConfig, folder: Path, rounds: int) -> list[BenchmarkRow]:
+    """Small images with several CPU threads: a batch on each, against all threads on each batch."""
+    settings = config.sampling
+    base = load_base(config.model.checkpoint)
+    pipeline = LoRAPipeline(base, settings)
+    if thread_count(base.unet.device, settings.width, settings.height) == 1:
+        return []
+    loras = _loras(base, config, folder)
+    most = batch_threads.MOST_PIXELS
+    speeds: dict[int, list[float]] = {most: [], 0: []}
+    for number in range(rounds + 1):
+        for limit, found in speeds.items():
+            tasks = _tasks(settings, loras, folder / f"{number}-{limit}")
+            with patch.object(batch_threads, "MOST_PIXELS", limit):
+                start = time.perf_counter()
+                outcomes = pipeline.draw(tasks)
+                seconds = time.perf_counter() - start
+            assert all(outcome.drawn for outcome in outcomes)
+            if number:  # the first warms up
+                found.append(len(tasks) / seconds)
+    return [paired("... against all threads on each batch", speeds[most], speeds[0], "images/s")]
 
 
 def _whole_processes(

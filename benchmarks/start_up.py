@@ -22,14 +22,24 @@ LIMIT_SECONDS = 300
 
 
 def run_seconds(arguments: list[str]) -> float:
-    """Seconds of a whole Python process.
+    """Seconds of a whole Python process, whose output is shown only if it fails.
 
     Raises:
         subprocess.CalledProcessError: It failed.
     """
     start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    process = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    seconds = time.perf_counter() - start
+    if process.returncode:
+        sys.stderr.write(process.stdout.decode(errors="replace"))
+        process.check_returncode()
+    return seconds
 
 
 def first_step_seconds(overrides: list[str]) -> float:

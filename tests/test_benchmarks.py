@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -21,11 +22,14 @@ from benchmarks import (
 )
 from benchmarks.process_memory import CommandCost
 from benchmarks.settings import images_per_epoch, steps_per_epoch, train_settings
+from benchmarks.start_up import run_seconds
 from benchmarks.table import alone, paired, render, render_columns
 from lora_lab.checkpoint.base_model import load_base
 from lora_lab.data.inputs import SharedInputs
 from lora_lab.network import inject_lora
 from settings import composed_tree
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -127,6 +131,16 @@ def test_a_bare_step_trains_the_tensors_that_ours_trains(fused_adamw, tiny_overr
         assert float((flat != before[name]).float().mean()) > 0.9, name
 
 
+def test_the_output_of_a_timed_process_is_shown_only_if_it_fails(capfd):
+    loud = "import sys; print('said'); print('warned', file=sys.stderr); sys.exit({})"
+    assert run_seconds(["-c", loud.format(0)]) > 0
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(subprocess.CalledProcessError):
+        run_seconds(["-c", loud.format(3)])
+    shown = capfd.readouterr().err
+    assert "said" in shown and "warned" in shown
+
+
 @pytest.mark.slow
 def test_sampling_is_measured_against_a_bare_loop_and_against_pipelines(tiny_overrides):
     bare, pipelines = sampling.measure(tiny_overrides, rounds=1)
@@ -151,6 +165,26 @@ def test_a_run_is_drawn_by_both_in_the_same_images(monkeypatch, tiny_overrides, 
     row = sampling._within_a_process(config, tmp_path, rounds=1)
     assert counts == [29, 29] and sizes == [9, 10, 10] * 2
     assert "29 images of 2 steps" in row.what
+
+
+def test_with_several_threads_side_by_side_is_held_against_all_threads_on_each_batch(
+    monkeypatch, tiny_overrides, tmp_path
+):
+    config, asked = train_settings(tiny_overrides), []
+    drawn, threads = sampling.LoRAPipeline.draw, torch.get_num_threads()
+    monkeypatch.setattr(
+        sampling.LoRAPipeline,
+        "draw",
+        lambda *given: (asked.append(sampling.thread_count(CPU, 32, 32)), drawn(*given))[1],
+    )
+    try:
+        torch.set_num_threads(1)
+        assert sampling._side_by_side(config, tmp_path, rounds=1) == [] and asked == []
+        torch.set_num_threads(2)
+        (row,) = sampling._side_by_side(config, tmp_path, rounds=1)
+    finally:
+        torch.set_num_threads(threads)
+    assert asked == [2, 1] * 2 and row.ratio
 
 
 def test_the_loop_of_pipelines_draws_each_lora_on_each_checkpoint(

@@ -155,7 +155,7 @@ class MetricsConfig:
     steps: int
     """Sampling steps; 1 to 1000."""
     draw_batch_size: int
-    """Images drawn at once; on a GPU part of what makes images repeat exactly; 1 to 1000."""
+    """Images of a batch, at most; on a GPU part of what makes images repeat exactly; 1 to 1000."""
 
 
 def _seeds(key: str, least: int) -> Rule:

@@ -131,7 +131,7 @@ class SamplingConfig:
     height: int
     """Height of the images in pixels; 8 to 4096, a multiple of 8."""
     batch_size: int
-    """Images drawn at once; on a GPU part of what makes images repeat exactly; 1 to 1000."""
+    """Images of a batch, at most; on a GPU part of what makes images repeat exactly; 1 to 1000."""
     loras_at_once: int
     """LoRAs whose images share batches; each takes memory for the weights it changes; 1 to 1000."""
     lora_weight: float

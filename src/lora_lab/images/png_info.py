@@ -56,7 +56,7 @@ class ImageRecipe:
     batch_size: int
     """Images of its batch; with place, size and threads the same, the same bytes come out."""
     threads: int
-    """PyTorch's CPU threads."""
+    """PyTorch's CPU threads; 1 for an image that was drawn beside others on a thread of its own."""
     torch: str
     """PyTorch's version."""
 

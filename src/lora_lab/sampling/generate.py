@@ -3,7 +3,9 @@
 Shapes: B images, h and w the sides of the latents.
 """
 
+import threading
 from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
@@ -129,7 +131,10 @@ def draw_images(
 
 @torch.inference_mode()
 def draw_batch(
-    base: BaseModel, asked: Sequence[EncodedRequest], settings: DrawSettings
+    base: BaseModel,
+    asked: Sequence[EncodedRequest],
+    settings: DrawSettings,
+    stop: threading.Event | None = None,
 ) -> list[Drawn]:
     """Make the images of one batch.
 
@@ -137,11 +142,15 @@ def draw_batch(
         base: The model as it stands.
         asked: Images that are `alike`.
         settings: Of all of them.
+        stop: Once it is set, the images are no longer wanted.
 
     Returns:
         One result an image. An image with NaN comes back as a problem.
+
+    Raises:
+        CancelledError: `stop` was set.
     """
-    pixels = _decode(base, _sample(base, asked, settings))
+    pixels = _decode(base, _sample(base, asked, settings, stop))
     return [_drawn(image, (place, len(asked))) for place, image in enumerate(pixels)]
 
 
@@ -224,7 +233,12 @@ def encode_request(
     )
 
 
-def _sample(base: BaseModel, asked: Sequence[EncodedRequest], settings: DrawSettings) -> Tensor:
+def _sample(
+    base: BaseModel,
+    asked: Sequence[EncodedRequest],
+    settings: DrawSettings,
+    stop: threading.Event | None,
+) -> Tensor:
     """Latents of finished images, (B, 4, h, w)."""
     height = settings.height // base.latent_factor
     width = settings.width // base.latent_factor
@@ -246,6 +260,8 @@ def _sample(base: BaseModel, asked: Sequence[EncodedRequest], settings: DrawSett
         settings.guidance,
     )
     for call, timestep in enumerate(sampler.timesteps):
+        if stop is not None and stop.is_set():
+            raise CancelledError
         model_input = sampler.model_input(latents, timestep)
         noise_pred = guidance.noise_pred(model_input, timestep, call).float()
         latents = sampler.step(noise_pred, timestep, latents, generators)

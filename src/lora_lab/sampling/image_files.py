@@ -6,6 +6,7 @@ drawn twice and nothing is lost.
 """
 
 import os
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +59,7 @@ def _holds(path: Path, recipe: ImageRecipe) -> bool:
 class ImageWriter:
     """Writes PNG files on another thread, each whole or not at all; use it in a `with` block.
 
-    Leaving the block waits for all files.
+    Several threads may hand images over. Leaving the block waits for all files.
 
     Raises:
         LabError: On leaving, or earlier: a file could not be written.
@@ -67,12 +68,14 @@ class ImageWriter:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="png")
         self._waiting: list[Future[None]] = []
+        self._lock = threading.Lock()
 
     def write(self, path: Path, image: Image.Image, recipe: ImageRecipe) -> None:
         """Write one image as soon as those before it are written."""
-        if len(self._waiting) >= _WAITING:
-            self._waiting.pop(0).result()
-        self._waiting.append(self._pool.submit(write_image, path, image, recipe))
+        with self._lock:
+            if len(self._waiting) >= _WAITING:
+                self._waiting.pop(0).result()
+            self._waiting.append(self._pool.submit(write_image, path, image, recipe))
 
     def __enter__(self) -> "ImageWriter":
         return self

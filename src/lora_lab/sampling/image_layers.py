@@ -3,15 +3,18 @@
 Images of several LoRAs share a batch: what no LoRA changes is computed for all at once, a changed
 layer takes each image's rows times the weights of its own LoRA. A product is always of one image's
 rows, so its shape, and with it the rounding, is the same in every batch. On a CPU an image has
-the same bytes whatever it is drawn with.
+the same bytes whatever it is drawn with. Several threads may draw a batch each by the same layers.
 
 Shapes: N images of a batch, R rows of an image in a pass (its negative prompt and the parts of its
 prompt), L positions of a row, M = R · L.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +33,20 @@ SMALL = 20_480
 """Up to so many numbers PyTorch computes a convolution of one row by another algorithm."""
 
 
+@dataclass
+class BatchRows:
+    """What the layers know of a batch that is being drawn."""
+
+    owned: list[tuple[slice, LayerWeights]]
+    """Places of images in the batch, and the weights that they have in place of the model's."""
+    images: int
+    """0: each row is an image."""
+    same_time: bool
+    """Whether all images have the same weights in the layers that read the timestep."""
+    texts: dict[nn.Module, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    """Text layer -> (input, output) of the latest calls."""
+
+
 class ImageLayers:
     """The linear, convolution and normalization layers of a UNet or VAE.
 
@@ -40,10 +57,9 @@ class ImageLayers:
     def __init__(self, model: nn.Module) -> None:
         self._calls: dict[nn.Module, Callable[[Tensor], Tensor]] = {}
         self._time_layers: list[nn.Module] = []
-        self._owned: list[tuple[slice, LayerWeights]] = []
-        self._images = 0
-        self._same_time = True
-        self._texts: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
+        self._thread = threading.local()  # its .batch is the BatchRows that this thread draws
+        self._lock = threading.Lock()
+        self._batches = 0
         for path, layer in model.named_modules():
             if isinstance(layer, nn.Linear):
                 self._calls[layer] = self._linear_call(path, layer)
@@ -54,29 +70,45 @@ class ImageLayers:
 
     @contextmanager
     def images(self, owned: Sequence[tuple[int, LayerWeights]] = ()) -> Iterator[None]:
-        """While the block runs, a pass has the rows of these images, image by image.
+        """While the block runs, a pass of this thread has the rows of these images, image by image.
+
+        Other threads may be in such a block at the same time. One that isn't in any can't call the
+        model until all have left theirs.
 
         Args:
             owned: (number of images, the weights that they have in place of the model's), in the
                 order of the batch. Empty: each row is an image, with the model's own weights.
         """
-        start = 0
-        for count, weights in owned:
-            self._owned.append((slice(start, start + count), weights))
-            start += count
-        self._images = start
-        self._same_time = not any(
-            layer in weights for layer in self._time_layers for _, weights in self._owned
-        )
-        for layer, call in self._calls.items():
-            layer.__dict__["forward"] = call
+        self._thread.batch = self._rows(owned)
+        with self._lock:
+            if not self._batches:
+                for layer, call in self._calls.items():
+                    layer.__dict__["forward"] = call
+            self._batches += 1
         try:
             yield
         finally:
-            for layer in self._calls:
-                del layer.__dict__["forward"]
-            self._owned.clear()
-            self._texts.clear()
+            del self._thread.batch
+            with self._lock:
+                self._batches -= 1
+                if not self._batches:
+                    for layer in self._calls:
+                        del layer.__dict__["forward"]
+
+    def _rows(self, owned: Sequence[tuple[int, LayerWeights]]) -> BatchRows:
+        edges = [0, *accumulate(count for count, _ in owned)]
+        places = [slice(start, stop) for start, stop in pairwise(edges)]
+        all_weights = [weights for _, weights in owned]
+        same_time = not any(
+            layer in weights for layer in self._time_layers for weights in all_weights
+        )
+        return BatchRows(list(zip(places, all_weights, strict=True)), edges[-1], same_time)
+
+    @property
+    def _batch(self) -> BatchRows:
+        """The batch that this thread draws."""
+        found: BatchRows = self._thread.batch
+        return found
 
     def _linear_call(self, path: str, layer: nn.Linear) -> Callable[[Tensor], Tensor]:
         if any(name in path for name in TIME_LAYERS):
@@ -94,13 +126,13 @@ class ImageLayers:
 
     def _linear(self, layer: nn.Linear, inputs: Tensor) -> Tensor:
         """(N · R, ..., in) -> (N · R, ..., out)."""
-        rows = inputs.reshape(self._images or len(inputs), -1, inputs.shape[-1])  # (N, M, in)
+        rows = inputs.reshape(self._batch.images or len(inputs), -1, inputs.shape[-1])  # (N, M, in)
         return self._products(layer, rows).view(*inputs.shape[:-1], -1)
 
     def _pointwise(self, layer: nn.Conv2d, inputs: Tensor) -> Tensor:
         """A 1x1 convolution: (N · R, in, h, w) -> (N · R, out, h, w)."""
         pixels = inputs.permute(0, 2, 3, 1)  # (N · R, h, w, in)
-        rows = pixels.reshape(self._images or len(pixels), -1, pixels.shape[-1])
+        rows = pixels.reshape(self._batch.images or len(pixels), -1, pixels.shape[-1])
         return self._products(layer, rows).view(*pixels.shape[:-1], -1).permute(0, 3, 1, 2)
 
     def _products(self, layer: nn.Linear | nn.Conv2d, rows: Tensor) -> Tensor:
@@ -117,17 +149,17 @@ class ImageLayers:
 
     def _weights(self, layer: nn.Linear | nn.Conv2d) -> list[tuple[slice, Tensor]]:
         """Which images have which weight."""
-        if not any(layer in weights for _, weights in self._owned):
+        if not any(layer in weights for _, weights in self._batch.owned):
             return [(slice(None), layer.weight)]
-        return [(place, weights.get(layer, layer.weight)) for place, weights in self._owned]
+        return [(place, weights.get(layer, layer.weight)) for place, weights in self._batch.owned]
 
     def _time(self, layer: nn.Linear, inputs: Tensor) -> Tensor:
         """All rows are at one timestep: (N · R, in) -> (N · R, out), once for equal weights."""
-        if self._same_time:
+        if self._batch.same_time:
             return linear(inputs[:1], layer.weight, layer.bias).expand(len(inputs), -1)
-        of_image = len(inputs) // self._images
+        of_image = len(inputs) // self._batch.images
         found = []
-        for place, weights in self._owned:
+        for place, weights in self._batch.owned:
             first = place.start * of_image
             one = linear(inputs[first : first + 1], weights.get(layer, layer.weight), layer.bias)
             found.append(one.expand((place.stop - place.start) * of_image, -1))
@@ -135,17 +167,17 @@ class ImageLayers:
 
     def _text(self, layer: nn.Linear, inputs: Tensor) -> Tensor:
         """The keys or values of a prompt, which are the same at every step: computed once."""
-        kept = self._texts.setdefault(layer, [])
+        kept = self._batch.texts.setdefault(layer, [])
         for before, result in kept:
             if before is inputs:
                 return result
         result = self._linear(layer, inputs)
-        self._texts[layer] = [*kept, (inputs, result)][-TEXTS_KEPT:]
+        self._batch.texts[layer] = [*kept, (inputs, result)][-TEXTS_KEPT:]
         return result
 
     def _convolution(self, layer: nn.Conv2d, inputs: Tensor) -> Tensor:
         """(N · R, in, h, w) -> (N · R, out, h', w')."""
-        of_image = len(inputs) // (self._images or len(inputs))
+        of_image = len(inputs) // (self._batch.images or len(inputs))
         found = []
         for place, weight in self._weights(layer):
             whole = place.start is None

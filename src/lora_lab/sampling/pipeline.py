@@ -3,12 +3,15 @@
 Images of several LoRAs share a batch: each has the weights of its own LoRA in the layers that a
 LoRA changes (image_layers.py), so every kind of LoRA, any weight and LoRAs that prompts name go
 the same way. The text encoder gets one LoRA after the other, for the prompts of its images.
+On a CPU small images are drawn in several batches at once (batch_threads.py).
 """
 
 import logging
+import threading
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from lora_lab.errors import LabError, first_line
 from lora_lab.images.png_info import ImageRecipe
 from lora_lab.lora_file.merge import LoRAMerger, merged_weights, named_layers
 from lora_lab.prompts import LoRATag
+from lora_lab.sampling.batch_threads import BatchThreads, batch_threads, thread_count
 from lora_lab.sampling.devices import choose_device
 from lora_lab.sampling.generate import (
     Drawn,
@@ -95,6 +99,16 @@ class ReadyImage:
     """Of the UNet's layers that its LoRAs change; the same object for the same LoRAs."""
 
 
+@dataclass(frozen=True)
+class DrawingCall:
+    """What all images of one call of `LoRAPipeline.draw` share."""
+
+    tasks: Sequence[ImageTask]
+    outcomes: list[ImageResult]
+    """One a task."""
+    writer: ImageWriter
+
+
 class LoRAPipeline:
     """One base checkpoint, and LoRAs that come and go.
 
@@ -134,69 +148,67 @@ class LoRAPipeline:
         """
         self._files.forget()  # a file may be another one by now
         outcomes = [ImageResult(None, "not drawn") for _ in tasks]
-        alike: dict[LoRAsUsed, list[int]] = {}
+        alike: dict[int, dict[LoRAsUsed, list[int]]] = {}
         for number, task in enumerate(tasks):
             try:
                 tags = self.names.loras(task.request.prompt)
             except LabError as error:
                 outcomes[number] = ImageResult(None, first_line(error))
                 continue
-            alike.setdefault((task.lora, task.weight, tags), []).append(number)
-        groups = list(alike.items())
+            size = task.settings.width, task.settings.height
+            of_count = alike.setdefault(thread_count(self.base.unet.device, *size), {})
+            of_count.setdefault((task.lora, task.weight, tags), []).append(number)
         with ImageWriter() as writer:
-            for first in range(0, len(groups), self._loras_at_once):
-                together = dict(groups[first : first + self._loras_at_once])
-                self._draw_together(together, tasks, outcomes, writer)
+            call = DrawingCall(tasks, outcomes, writer)
+            for count, found in alike.items():
+                groups = list(found.items())
+                with batch_threads(count) as threads:
+                    for first in range(0, len(groups), self._loras_at_once):
+                        together = dict(groups[first : first + self._loras_at_once])
+                        self._draw_together(together, call, threads)
+                        threads.end_group()
         return outcomes
 
     def _draw_together(
-        self,
-        together: dict[LoRAsUsed, list[int]],
-        tasks: Sequence[ImageTask],
-        outcomes: list[ImageResult],
-        writer: ImageWriter,
+        self, together: dict[LoRAsUsed, list[int]], call: DrawingCall, threads: BatchThreads
     ) -> None:
-        """Draw images of some LoRAs.
+        """Draw images of some LoRAs, or hand their batches to the threads.
 
         Args:
             together: LoRAs -> numbers of their tasks.
-            tasks: All tasks.
-            outcomes: Of all tasks; gets those of these.
-            writer: Writes the files.
+            call: Gets the outcomes of these tasks.
+            threads: Draw the batches.
         """
         planned: dict[LoRAsUsed, list[PlannedImage]] = {}
         for used, numbers in together.items():
-            with self._refusing(numbers, tasks, outcomes):
-                planned[used] = self._plan(used, numbers, tasks)
+            with self._refusing(numbers, call):
+                planned[used] = self._plan(used, numbers, call.tasks)
                 for image in planned[used]:
-                    outcomes[image.number] = ImageResult(image.path)
+                    call.outcomes[image.number] = ImageResult(image.path)
         if all(image.there for images in planned.values() for image in images):
             return
         ready: list[ReadyImage] = []
         for used, images in planned.items():
-            with self._refusing(together[used], tasks, outcomes):
+            with self._refusing(together[used], call):
                 ready += self._ready(used, images)
         for settings in dict.fromkeys(image.planned.task.settings for image in ready):
             chosen = [image for image in ready if image.planned.task.settings == settings]
-            alike = [image.asked.alike for image in chosen]
-            for batch in batches(alike, settings.batch_size):
+            size = threads.batch_size(len(ready), settings.batch_size)
+            for batch in batches([image.asked.alike for image in chosen], size):
                 members = [chosen[place] for place in batch]
-                missing = [one.planned.number for one in members if not one.planned.there]
-                if missing:
-                    with self._refusing(missing, tasks, outcomes):
-                        self._draw_batch(members, settings, outcomes, writer)
+                if not all(image.planned.there for image in members):
+                    draw = partial(self._draw_batch, members, settings, call, threads.stop)
+                    threads.submit(draw)
 
     @contextmanager
-    def _refusing(
-        self, numbers: list[int], tasks: Sequence[ImageTask], outcomes: list[ImageResult]
-    ) -> Iterator[None]:
+    def _refusing(self, numbers: list[int], call: DrawingCall) -> Iterator[None]:
         """Make an error in the block the outcome of some tasks."""
         try:
             yield
         except (LabError, RuntimeError) as error:
-            log.warning("%s: %s", tasks[numbers[0]].lora or self.base.name, error)
+            log.warning("%s: %s", call.tasks[numbers[0]].lora or self.base.name, error)
             for number in numbers:
-                outcomes[number] = ImageResult(None, first_line(error))
+                call.outcomes[number] = ImageResult(None, first_line(error))
 
     def _plan(
         self, used: LoRAsUsed, numbers: list[int], tasks: Sequence[ImageTask]
@@ -272,22 +284,25 @@ class LoRAPipeline:
         self,
         members: Sequence[ReadyImage],
         settings: DrawSettings,
-        outcomes: list[ImageResult],
-        writer: ImageWriter,
+        call: DrawingCall,
+        stop: threading.Event,
     ) -> None:
-        """Draw one batch, whose images with the same LoRAs stand side by side."""
+        """Draw one batch, whose images with the same LoRAs stand side by side; on any thread."""
         owned = [
             (len(same), same[0].weights)
             for _, group in groupby(members, key=lambda image: id(image.weights))
             if (same := list(group))
         ]
         asked = [image.asked for image in members]
-        with self._unet.images(owned), self._vae.images():
-            drawn = draw_batch(self.base, asked, settings)
-        for image, result in zip(members, drawn, strict=True):
+        missing = [image.planned.number for image in members if not image.planned.there]
+        drawn: list[Drawn] = []
+        with self._refusing(missing, call), self._unet.images(owned), self._vae.images():
+            drawn = draw_batch(self.base, asked, settings, stop)
+        for image, result in zip(members, drawn, strict=False):  # none after an error
             planned = image.planned
             if not planned.there:
-                outcomes[planned.number] = _keep(planned.path, result, planned.recipe, writer)
+                kept = _keep(planned.path, result, planned.recipe, call.writer)
+                call.outcomes[planned.number] = kept
 
     def draw_again(
         self, recipe: ImageRecipe, main: LoRAFile | None
