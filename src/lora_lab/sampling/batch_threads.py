@@ -16,7 +16,7 @@ import torch
 
 MOST_PIXELS = 128 * 128
 """Of an image that is drawn on one thread. The operations of larger ones are long enough to be
-divided, and several batches at once would multiply their memory."""
+divided (docs/performance.md), and several batches at once would multiply their memory."""
 MOST_THREADS = 8
 """What leads from one operation to the next runs on one thread at a time."""
 
