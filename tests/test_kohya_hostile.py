@@ -99,6 +99,29 @@ def test_an_imported_file_holds_settings_of_ours_only(tmp_path, further, name, c
         assert group.startswith("override /") and (choice in OPTIMIZERS or choice.isidentifier())
 
 
+@pytest.mark.parametrize(
+    ("argument", "key"),
+    [
+        ({"optimizer_args": "betas=betas=0.9,0.99"}, "optimizer_args: betas"),
+        ({"optimizer_args": "betas=0.9"}, "optimizer_args: betas"),
+        (
+            {"optimizer": "DAdaptAdam", "optimizer_args": "growth_rate=fast"},
+            "optimizer_args: growth_rate",
+        ),
+        ({"network_args": "conv_dim=four"}, "network_args: conv_dim"),
+        ({"network_args": "conv_dim=4 conv_alpha=x"}, "network_args: conv_alpha"),
+        ({"lr_warmup_steps": "1e999"}, "lr_warmup_steps"),
+        ({"min_snr_gamma": "five"}, "min_snr_gamma"),
+    ],
+)
+def test_an_argument_of_another_type_is_told_and_left_out(argument, key, tmp_path, capsys):
+    path = tmp_path / "it.json"
+    path.write_text(json.dumps({**GUI, "lr_scheduler": "cosine", **argument}))
+    assert main(["import", str(path), "--out", str(tmp_path / "experiment" / "it.yaml")]) == 0
+    told = capsys.readouterr().out
+    assert "Can't be expressed here" in told and key in told and "is no value for" in told
+
+
 def test_an_imported_key_can_not_leave_its_comment(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     hostile = "x\nhydra:\n  callbacks: {e: {_target_: shutil.copyfile, src: it.json, dst: stolen}}"

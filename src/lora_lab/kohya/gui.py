@@ -130,7 +130,7 @@ def _length(fields: dict[str, Any], values: dict[str, Any]) -> None:
         fields.pop("lr_scheduler_num_cycles", None)
         values["lr_scheduler_num_cycles"] = epoch
     percent, given = (_number(fields.pop(name, 0)) for name in ("lr_warmup", "lr_warmup_steps"))
-    values["lr_warmup_steps"] = int(given) if given else percent / 100 if percent else 0
+    values["lr_warmup_steps"] = given if given else percent / 100 if percent else 0
 
 
 def _number(value: Any) -> float:

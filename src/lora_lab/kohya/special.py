@@ -16,7 +16,15 @@ from lora_lab.kohya.choices import (
 )
 from lora_lab.kohya.special_network import take_merged, take_network
 from lora_lab.kohya.translated import Translation, fitting
-from lora_lab.kohya.values import is_empty, is_true, named_arguments, number, parse
+from lora_lab.kohya.values import (
+    as_float,
+    is_empty,
+    is_number,
+    is_true,
+    named_arguments,
+    number,
+    parse,
+)
 
 
 def _model(left: dict[str, Any], result: Translation) -> None:
@@ -131,12 +139,10 @@ def _optimizer(left: dict[str, Any], result: Translation) -> None:
             result.impossible[source] = "no name of an argument"
         elif argument not in OPTIMIZER_DEFAULTS[name]:
             further[argument] = value
-        elif argument == "growth_rate" and (value is None or math.isinf(float(str(value)))):
+        elif argument == "growth_rate" and is_number(value) and math.isinf(as_float(value)):
             result.put(key, None, source)
-        elif isinstance(value, list):
-            result.put(key, [float(item) for item in value], source)
         else:
-            result.put(key, fitting(value, key), source)
+            result.take(key, value, source)
     if further:
         result.put("optimizer.args", further, "optimizer_args")
     if further.get("relative_step"):
@@ -165,10 +171,8 @@ def _own_class(path: str, arguments: dict[str, Any], result: Translation) -> Non
         key, source = f"optimizer.{argument}", f"optimizer_args: {argument}"
         if key not in settings:
             further[argument] = value
-        elif isinstance(value, list):
-            result.put(key, [float(item) for item in value], source)
         else:
-            result.put(key, fitting(value, key), source)
+            result.take(key, value, source)
     if further:
         result.put("optimizer.args", further, "optimizer_args")
 
@@ -201,7 +205,7 @@ def _schedule(left: dict[str, Any], result: Translation) -> None:
     if given == "polynomial":
         result.differs["lr_scheduler"] = "polynomial ends at 0, sd-scripts' at 1e-7"
     is_share = 0 < warmup < 1
-    result.put("schedule.warmup_steps", 0 if is_share else int(warmup), "lr_warmup_steps")
+    result.take("schedule.warmup_steps", 0 if is_share else warmup, "lr_warmup_steps")
     result.put("schedule.warmup_share", warmup if is_share else 0.0, "lr_warmup_steps")
 
 
@@ -339,9 +343,12 @@ def _sampling(left: dict[str, Any], result: Translation) -> None:
             result.put(key, fitted, source)
     further = [_OPTION.split(" " + line) for line in lines[1:]]
     if further:
+        given_seeds = [
+            parse(dict(zip(parts[1::2], parts[2::2], strict=True)).get("d")) for parts in further
+        ]
         seeds = [
-            parse(dict(zip(parts[1::2], parts[2::2], strict=True)).get("d", str(1000 + index)))
-            for index, parts in enumerate(further)
+            seed if isinstance(seed, int) else 1000 + index
+            for index, seed in enumerate(given_seeds)
         ]
         result.put(
             "sampling.prompts.random", [parts[0].strip() for parts in further], "sample_prompts"

@@ -21,8 +21,8 @@ def take_network(left: dict[str, Any], result: Translation) -> None:
     convolutions = {key: arguments.pop(key, None) for key in ("conv_dim", "conv_alpha")}
     if not is_empty(convolutions["conv_dim"]) and convolutions["conv_dim"]:
         alpha = convolutions["conv_alpha"]
-        result.put("network.conv_dim", int(convolutions["conv_dim"]), "network_args: conv_dim")
-        result.put("network.conv_alpha", float(alpha or 1), "network_args: conv_alpha")
+        result.take("network.conv_dim", convolutions["conv_dim"], "network_args: conv_dim")
+        result.take("network.conv_alpha", alpha or 1, "network_args: conv_alpha")
         name = "lora_conv" if name == "lora" else name
     result.groups["network"] = name
     for key in ("train_unet", "train_text_encoder"):
@@ -30,11 +30,11 @@ def take_network(left: dict[str, Any], result: Translation) -> None:
     for key in ("rank_dropout", "module_dropout"):
         given = arguments.pop(key, None)
         given = left.pop(key, None) if given is None else given
-        value = 0.0 if is_empty(given) else float(number(given, 0.0))
+        value = 0.0 if is_empty(given) else number(given, 0.0)
         result.put(f"network.{key}", value, f"network_args: {key}")
     factor = arguments.pop("factor", None)
     if name == "lokr" and not is_empty(factor):
-        result.put("network.factor", int(factor), "network_args: factor")
+        result.take("network.factor", factor, "network_args: factor")
     _lora_kinds(module, kind, arguments, result)
     for argument, value in arguments.items():
         if not is_empty(value) and value is not False:

@@ -97,11 +97,7 @@ def _plain(key: str, left: dict[str, Any], result: Translation) -> None:
         else:
             result.ignored[name] = f"not given: {key} keeps LoRA Lab's own value"
         return
-    value = fitting(parse(given), key)
-    if value is None:
-        result.impossible[name] = f"{given!r} is no value for {key}"
-    else:
-        result.put(key, value, name)
+    result.take(key, parse(given), name, given)
 
 
 def _other(name: str, value: Any, result: Translation) -> None:

@@ -1,5 +1,6 @@
 """Values as kohya's files spell them: texts, numbers, lists; nothing is evaluated."""
 
+import math
 import re
 from typing import Any
 
@@ -69,10 +70,23 @@ def named_arguments(items: Any) -> dict[str, Any]:
     return {name.strip(): parse(value) if sign else True for name, sign, value in pairs}
 
 
+def is_number(value: Any) -> bool:
+    """Whether a parsed value is a number; truth values are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def as_float(value: int | float) -> float:
+    """A number as a float; infinite beyond the largest one."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value)
+
+
 def number(value: Any, default: float) -> float:
     """A number as it is spelled, or the default where there is none."""
     parsed = None if is_empty(value) else parse(value)
-    return float(parsed) if isinstance(parsed, int | float) else default
+    return as_float(parsed) if isinstance(parsed, int | float) else default
 
 
 def is_true(value: Any) -> bool:
