@@ -10,7 +10,7 @@ from lora_lab.checkpoint.base_model import BaseModel, encode_prompt_hidden, load
 from lora_lab.data.tokens import CaptionTokens, caption_tokens, tokenize
 from lora_lab.prompts import apply_weights, parse_prompt
 from lora_lab.prompts import tokenize as prompt_tokens
-from lora_lab.text.caption_encoder import CaptionEncoder, encode_captions
+from lora_lab.text.caption_encoder import CaptionEncoder, KeptAnswers, encode_captions
 from train_setup import data_config
 
 LONG = ", ".join(f"tag{index}" for index in range(40))
@@ -121,7 +121,7 @@ def test_kept_answers_are_the_bytes_of_fresh_ones(base):
     ids = torch.stack([tokens(base, text).input_ids for text in ("red", "zqx person", "red")])
     keeps, forgets = (CaptionEncoder(2, frozen=True, keep=keep) for keep in (True, False))
     first = keeps(base.text_encoder, ids, None)
-    assert len(keeps.kept) == 2 and not forgets.kept
+    assert len(keeps.kept.answers) == 2 and not forgets.kept.answers
     again = keeps(base.text_encoder, ids.flip(0), None).flip(0)
     assert torch.equal(first, again) and torch.equal(first, forgets(base.text_encoder, ids, None))
 
@@ -136,11 +136,29 @@ def test_weights_are_part_of_what_is_kept(base):
     assert not torch.equal(rows[0], rows[1])
 
 
+def test_runs_that_share_answers_encode_a_caption_once_for_each_clip_skip(base, monkeypatch):
+    asked = []
+
+    def counted(*arguments: Any, **named: Any) -> torch.Tensor:
+        asked.append(arguments[3])
+        return encode_captions(*arguments, **named)
+
+    monkeypatch.setattr("lora_lab.text.caption_encoder.encode_captions", counted)
+    ids, kept = tokens(base, "zqx person").input_ids[None], KeptAnswers()
+    rows = [
+        CaptionEncoder(clip_skip, True, restore_mean=mean, kept=kept)(base.text_encoder, ids, None)
+        for clip_skip, mean in ((2, True), (2, True), (1, True), (2, False))
+    ]
+    assert asked == [2, 1, 2]
+    assert torch.equal(rows[0], rows[1]) and not torch.equal(rows[0], rows[2])
+    assert torch.equal(rows[1], encode_captions(base.text_encoder, ids, None, 2))
+
+
 def test_a_trained_text_encoder_is_asked_each_time(base):
     ids = tokens(base, "red").input_ids[None]
     encoder = CaptionEncoder(2, frozen=False)
     encoder(base.text_encoder, ids, None)
-    assert not encoder.kept
+    assert not encoder.kept.answers
 
 
 def test_memory_for_kept_answers_has_an_end(base, monkeypatch):
@@ -148,7 +166,7 @@ def test_memory_for_kept_answers_has_an_end(base, monkeypatch):
     encoder = CaptionEncoder(2, frozen=True)
     for text in ("red", "green", "blue"):
         encoder(base.text_encoder, tokens(base, text).input_ids[None], None)
-    assert len(encoder.kept) == 1
+    assert len(encoder.kept.answers) == 1
 
 
 def test_gradients_through_weights_are_finite_where_means_are_zero():

@@ -4,7 +4,9 @@ import csv
 import json
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from lora_lab.errors import Stopped
 from lora_lab.run_folder.folder import RunFolder
 from lora_lab.run_folder.locks import LOCK, hold
 from lora_lab.study.judge import stacked_pairs
+from lora_lab.text import caption_encoder
 from lora_lab.training.stack import train_together
 from lora_lab.training.stacked_run import StackedRun
 from train import train
@@ -132,6 +135,124 @@ def test_a_run_of_a_stack_equals_the_run_alone(
         assert_same_run(tmp_path / "alone" / name, tmp_path / "together" / name)
         facts = json.loads((tmp_path / "together" / name / "run.json").read_text())
         assert facts["stack"]["runs"] == len(configs)
+
+
+@contextmanager
+def rows_of_first_layers(shared: SharedInputs) -> Iterator[dict[str, set[tuple[int, bool]]]]:
+    """Rows that a layer computed in training passes and whether with a graph, by its name."""
+    (base,) = shared.bases.values()
+    seen: dict[str, set[tuple[int, bool]]] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("conv_in", "time_embedding", "down_blocks.0.resnets.0"):
+            layer = base.unet.get_submodule(name)
+            rows = seen[name.rpartition(".")[2]] = set()
+
+            def counted(*arguments, forward=layer.forward, rows=rows):
+                result = forward(*arguments)
+                if torch.is_grad_enabled():
+                    rows.add((len(result), result.requires_grad))
+                return result
+
+            patch.setattr(layer, "forward", counted)
+        yield seen
+
+
+def of_one_seed(base: Path, person: Path) -> dict[str, TrainConfig]:
+    """Runs with the same images, noise and timesteps in batches of 4."""
+    changes = {"network__train_text_encoder": False, "data__shuffle_caption": True}
+    return {
+        "one": train_config(base, person, **changes),
+        "dim": train_config(base, person, **changes, network__dim=7, objective__min_snr_gamma=0.0),
+        "rate": train_config(base, person, **changes, optimizer=OPTIMIZERS["adamw"]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({}, 4),
+        ({"objective__noise_offset": 0.1}, 8),
+        ({"seed": 7}, 8),
+        ({"network__conv_dim": 2, "network__conv_alpha": 1.0}, 4),
+    ],
+    ids=["equal noise", "noise offset", "another seed", "convolutions"],
+)
+def test_what_no_lora_touches_is_computed_once_for_equal_rows(
+    changes, rows, tiny_base, tiny_person, tmp_path, shared
+):
+    configs = of_one_seed(tiny_base, tiny_person)
+    other = train_config(
+        *(tiny_base, tiny_person),
+        **{"network__train_text_encoder": False, "data__shuffle_caption": True, **changes},
+    )
+    configs["other"] = other
+    shared.base(other.model)
+    with rows_of_first_layers(shared) as seen:
+        together(configs, tmp_path / "together", shared)
+    assert seen["conv_in"] == seen["time_embedding"] == {(rows, False)}
+    touched = other.network.conv_dim is not None
+    assert seen["0"] == ({(16, True)} if touched else {(rows, False)})
+    for name, config in configs.items():
+        train(config, tmp_path / "alone" / name, shared)
+        assert_same_run(tmp_path / "alone" / name, tmp_path / "together" / name)
+
+
+def test_rows_stay_shared_when_a_run_drops_out(
+    tiny_base, tiny_person, tmp_path, shared, monkeypatch
+):
+    configs = of_one_seed(tiny_base, tiny_person)
+    batch = PairedLoader.batch
+
+    def broken(loader, epoch, index, shown):
+        if threading.current_thread().name == "dim" and (epoch, index) == (2, 0):
+            raise OSError("no space left on device")
+        return batch(loader, epoch, index, shown)
+
+    shared.base(configs["one"].model)
+    with rows_of_first_layers(shared) as seen:
+        monkeypatch.setattr(PairedLoader, "batch", broken)
+        results = together(configs, tmp_path / "together", shared)
+    assert "no space left" in str(results[1])
+    assert seen["conv_in"] == seen["0"] == {(4, False)}
+    monkeypatch.undo()
+    for name in ("one", "rate"):
+        train(configs[name], tmp_path / "alone" / name, shared)
+        assert_same_run(tmp_path / "alone" / name, tmp_path / "together" / name)
+
+
+def test_a_frozen_text_encoder_is_asked_once_for_all_runs_of_a_stack(
+    tiny_base, tiny_person, tmp_path, shared, monkeypatch
+):
+    asked = []
+
+    def counted(text_encoder, input_ids, *arguments, **named):
+        asked.append(input_ids.numpy().tobytes())
+        return encode(text_encoder, input_ids, *arguments, **named)
+
+    encode = caption_encoder.encode_captions
+    monkeypatch.setattr(caption_encoder, "encode_captions", counted)
+    together(of_one_seed(tiny_base, tiny_person), tmp_path / "together", shared)
+    assert asked and len(asked) == len(set(asked))
+
+
+def test_a_frozen_text_encoder_answers_in_the_precision_of_the_run(
+    tiny_base, tiny_person, tmp_path, shared, monkeypatch
+):
+    kept, add = set(), caption_encoder.KeptAnswers.add
+
+    def noted(answers, key, hidden):
+        kept.add(hidden.dtype)
+        add(answers, key, hidden)
+
+    monkeypatch.setattr(caption_encoder.KeptAnswers, "add", noted)
+    config = train_config(
+        *(tiny_base, tiny_person),
+        network__train_text_encoder=False,
+        trainer__precision="bf16-true",
+        epochs=1,
+    )
+    together({"one": config, "two": config}, tmp_path, shared)
+    assert kept == {torch.bfloat16}
 
 
 @pytest.mark.slow

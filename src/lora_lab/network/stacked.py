@@ -6,7 +6,7 @@ padded with zeros, which change nothing and whose gradients nobody sees.
 
 Shapes: K runs, B images of each run in a pass, L positions, P pixels, r the largest rank of the
 runs, R rows (K · B times what an image has: chunks of a caption), N numbers of a run's LoRA, M with
-the padding.
+the padding, C latent channels, h and w latent sides, D hidden size of the text encoder.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +21,7 @@ from torch.nn import Parameter
 from torch.nn.functional import conv2d
 
 from lora_lab.checkpoint.base_model import BaseModel
+from lora_lab.network.equal_rows import equal_rows_once
 from lora_lab.network.inject import LoRANetwork
 from lora_lab.network.targets import Target, kernel, part_of
 
@@ -67,6 +68,7 @@ class LoRAStack:
     def __init__(self, base: BaseModel) -> None:
         self.base = base
         self.members: list[Member] = []
+        self._touched: set[nn.Module] = set()
         self._hooks: dict[str, Any] = {}
         self._layouts: dict[tuple[str, tuple[int, ...]], Layout] = {}
         self._matrices: dict[str, tuple[Tensor, Tensor]] = {}
@@ -78,6 +80,7 @@ class LoRAStack:
         for target in member.network.layers:
             if target.name not in self._hooks:
                 layer = part_of(self.base, target.part).get_submodule(target.path)
+                self._touched.add(layer)
                 self._hooks[target.name] = layer.register_forward_hook(self._hook(target.name))
         return len(self.members) - 1
 
@@ -101,6 +104,23 @@ class LoRAStack:
             yield
         finally:
             self._runs, self._matrices = (), {}
+
+    def denoise(self, noisy: Tensor, timesteps: Tensor, hidden: Tensor) -> Tensor:
+        """What the UNet makes of the rows of the runs named by `runs`, (R, C, h, w).
+
+        Layers before the first LoRA of any run are computed once for equal rows.
+
+        Args:
+            noisy: Noisy latents, (R, C, h, w).
+            timesteps: (R,).
+            hidden: Encoded captions, (R, L, D).
+        """
+        unet = self.base.unet
+        number = next(unet.parameters()).dtype  # a base in bf16 takes bf16
+        noisy, hidden = noisy.to(number), hidden.to(number)
+        with equal_rows_once(unet, self._touched, noisy, timesteps):
+            predicted: Tensor = unet(noisy, timesteps, hidden, return_dict=False)[0]
+        return predicted
 
     def _packed(self, part: str, runs: tuple[int, ...]) -> dict[str, tuple[Tensor, Tensor]]:
         """Down (K, r, in[, kh, kw]) and up · alpha / dim (K, out, r) of each layer."""

@@ -1,12 +1,14 @@
 """What the UNet is told of a caption: hidden states of the text encoder.
 
 A text encoder that isn't trained says the same of a caption each time. Its answers are then kept,
-and captions are encoded one by one, so that a kept answer and a fresh one are the same bytes.
+for the runs of a stack together, and captions are encoded one by one, so that a kept answer and a
+fresh one are the same bytes.
 
 Shapes: B captions, T chunks a caption, L tokens a chunk, D hidden size.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +18,7 @@ from lora_lab.checkpoint.base_model import encode_prompt_hidden
 from lora_lab.prompts import apply_weights
 
 MAX_KEPT_BYTES = 512 * 2**20
-"""Kept answers take no more memory than this; 2,000 captions of SD 1.5."""
+"""Kept answers of a run or a stack take no more memory than this; 2,000 captions of SD 1.5."""
 
 
 def encode_captions(
@@ -52,6 +54,22 @@ def encode_captions(
     return torch.cat([hidden[:, 0, :1], middle, hidden[:, -1, -1:]], dim=1)
 
 
+class KeptAnswers:
+    """What a frozen text encoder said of captions: of one run, or of all that share it."""
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[Any, ...], Tensor] = {}
+        """All that an answer depends on -> hidden states of one caption, (1, ..., D)."""
+        self.bytes = 0
+
+    def add(self, key: tuple[Any, ...], hidden: Tensor) -> None:
+        """Keep an answer, if there is room."""
+        size = hidden.numel() * hidden.element_size()
+        if self.bytes + size <= MAX_KEPT_BYTES:
+            self.answers[key] = hidden
+            self.bytes += size
+
+
 class CaptionEncoder:
     """Encodes captions, and keeps the answers where the text encoder is frozen.
 
@@ -61,6 +79,8 @@ class CaptionEncoder:
         keep: Whether answers are kept; they are the same bytes either way.
         restore_mean: Whether weights leave the mean of each chunk as it was.
         encode: What encodes captions while the text encoder is trained.
+        kept: Answers that other runs on the same frozen text encoder gave and take; None keeps
+            those of this run alone.
     """
 
     def __init__(
@@ -70,14 +90,14 @@ class CaptionEncoder:
         keep: bool = True,
         restore_mean: bool = True,
         encode: Callable[..., Tensor] = encode_captions,
+        kept: KeptAnswers | None = None,
     ) -> None:
         self.clip_skip = clip_skip
         self.restore_mean = restore_mean
         self.frozen = frozen
         self.keep = keep
         self.encode = encode
-        self.kept: dict[bytes, Tensor] = {}
-        self.kept_bytes = 0
+        self.kept = KeptAnswers() if kept is None else kept
 
     def __call__(
         self, text_encoder: CLIPTextModel, input_ids: Tensor, weights: Tensor | None
@@ -102,15 +122,21 @@ class CaptionEncoder:
     def _one(
         self, text_encoder: CLIPTextModel, input_ids: Tensor, weights: Tensor | None
     ) -> Tensor:
-        key = b"|".join(
-            part.cpu().numpy().tobytes() for part in (input_ids, weights) if part is not None
-        )
-        if key in self.kept:
-            return self.kept[key]
+        key = self._key(input_ids, weights)
+        if key in self.kept.answers:
+            return self.kept.answers[key]
         with torch.no_grad():
             hidden = self._encoded(text_encoder, input_ids, weights)
-        size = hidden.numel() * hidden.element_size()
-        if self.keep and self.kept_bytes + size <= MAX_KEPT_BYTES:
-            self.kept[key] = hidden
-            self.kept_bytes += size
+        if self.keep:
+            self.kept.add(key, hidden)
         return hidden
+
+    def _key(self, input_ids: Tensor, weights: Tensor | None) -> tuple[Any, ...]:
+        """All that differs between answers of one text encoder in one process."""
+        device = input_ids.device.type
+        parts = [
+            None if part is None else (tuple(part.shape), part.cpu().numpy().tobytes())
+            for part in (input_ids, weights)
+        ]
+        number = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return self.clip_skip, self.restore_mean, number, *parts

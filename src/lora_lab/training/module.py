@@ -84,6 +84,7 @@ class LoRAModule(pl.LightningModule):
             frozen,
             restore_mean=config.data.restore_mean,
             encode=encode_captions if stacked is None else stacked.encode,
+            kept=None if stacked is None else stacked.kept,
         )
         self.trained: dict[str, list[Parameter]] = {}
         """What the optimizer steps over, by part: one flat tensor, or the part's own tensors."""
@@ -160,6 +161,11 @@ class LoRAModule(pl.LightningModule):
         else:
             weights = min_snr_weights(snr, objective.min_snr_gamma, self.prediction_type)
         return weights * batch["loss_weights"]
+
+    def on_fit_start(self) -> None:
+        """Ask the stack for the base where the run is: Lightning moves this module alone."""
+        if self.stacked is not None:
+            self.stacked.prepare(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The mean weighted loss of a batch, or the batch's share of the mean over its step.

@@ -23,7 +23,7 @@ from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import TrainConfig
 from lora_lab.errors import LabError, Stopped
 from lora_lab.network.stacked import LoRAStack, Member
-from lora_lab.text.caption_encoder import encode_captions
+from lora_lab.text.caption_encoder import KeptAnswers, encode_captions
 from lora_lab.training.acceleration import accelerated
 from lora_lab.training.callbacks.stop import ENDING, SIGNALS
 from lora_lab.training.stacked_run import BACKWARD, ENCODE, StackedRun
@@ -45,6 +45,7 @@ class RunStack:
         self.config: TrainConfig | None = None
         self.signal: int | None = None
         self.estimated_bytes: int | None = None
+        self.kept = KeptAnswers()
         self._prepared: torch.device | None = None
         self._undo = ExitStack()
 
@@ -59,6 +60,19 @@ class RunStack:
         if self.loras.base is not base:
             raise LabError("runs of two base checkpoints can't be trained in one stack")
         return self.loras.add(member)
+
+    def prepare(self, device: torch.device) -> None:
+        """What Lightning and callbacks do to the base of a run alone, once for all runs."""
+        if self._prepared == device:
+            return
+        assert self.loras is not None and self.config is not None
+        base = self.loras.base
+        set_hardware(self.config.trainer)
+        for part in (base.unet, base.text_encoder):
+            part.to(device)
+            part.train()
+        self._undo.enter_context(accelerated(base, self.config.trainer))
+        self._prepared = device
 
     def make_passes(self) -> None:
         """Answer the runs until all have ended."""
@@ -105,8 +119,6 @@ class RunStack:
             for parts in zip(*[one.tensors for one in requests], strict=True)
         ]
         device = joined[0].device
-        base = self.loras.base
-        self._prepare(base, device)
         members = [run.member for run in group if run.member is not None]
         part = "text_encoder" if kind == ENCODE else "unet"
         with (
@@ -115,26 +127,10 @@ class RunStack:
             self.loras.runs(part, members),
         ):
             if kind == ENCODE:
-                answer = encode_captions(base.text_encoder, *joined, *settings)
+                answer = encode_captions(self.loras.base.text_encoder, *joined, *settings)
             else:
-                noisy, timesteps, hidden = joined
-                number = next(base.unet.parameters()).dtype  # a base in bf16 takes bf16
-                answer = base.unet(
-                    noisy.to(number), timesteps, hidden.to(number), return_dict=False
-                )[0]
+                answer = self.loras.denoise(*joined)
             return answer.chunk(len(group))
-
-    def _prepare(self, base: BaseModel, device: torch.device) -> None:
-        """What Lightning and callbacks do to the base of a run alone."""
-        if self._prepared == device:
-            return
-        assert self.config is not None
-        set_hardware(self.config.trainer)
-        for part in (base.unet, base.text_encoder):
-            part.to(device)
-            part.train()
-        self._undo.enter_context(accelerated(base, self.config.trainer))
-        self._prepared = device
 
 
 def _first(waiting: list[StackedRun]) -> list[StackedRun]:

@@ -17,6 +17,7 @@ from lora_lab.checkpoint.base_model import BaseModel
 from lora_lab.config import TrainConfig
 from lora_lab.network import LoRANetwork
 from lora_lab.network.stacked import Member, Trained
+from lora_lab.text.caption_encoder import KeptAnswers
 
 ENCODE, DENOISE, BACKWARD = "encode", "denoise", "backward"
 ORDER = {ENCODE: 0, DENOISE: 1, BACKWARD: 2}
@@ -60,6 +61,11 @@ class Stack(Protocol):
     """The signal that asks all runs to save and stop; None: go on."""
     estimated_bytes: int | None
     """What the stack is thought to need; None: it wasn't measured."""
+    kept: KeptAnswers
+    """What the frozen text encoder said to any of the runs."""
+
+    def prepare(self, device: torch.device) -> None:
+        """Put the base on a device, as the trainer's settings want it."""
 
     def take_in(self, base: BaseModel, member: Member, config: TrainConfig) -> int:
         """Add a run's LoRA; returns its number among the LoRAs."""
@@ -87,6 +93,15 @@ class StackedRun:
     def asked_to_stop(self) -> int | None:
         """The signal that asks all runs to save and stop; None: go on."""
         return self.stack.signal
+
+    @property
+    def kept(self) -> KeptAnswers:
+        """What the frozen text encoder said to any of the runs."""
+        return self.stack.kept
+
+    def prepare(self, device: torch.device) -> None:
+        """Put the base on a device, as the trainer's settings want it."""
+        self.stack.prepare(device)
 
     def facts(self) -> dict[str, Any]:
         """For run.json: with how many runs this one was trained, and the bytes that were expected.
