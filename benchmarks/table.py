@@ -51,13 +51,14 @@ def alone(what: str, ours: list[float], unit: str) -> BenchmarkRow:
 
 def render(rows: list[BenchmarkRow]) -> str:
     """The rows as an aligned text table."""
-    lines = [f"{'':44} {'ours':>10} {'bare':>10} {'ratio':>7} {'spread':>11}  unit"]
+    width = max((len(row.what) for row in rows), default=0)
+    lines = [f"{'':{width}} {'ours':>10} {'bare':>10} {'ratio':>7} {'spread':>11}  unit"]
     for row in rows:
         bare = "" if row.bare is None else f"{row.bare:.4g}"
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         spread = "" if row.ratios is None else "{:.2f}–{:.2f}".format(*row.ratios)
         lines.append(
-            f"{row.what:44} {row.ours:10.4g} {bare:>10} {ratio:>7} {spread:>11}  {row.unit}"
+            f"{row.what:{width}} {row.ours:10.4g} {bare:>10} {ratio:>7} {spread:>11}  {row.unit}"
         )
     return "\n".join(lines)
 

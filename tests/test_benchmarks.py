@@ -84,6 +84,11 @@ def test_the_table_shows_ours_bare_ratio_spread_and_unit():
     assert lines[2].split() == ["help", "0.75", "s"]
 
 
+def test_figures_stand_below_each_other_beside_a_long_name():
+    lines = render([alone("x" * 60, [1.0], "s"), alone("y", [2.0], "s")]).splitlines()
+    assert len({line.rindex("s") for line in lines[1:]}) == 1
+
+
 def test_columns_show_the_median_and_the_spread_of_several_rounds():
     rows = [("images/s", [[1.0, 3.0, 2.0], [40.0]]), ("drawn", [[], [0.5]])]
     title, names, *lines = render_columns("sweep", ["one", "two"], rows).splitlines()
