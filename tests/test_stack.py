@@ -22,6 +22,7 @@ from lora_lab.run_folder.folder import RunFolder
 from lora_lab.run_folder.locks import LOCK, hold
 from lora_lab.study.judge import stacked_pairs
 from lora_lab.text import caption_encoder
+from lora_lab.training.callbacks.held_out_loss import HeldOutLoss
 from lora_lab.training.stack import train_together
 from lora_lab.training.stacked_run import StackedRun
 from train import train
@@ -218,6 +219,33 @@ def test_rows_stay_shared_when_a_run_drops_out(
     for name in ("one", "rate"):
         train(configs[name], tmp_path / "alone" / name, shared)
         assert_same_run(tmp_path / "alone" / name, tmp_path / "together" / name)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_bare_base_is_measured_by_one_run_of_a_stack(
+    fails, tiny_base, tiny_person, tmp_path, shared, monkeypatch
+):
+    """Or by the next one where the first fails."""
+    measured, measure = [], HeldOutLoss._measure
+
+    def counted(callback, trainer, module, probes):
+        if probes is callback.probes.bare:
+            measured.append(threading.current_thread().name)
+            rows = measure(callback, trainer, module, probes)
+            if fails and len(measured) == 1:
+                raise OSError("no space left on device")
+            return rows
+        return measure(callback, trainer, module, probes)
+
+    monkeypatch.setattr(HeldOutLoss, "_measure", counted)
+    configs = of_one_seed(tiny_base, tiny_person)
+    own = SharedInputs(bases=shared.bases, latents=shared.latents)  # nothing is measured yet
+    results = together(configs, tmp_path, own)
+    assert measured == (["one", "dim"] if fails else ["one"])
+    assert ["no space left" in str(result) for result in results] == [fails, False, False]
+    files = [(tmp_path / name / "held_out.csv").read_text() for name in ("dim", "rate")]
+    first = [[line for line in file.splitlines() if line.startswith("0,")] for file in files]
+    assert first[0] and first[0] == first[1]
 
 
 def test_a_frozen_text_encoder_is_asked_once_for_all_runs_of_a_stack(

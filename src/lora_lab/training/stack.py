@@ -46,6 +46,7 @@ class RunStack:
         self.signal: int | None = None
         self.estimated_bytes: int | None = None
         self.kept = KeptAnswers()
+        self.taken: set[str] = set()
         self._prepared: torch.device | None = None
         self._undo = ExitStack()
 
@@ -79,7 +80,7 @@ class RunStack:
         while True:
             while any(not run.ended and not run.waits for run in self.runs):
                 self.ready.wait()
-            waiting = [run for run in self.runs if run.waits]
+            waiting = [run for run in self.runs if run.waits and not run.waits_for_turn]
             if not waiting:
                 return
             for group in _groups(_first(waiting)):

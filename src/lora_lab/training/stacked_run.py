@@ -1,12 +1,14 @@
 """What a run that is trained with others asks the base model through.
 
 The runs of a stack (`stack.py`) are threads of which one works at a time. A run that needs the base
-asks for a pass here and waits for the answer.
+asks for a pass here and waits for the answer. What the runs would all do alike, one does for all.
 
 Shapes: B images a batch, C latent channels, h and w latent sides.
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +22,8 @@ from lora_lab.network.stacked import Member, Trained
 from lora_lab.text.caption_encoder import KeptAnswers
 
 ENCODE, DENOISE, BACKWARD = "encode", "denoise", "backward"
+TURN = "turn"
+"""Asks for no pass: another run is at what this one would do as well."""
 ORDER = {ENCODE: 0, DENOISE: 1, BACKWARD: 2}
 """In which order a batch asks for them."""
 
@@ -63,6 +67,8 @@ class Stack(Protocol):
     """What the stack is thought to need; None: it wasn't measured."""
     kept: KeptAnswers
     """What the frozen text encoder said to any of the runs."""
+    taken: set[str]
+    """What one run does while the others wait for it."""
 
     def prepare(self, device: torch.device) -> None:
         """Put the base on a device, as the trainer's settings want it."""
@@ -146,6 +152,24 @@ class StackedRun:
         """Add the loss's gradients to those of the run's LoRA."""
         self._ask(BACKWARD, (loss,))
 
+    @contextmanager
+    def one_at_a_time(self, what: str) -> Iterator[None]:
+        """While the block runs, other runs that come to it wait.
+
+        Args:
+            what: Names the block.
+        """
+        while what in self.stack.taken:
+            self._answer_to(Request(TURN, (), (False, what)))
+        self.stack.taken.add(what)
+        try:
+            yield
+        finally:
+            self.stack.taken.remove(what)
+            for run in self.stack.runs:
+                if run.waits_for_turn:
+                    run.answer(None)
+
     def _ask(self, kind: str, tensors: tuple[Tensor | None, ...], *settings: Any) -> Any:
         """Wait for a pass; the other runs work meanwhile."""
         device = next(one.device for one in tensors if one is not None)
@@ -154,14 +178,17 @@ class StackedRun:
             torch.get_autocast_dtype(device.type),
         )
         learns = torch.is_grad_enabled() or kind == BACKWARD
-        request = Request(kind, tensors, (learns, *numbers, *settings))
+        answer = self._answer_to(Request(kind, tensors, (learns, *numbers, *settings)))
+        if kind == BACKWARD:
+            self.batches += 1
+        return answer
+
+    def _answer_to(self, request: Request) -> Tensor | None:
         self.request = request
         self.stack.ready.notify()
         while not request.answered:
             self.wake.wait()
         self.request = None
-        if kind == BACKWARD:
-            self.batches += 1
         if request.error is not None:
             raise request.error
         return request.answer
@@ -177,6 +204,11 @@ class StackedRun:
     def waits(self) -> bool:
         """Whether it asked and has no answer."""
         return self.request is not None and not self.request.answered
+
+    @property
+    def waits_for_turn(self) -> bool:
+        """Whether it waits for another run, and not for a pass."""
+        return self.request is not None and self.waits and self.request.kind == TURN
 
     @property
     def place(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ number of it is drawn, no gradient is kept.
 import csv
 import hashlib
 import io
+from contextlib import nullcontext
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -88,8 +89,10 @@ class HeldOutLoss(StepCallback):
         if module.config.network.weights is not None:
             return self._measure(trainer, module, self.probes.bare)  # not the bare base
         key = bare_key(module, self.probes.bare)
-        if key not in self.bare:
-            self.bare[key] = self._measure(trainer, module, self.probes.bare)
+        stacked = module.stacked
+        with nullcontext() if stacked is None else stacked.one_at_a_time(f"bare losses {key}"):
+            if key not in self.bare:
+                self.bare[key] = self._measure(trainer, module, self.probes.bare)
         return self.bare[key]
 
     def _measure(
