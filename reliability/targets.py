@@ -2,7 +2,10 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -389,16 +392,47 @@ def _inversion(data: bytes, folder: Path) -> None:
 
 
 def _report(data: bytes, folder: Path) -> None:
-    """A whole report whose values, names and errors hold a hostile text."""
+    """A whole report whose values, names and errors hold a hostile text, which must stay a text."""
+    found = _active(_text(data), folder / "hostile")
+    assert found == _usual(folder / "usual"), found
+
+
+@cache
+def _usual(folder: Path) -> Counter[str]:
+    return _active("harmless", folder)
+
+
+def _active(text: str, folder: Path) -> Counter[str]:
+    """What can act in a report that holds a text."""
     from lora_lab.study.report.build import build_report
     from study_sweep_builder import FakeRun, SweepBuilder
 
-    shutil.rmtree(folder / "sweep", ignore_errors=True)
-    text = _text(data)
-    sweep = SweepBuilder(folder / "sweep").base(2)
+    shutil.rmtree(folder, ignore_errors=True)
+    sweep = SweepBuilder(folder).base(2)
     sweep.runs.append(FakeRun(text[:200] or "x", name="network.dim=2"))
     sweep.runs.append(FakeRun("8", name="network.dim=8", status="failed", error=text))
     sweep.write()
-    build_report(folder / "sweep")
-    page = (folder / "sweep" / "report" / "index.html").read_text(encoding="utf-8")
-    assert "<script>alert" not in page and "onerror=alert" not in page.replace("&gt;", "")
+    build_report(folder)
+    parser = ActiveElements()
+    parser.feed((folder / "report" / "index.html").read_text(encoding="utf-8"))
+    return parser.found
+
+
+class ActiveElements(HTMLParser):
+    """Counts the elements of a page that run or load something, and attributes that do."""
+
+    LOADING = ("base", "embed", "frame", "iframe", "link", "meta", "object", "script", "style")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Counter[str] = Counter()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Counts one element."""
+        if tag in self.LOADING:
+            self.found[tag] += 1
+        for name, value in attrs:
+            if name.startswith("on"):
+                self.found[name] += 1
+            if (value or "").strip().lower().startswith(("javascript:", "http:", "//")):
+                self.found[f"{name}={value}"] += 1

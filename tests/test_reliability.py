@@ -13,7 +13,7 @@ from lora_lab.errors import LabError
 from reliability.compare import differences
 from reliability.fuzz import FuzzReader, attack
 from reliability.soak import growth
-from reliability.targets import targets
+from reliability.targets import ActiveElements, targets
 from reliability.torture import Case, main, render
 
 SEEDS = Path(__file__).parent / "corpora" / "seeds.json"
@@ -70,6 +70,13 @@ def test_the_table_counts_only_equal_cases():
     bad = Case(2, "training", "SIGINT", "1 s", True, 130, ("x differs",), 1.0)
     assert "| training | 1 | 0 | 1 | 1 of 2 |" in render([good, bad])
     assert "1 of 2 equal" in render([good, bad])
+
+
+def test_what_can_act_in_a_page_is_counted():
+    page = ActiveElements()
+    page.feed("""<p>&lt;script&gt;</p><img src=x onerror=alert(1)><script>1</script>""")
+    page.feed("""<a href=" JavaScript:alert(1)">x</a><a href="#y">y</a>""")
+    assert page.found == {"onerror": 1, "script": 1, "href= JavaScript:alert(1)": 1}
 
 
 def test_a_reader_that_raises_another_error_is_found_with_a_small_input():
