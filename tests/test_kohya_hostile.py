@@ -122,6 +122,16 @@ def test_an_argument_of_another_type_is_told_and_left_out(argument, key, tmp_pat
     assert "Can't be expressed here" in told and key in told and "is no value for" in told
 
 
+@pytest.mark.parametrize("name", ["optimizer_args", "additional_parameters"])
+def test_an_open_quote_is_told_without_the_text(name, tmp_path, capsys):
+    path = tmp_path / "it.json"
+    path.write_text(json.dumps({**GUI, name: "'--secret betas=0.9"}))
+    assert main(["import", str(path), "--out", str(tmp_path / "experiment" / "it.yaml")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: {name} can't be parsed (No closing quotation)" in line
+    assert "secret" not in line
+
+
 def test_an_imported_key_can_not_leave_its_comment(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     hostile = "x\nhydra:\n  callbacks: {e: {_target_: shutil.copyfile, src: it.json, dst: stolen}}"

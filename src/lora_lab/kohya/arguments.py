@@ -5,7 +5,6 @@ the `ss_*` metadata of a LoRA file. All become sd-scripts' names of its command 
 """
 
 import json
-import shlex
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from lora_lab.errors import ConfigError
 from lora_lab.kohya.gui import from_gui
 from lora_lab.kohya.other_models import refuse_other_families
 from lora_lab.kohya.ss_metadata import UNTOLD, from_metadata, own_settings
+from lora_lab.kohya.values import split_words
 
 MAX_BYTES = 2**24
 """Settings have a few kilobytes; a larger text file is something else."""
@@ -92,7 +92,10 @@ def _read_json(path: Path) -> Arguments:
             f"{path} holds no settings of kohya_ss, which have keys such as network_dim and "
             "train_batch_size; save them in the GUI's LoRA tab"
         )
-    values, ignored = from_gui(tree)
+    try:
+        values, ignored = from_gui(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     return Arguments("settings of kohya_ss", _with_additional(path, values), ignored)
 
 
@@ -145,13 +148,7 @@ def _read_lora(path: Path) -> Arguments:
 def _with_additional(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     """Take the GUI's field of further arguments apart: `--name value ... --switch`."""
     text = str(values.pop("additional_parameters", "") or "")
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        # The text itself isn't shown: it may hold a token.
-        raise ConfigError(
-            f"{path}: additional_parameters can't be parsed ({error}); correct it in the GUI"
-        ) from error
+    words = split_words(text, f"{path}: additional_parameters")
     found: dict[str, list[str]] = {}
     for word in words:
         if word.startswith("--"):

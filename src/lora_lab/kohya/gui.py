@@ -1,7 +1,8 @@
 """From the fields of the kohya_ss GUI to sd-scripts' arguments, as the GUI's own command does."""
 
-import shlex
 from typing import Any
+
+from lora_lab.kohya.values import split_words
 
 RENAMED = {
     "optimizer": "optimizer_type",
@@ -44,6 +45,9 @@ def from_gui(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
     Args:
         tree: The settings that the GUI saved.
+
+    Raises:
+        ConfigError: A quote is open in the optimizer's arguments.
     """
     fields = dict(tree)
     ignored = {
@@ -55,7 +59,7 @@ def from_gui(tree: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     _rates(fields, values)
     _length(fields, values)
     arguments = str(fields.pop("optimizer_args", "") or "")
-    values["optimizer_args"] = shlex.split(arguments.replace('"', ""))
+    values["optimizer_args"] = split_words(arguments.replace('"', ""), "optimizer_args")
     if fields.pop("use_wandb", False):
         values["log_with"] = "wandb"
     for name, value in fields.items():

@@ -2,7 +2,10 @@
 
 import math
 import re
+import shlex
 from typing import Any
+
+from lora_lab.errors import ConfigError
 
 _PLACEHOLDER = re.compile(r"\s*<[^<>]*>\s*")
 _WORDS = {"true": True, "false": False, "none": None, "": None}
@@ -58,6 +61,18 @@ def split_arguments(text: str) -> tuple[str, list[str]]:
             start = index + 1
     parts.append(inner[start:])
     return name.strip().rsplit(".", 1)[-1], [part.strip() for part in parts if part.strip()]
+
+
+def split_words(text: str, name: str) -> list[str]:
+    """Words of a field of the GUI, quoted as a shell's.
+
+    Raises:
+        ConfigError: A quote is open. The text itself isn't shown: it may hold a token.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"{name} can't be parsed ({error}); correct it in the GUI") from error
 
 
 def named_arguments(items: Any) -> dict[str, Any]:
