@@ -11,6 +11,7 @@ from PIL import Image
 from lora_files import random_lora
 from lora_lab.checkpoint.base_model import load_base
 from lora_lab.errors import LabError
+from lora_lab.images.png_info import read_recipe
 from lora_lab.lora_file import write_lora
 from lora_lab.sampling.generate import DrawSettings, ImageRequest, draw_images, draw_settings
 from lora_lab.sampling.pipeline import ImageTask, LoRAPipeline
@@ -137,7 +138,7 @@ def test_images_are_drawn_with_the_threads_that_the_image_names(tmp_path, run, s
         torch.set_num_threads(threads + 1)
         png = pngs(run)[0]
         assert replay(png, tmp_path / "o", sampling, None, None).read_bytes() == png.read_bytes()
-        assert torch.get_num_threads() == threads
+        assert torch.get_num_threads() == read_recipe(png).threads
     finally:
         torch.set_num_threads(threads)
     assert os.path.exists(tmp_path / "o")
