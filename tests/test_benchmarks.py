@@ -387,6 +387,7 @@ def test_the_parts_of_a_start_add_up_to_its_first_step(tiny_overrides):
 @pytest.mark.slow
 def test_a_sweep_is_measured_in_each_way(tiny_overrides, monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # threads wait for each other on a busy machine
     sizes = [one for one in tiny_overrides if not one.startswith("trainer.threads")]
     drawn = ["sampling.grids=[]", "metrics.enabled=false", "trainer.accelerator=cpu"]
     monkeypatch.setattr(sweep, "BATCHES", {3: ()})
