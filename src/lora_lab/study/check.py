@@ -45,13 +45,19 @@ SEEDS = 3
 VALUES = 3
 """In each study in which nothing differs."""
 STUDY_RUNS = SEEDS * (1 + VALUES)
-SHORT = (
-    *("epochs=6", "save_every=1", "optimizer=adamw", "optimizer.lr=1e-3"),
-    *("network.train_text_encoder=false", "metrics.steps=6"),
-    *("metrics.seeds=[101,102]", "metrics.plain_seeds=[201]", "sampling.subject=zqx person"),
+FEW_IMAGES = (
+    *("metrics.steps=6", "metrics.seeds=[101,102]", "metrics.plain_seeds=[201]"),
+    *("save_every=1", "sampling.subject=zqx person"),
 )
-"""48 steps on pocket at a rate that learns in so few of them, and fewer images than a sweep draws:
-a run takes seconds, and short runs vary more than long ones, which makes the check harder."""
+"""Less than a sweep draws."""
+SHORT = (
+    *FEW_IMAGES,
+    *("epochs=15", "optimizer=adamw", "optimizer.lr=1e-3", "network.train_text_encoder=false"),
+)
+"""120 steps on pocket at a rate that learns in so few of them: a run takes seconds, and short runs
+vary more than long ones, which makes the check harder."""
+WHOLE = FEW_IMAGES
+"""The base config's own 600 steps: what a low rank costs is only seen once it is filled."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class PlantedEffect:
     parameter: str
     base: str = "base"
     """Beginning of the names of the runs that it stands against."""
+    length: tuple[str, ...] = SHORT
+    """Settings that its runs share with those that it stands against."""
     must_be_found: bool = True
 
 
@@ -72,7 +80,7 @@ PLANTED = (
     # D-Adaptation refuses a rate of exactly 0; with this one no weight moves by a rounding step.
     PlantedEffect("lr0", "learning rate 0", ("optimizer.lr=1e-12",), "optimizer.lr"),
     PlantedEffect("shuffled", "captions of other images", ("data.dir={captions}",), "data.dir"),
-    PlantedEffect("dim1", "dim 1 against 32", ("network.dim=1",), "network.dim", "dim32"),
+    PlantedEffect("dim1", "dim 1 against 32", ("network.dim=1",), "network.dim", "dim32", WHOLE),
     PlantedEffect(
         "dim8", "dim 8 against 16", ("network.dim=8",), "network.dim", must_be_found=False
     ),
@@ -81,7 +89,7 @@ PLANTED = (
         must_be_found=False,
     ),
 )
-DIM_32 = ("network.dim=32",)
+DIM_32 = (*WHOLE, "network.dim=32")
 
 
 def plan(pool: int, repeats: int, folder: Path) -> dict[str, list[str]]:
@@ -94,13 +102,13 @@ def plan(pool: int, repeats: int, folder: Path) -> dict[str, list[str]]:
     """
     fresh = range(FIRST_SEED, FIRST_SEED + repeats * SEEDS)
     base = range(FIRST_SEED, FIRST_SEED + max(pool, len(fresh)))
-    kinds = {"dim32": DIM_32, **{one.name: one.overrides for one in PLANTED}}
+    kinds = {"dim32": DIM_32, **{one.name: (*one.length, *one.overrides) for one in PLANTED}}
     captions = folder / "shuffled_captions"
     runs: dict[str, list[str]] = {}
     for name, overrides in kinds.items():
         filled = [text.format(captions=captions) for text in overrides]
         runs |= {f"{name}-{seed}": [f"seed={seed}", *filled] for seed in fresh}
-    return runs | {f"base-{seed}": [f"seed={seed}"] for seed in base}
+    return runs | {f"base-{seed}": [f"seed={seed}", *SHORT] for seed in base}
 
 
 def settings(overrides: Sequence[str]) -> TrainConfig:
@@ -145,7 +153,7 @@ def train_all(folder: Path, runs: Mapping[str, Sequence[str]], most: int) -> Non
     log.info("%d of %d runs are there", len(there), len(runs))
     score_all(folder, there)
     left = [name for name in runs if name not in there]
-    configs = [settings([*SHORT, *runs[name]]) for name in left]
+    configs = [settings(runs[name]) for name in left]
     stacks, _ = make_stacks(configs, most, 1)
     shared = SharedInputs()
 
