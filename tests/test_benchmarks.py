@@ -27,6 +27,7 @@ from benchmarks.table import alone, paired, render, render_columns
 from lora_lab.checkpoint.base_model import load_base
 from lora_lab.data.inputs import SharedInputs
 from lora_lab.network import inject_lora
+from lora_lab.sampling.pipeline import ImageResult
 from settings import composed_tree
 
 CPU = torch.device("cpu")
@@ -175,13 +176,13 @@ def test_a_run_is_drawn_by_both_in_the_same_images(monkeypatch, tiny_overrides, 
 def test_with_several_threads_side_by_side_is_held_against_all_threads_on_each_batch(
     monkeypatch, tiny_overrides, tmp_path
 ):
-    config, asked = train_settings(tiny_overrides), []
-    drawn, threads = sampling.LoRAPipeline.draw, torch.get_num_threads()
-    monkeypatch.setattr(
-        sampling.LoRAPipeline,
-        "draw",
-        lambda *given: (asked.append(sampling.thread_count(CPU, 32, 32)), drawn(*given))[1],
-    )
+    config, asked, threads = train_settings(tiny_overrides), [], torch.get_num_threads()
+
+    def draw(pipeline, tasks):
+        asked.append(sampling.thread_count(CPU, 32, 32))
+        return [ImageResult(None, drawn=True) for _ in tasks]
+
+    monkeypatch.setattr(sampling.LoRAPipeline, "draw", draw)
     try:
         torch.set_num_threads(1)
         assert sampling._side_by_side(config, tmp_path, rounds=1) == [] and asked == []
