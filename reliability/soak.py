@@ -65,8 +65,8 @@ def _arguments(kind: str, count: int, materials: Materials, folder: Path) -> tup
     if kind == "steps":
         epochs = max(1, count // 4)  # the tiny person makes 4 steps an epoch
         return "train", [*common, f"epochs={epochs}", f"hydra.run.dir={folder / 'run'}"]
-    rates = ",".join(f"{1 + 0.001 * index:g}" for index in range(1, count + 1))
-    sweep = [f"optimizer.growth_rate={rates}", "epochs=1", "save_every=1.0"]
+    rates = ",".join(f"{1 + 0.001 * index:g}" for index in range(1, count))  # and the base
+    sweep = [f"optimizer.growth_rate={rates}", "study.seeds=1", "epochs=1", "save_every=1.0"]
     return "train", ["-m", *common, *sweep, f"hydra.sweep.dir={folder / 'sweep'}"]
 
 
