@@ -198,8 +198,9 @@ def test_the_loop_of_pipelines_draws_each_lora_on_each_checkpoint(
 ):
     config = train_settings([*tiny_overrides, f"sampling.checkpoints=[{tiny_base}]"])
     (tmp_path / "lora").mkdir()
-    for number in range(10):
-        (tmp_path / "lora" / f"{number}.safetensors").touch()
+    names = [f"lora-step{step:08}" for step in range(1, 11)]
+    for name in [*names, "lora"]:  # the last step's file is the final LoRA under another name
+        (tmp_path / "lora" / f"{name}.safetensors").touch()
     plan = sampling._plan(config, tmp_path, tmp_path / "out", threads=1)
     assert [len(one.prompts) for one in plan.sets] == [2] * 9 + [11]
     assert all(one.checkpoint == str(tiny_base) for one in plan.sets)
