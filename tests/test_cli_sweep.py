@@ -1,15 +1,21 @@
 """A real sweep on the tiny model: base runs, values, reuse, going on, what fails."""
 
+import gc
 import json
 import os
 import shutil
+import signal
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from command_line import CommandResult, call, tiny_arguments
+from lora_lab.cli.preflight import CheckBeforeRun
 from lora_lab.cli.sweep_plan import MAX_NAME, folder_name
 from lora_lab.cli.sweeper import ParameterSweeper
 from lora_lab.run_folder.locks import LOCK, hold
@@ -322,3 +328,24 @@ def test_undecided_values_get_more_seeds_and_decided_ones_do_not(
         "open": {"2": "undecided"},
         "closed": {"3": "worse"},
     }
+
+
+def test_no_run_leaves_its_signal_handler_which_would_keep_its_trainer(finished):
+    assert "lightning" not in type(signal.getsignal(signal.SIGTERM)).__module__
+
+
+def test_a_job_that_ended_leaves_no_configs_and_no_cycles():
+    class Trainer:
+        own: object = None
+
+    held = Trainer()
+    held.own = held
+    alive, job = weakref.ref(held), JobReturn(cfg=OmegaConf.create(), hydra_cfg=OmegaConf.create())
+    gc.disable()
+    try:
+        del held
+        assert alive() is not None
+        CheckBeforeRun().on_job_end(OmegaConf.create(), job)
+    finally:
+        gc.enable()
+    assert alive() is None and job.cfg is None and job.hydra_cfg is None

@@ -1,10 +1,12 @@
 """What is checked before anything is started: keys, ranges, and that named files are there."""
 
+import gc
 import sys
 from os.path import exists, expanduser, isdir, isfile
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
@@ -160,7 +162,10 @@ def _missing(key: str, location: str) -> list[str]:
 
 
 class CheckBeforeRun(Callback):
-    """Ends the command with status 2 before Hydra makes a run folder for wrong settings."""
+    """Ends the command with status 2 before Hydra makes a run folder for wrong settings.
+
+    After a job it frees the memory that the job held.
+    """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Check the composed config of a single run; ``kwargs`` are Hydra's.
@@ -180,6 +185,14 @@ class CheckBeforeRun(Callback):
             for line in str(error).splitlines():
                 sys.stderr.write(f"error: {one_line(line)}\n")
             raise SystemExit(2) from error
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Forget what a job leaves: its configs, and tensors that its trainer holds in cycles.
+
+        Python looks for cycles among so many objects too seldom.
+        """
+        job_return.cfg = job_return.hydra_cfg = None
+        gc.collect()
 
 
 def refuse_file(folder: Path) -> None:

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from lora_lab.config import TrainConfig, TrainerConfig
 from lora_lab.errors import ConfigError, LabError, Stopped, one_line
 from lora_lab.files import open_regular
 from lora_lab.training.acceleration import check_acceleration
+from lora_lab.training.callbacks.stop import SIGNALS
 from lora_lab.training.ranks import ALONE, OurRanks, Rank, SharedStep, first_rank
 
 
@@ -107,11 +109,11 @@ class InterruptibleTrainer(pl.Trainer):
         """
         if kwargs.get("ckpt_path") is not None:
             check_checkpoint(Path(kwargs["ckpt_path"]))
-        handler = signal.getsignal(signal.SIGINT)
+        in_main = threading.current_thread() is threading.main_thread()
+        before = {number: signal.getsignal(number) for number in SIGNALS} if in_main else {}
         try:
             super().fit(*args, **kwargs)
         except SystemExit as stop:
-            signal.signal(signal.SIGINT, handler)
             if isinstance(stop.__context__, Stopped):
                 raise stop.__context__ from None
             if isinstance(stop.__context__, KeyboardInterrupt):
@@ -122,6 +124,10 @@ class InterruptibleTrainer(pl.Trainer):
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise error.__context__ from None
             raise
+        finally:
+            # Lightning's own handler of SIGTERM would stay, and with it this trainer and its LoRA.
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def check_checkpoint(path: Path) -> None:
