@@ -42,6 +42,16 @@ def test_every_difference_between_two_folders_is_named(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("tolerance", [0.0, 1e-4])
+@pytest.mark.parametrize("other", [torch.tensor([[1.0, float("nan")]]), torch.ones(2, 2)])
+def test_no_tolerance_lets_nan_or_another_shape_pass(tolerance, other, tmp_path):
+    for name, tensor in (("one", torch.ones(1, 2)), ("other", other)):
+        (tmp_path / name / "lora").mkdir(parents=True)
+        save_file({"a": tensor}, tmp_path / name / "lora" / "a.safetensors")
+    found = differences(tmp_path / "one", tmp_path / "other", tolerance)
+    assert found == ["lora/a.safetensors: 1 of 1 tensors differ"]
+
+
 def test_a_tolerance_lets_last_digits_differ_and_nothing_more(tmp_path):
     up = "x.lora_up.weight"
     for name, entry, loss, pixel in (
