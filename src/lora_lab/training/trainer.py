@@ -125,9 +125,10 @@ class InterruptibleTrainer(pl.Trainer):
                 raise error.__context__ from None
             raise
         finally:
-            # Lightning's own handler of SIGTERM would stay, and with it this trainer and its LoRA.
+            # A handler of Lightning or a callback that stays would keep this trainer and its LoRA.
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # None: it was not installed from Python
+                    signal.signal(number, handler)
 
 
 def check_checkpoint(path: Path) -> None:

@@ -45,7 +45,10 @@ class StopOnSignal(StepCallback):
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen, in place of Lightning, which would stop at the end of an epoch."""
+        """Listen, in place of Lightning, which would stop at the end of an epoch.
+
+        The trainer gives the signals back (`InterruptibleTrainer`).
+        """
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
 
@@ -68,20 +71,13 @@ class StopOnSignal(StepCallback):
         if not asked or batch["step"] == self.total_steps:
             return
         save_checkpoint(trainer, self.run_dir)
-        self._listen_no_more()
+        for listened, handler in self.before.items():
+            signal.signal(listened, handler)
         number = self.asked or signal.SIGTERM
         log.warning("stopped at step %d by %s", batch["step"], signal.Signals(number).name)
         if number not in ENDING and callable(self.before.get(number)):
             signal.raise_signal(number)  # submitit hands the job to slurm again, and exits
         raise Stopped(number, batch["step"])
-
-    def _listen_no_more(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Leave the signals as they were."""
-        self._listen_no_more()
 
 
 def save_checkpoint(trainer: pl.Trainer, run_dir: Path) -> None:
