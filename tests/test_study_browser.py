@@ -91,8 +91,15 @@ def browser(tmp_path_factory) -> Iterator[Any]:
 def opened(browser, page):
     browser.get_log("browser")
     browser.get_log("performance")
-    browser.get(page.as_uri())
+    open_page(browser, page)
     return browser
+
+
+def open_page(browser: Any, page: Path) -> None:
+    """Open ``page`` and wait for its scripts: on a busy machine the driver returns before them."""
+    browser.get(page.as_uri())
+    state = "return document.readyState"
+    waiting.WebDriverWait(browser, 60).until(lambda _: browser.execute_script(state) == "complete")
 
 
 def resize(browser: Any, width: int) -> None:
@@ -125,7 +132,7 @@ def test_names_of_values_and_checkpoints_are_text(browser, tmp_path):
     sweep.images((image, "$(touch ran)"))
     hostile = build_report(folder)
     browser.get_log("browser")
-    browser.get(hostile.as_uri())
+    open_page(browser, hostile)
     browser.execute_script("window.scrollTo(0, document.body.scrollHeight)")
     assert browser.get_log("browser") == [] and browser.title != "ran"
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
@@ -289,7 +296,7 @@ def test_every_control_has_a_name(opened):
 
 
 def test_two_hundred_values_are_shown_in_parts_and_found_by_search(browser, many):
-    browser.get(many.as_uri())
+    open_page(browser, many)
     resize(browser, 1024)
     rows = "return [...document.querySelectorAll('#values > .scroll tbody tr')]"
     visible = f"{rows}.filter(r => r.offsetParent).length"
