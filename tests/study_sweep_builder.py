@@ -47,6 +47,8 @@ class FakeRun:
     seed: int = 1234
     effect: float = 0.0
     """Added to the losses at the end of the training."""
+    by_image: float = 0.0
+    """Share of an image's own distance from the mean that is added to its loss."""
     rate: float = 1.0
     """Factor on d."""
     status: str = "complete"
@@ -232,6 +234,7 @@ def _write_image_losses(sweep: SweepBuilder, run: FakeRun, path: Path) -> None:
             for timestep in STRATA:
                 loss = _held_out(run, 1.0)[f"val/loss_t{timestep}"] + offset - gap
                 loss += sweep.image_noise * draws.normal()
+                loss += run.by_image * offset
                 lines.append(f"{last},{part},{image},{timestep},{loss!r}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -1,6 +1,7 @@
 """The first line of a report: short, true, and about what matters."""
 
 import itertools
+import re
 
 import pytest
 
@@ -35,6 +36,56 @@ def test_no_difference_is_said_with_what_would_have_been_seen(sweep):
     text = sentence(sweep)
     assert text.startswith("dim 8 shows no difference from 16 above ") and text.endswith(" %.")
     assert "as well" not in text and "equal" not in text
+
+
+def next_step(sweep) -> str:
+    return " ".join(headline(judge(load_sweep(sweep.write()))).details)
+
+
+def test_two_seeds_are_told_what_more_seeds_would_show(sweep):
+    sweep.base(2).values("8", 2, spread=0.004)
+    assert re.search(
+        r"Next step: 5 seeds instead of 2 would show a difference from [\d.]+ % in held-out loss, "
+        r"now from [\d.]+ % \(study\.seeds=5\)\.",
+        next_step(sweep),
+    )
+
+
+def test_a_value_is_told_what_to_do_though_the_trend_is_seen_less_clearly(sweep):
+    # The trend of values that lie close together varies more than each of them.
+    sweep.base(3).values("4", 3, spread=0.002).values("64", 3, spread=-0.002)
+    assert "Next step: 5 seeds instead of 3 would show" in next_step(sweep)
+
+
+def test_more_images_are_proposed_where_seeds_hardly_help(sweep):
+    sweep.image_noise = 0.0
+    sweep.base(3).values("8", 3, spread=0.0, by_image=0.4)
+    text = next_step(sweep)
+    assert "Next step: measure on more than 8 images (data.held_out_dir); " in text
+    assert "5 seeds instead of 3 would hardly help" in text
+
+
+def test_one_seed_is_told_to_train_several(sweep):
+    sweep.seed_spread = 0.002
+    sweep.base(3).value("8")
+    assert "Next step: study.seeds=3 trains base and values under three seeds" in next_step(sweep)
+
+
+def test_rounds_that_were_used_up_are_told_to_allow_more(sweep):
+    sweep.sweep_settings = {"seeds": [1234, 1235, 1236], "max_seeds": 4}
+    sweep.base(4).values("8", 4, spread=0.004)
+    assert re.search(r"\(study\.max_seeds=\d+\)", next_step(sweep))
+
+
+def test_a_margin_that_is_met_needs_no_more_runs(sweep):
+    sweep.base(3).values("8", 3).values("32", 3)
+    told = "No more runs are needed: every value is within 2.0 % of the base."
+    assert told in next_step(sweep)
+
+
+def test_what_was_shown_has_no_next_step(sweep):
+    sweep.base(3).values("2", 3, effect=0.003).values("32", 3, effect=-0.003)
+    assert "Next step" not in next_step(sweep) and "No more runs" not in next_step(sweep)
 
 
 def test_many_values_are_counted(sweep):

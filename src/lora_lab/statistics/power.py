@@ -39,6 +39,21 @@ def detectable(effects: Effects, half_width: Array, power: float = POWER) -> Arr
     return np.where(effects.fixed, 0.0, high)
 
 
+def detectable_with(effects: Effects, seeds: int, alpha: float = ALPHA) -> Array:
+    """The same if the values had another number of seeds.
+
+    Args:
+        effects: The values of one metric, (V,).
+        seeds: Of value and base, >= 2.
+        alpha: Error rate of the metric.
+
+    Returns:
+        (V,), in the metric's unit.
+    """
+    more = effects.with_seeds(seeds)
+    return detectable(more, decide(more, alpha).half_width)
+
+
 def _roots(df: Array) -> Array:
     """Quantiles of the root of chi-square / df, (Q, V)."""
     return np.asarray(np.sqrt(stats.chi2.ppf(_QUANTILES[:, None], df) / df))
@@ -83,8 +98,7 @@ def seeds_for(
     """
 
     def suffices(seeds: int) -> bool:
-        more = effects.with_seeds(seeds)
-        return bool(detectable(more, decide(more, alpha).half_width)[place] <= size)
+        return bool(detectable_with(effects, seeds, alpha)[place] <= size)
 
     fewest = max(2, int(effects.seeds[place]))
     if fewest > most or not suffices(most):

@@ -25,6 +25,7 @@ from lora_lab.statistics.crossed import (
 )
 from lora_lab.statistics.family import (
     ALPHA,
+    LOOK_GROWTH,
     decide,
     equivalent,
     look_levels,
@@ -33,13 +34,15 @@ from lora_lab.statistics.family import (
     p_values,
 )
 from lora_lab.statistics.paired import mean_of
-from lora_lab.statistics.power import detectable, seeds_for
+from lora_lab.statistics.power import detectable, detectable_with, seeds_for
 from lora_lab.study.judge.metric_results import UNJUDGED, MetricResult, Trend, Verdict
 from lora_lab.study.judge.paired_runs import Measured, ValueRuns, measure_value, trend_scores
 from lora_lab.study.read.load import Run
 
 WANTED = 0.01
 """The report says how many seeds would show a difference of this share of the base's mean."""
+NEXT_SEEDS = 5
+"""It also says what at least so many seeds would show, where that takes too many."""
 DECIDED = (Verdict.BETTER, Verdict.WORSE, Verdict.AS_GOOD)
 
 
@@ -175,7 +178,8 @@ def _look(
     for family, members in families.items():
         name, _ = family
         mean = abs(means[name])
-        rows = _decide(BY_NAME[name], effects[family], levels[family], margin * mean, WANTED * mean)
+        metric, size = BY_NAME[name], WANTED * mean
+        rows = _decide(metric, effects[family], len(members), levels[family], margin * mean, size)
         for value, row in zip(members, rows, strict=False):
             results[value][name] = replace(results[value][name], **row)
         if family in trends:
@@ -184,13 +188,14 @@ def _look(
 
 
 def _decide(
-    metric: Metric, effects: Effects, level: float, margin: float, size: float
+    metric: Metric, effects: Effects, values: int, level: float, margin: float, size: float
 ) -> list[dict[str, Any]]:
     """What a family's test says, as fields of a MetricResult, one a member.
 
     Args:
         metric: Which one.
         effects: The family, with its trend last where there is one.
+        values: How many of its members are values.
         level: Its error rate.
         margin: The difference that doesn't matter.
         size: The difference that more seeds are to show.
@@ -199,7 +204,8 @@ def _decide(
     width = decisions.half_width
     reach = detectable(effects, width)
     as_good = equivalent(effects, margin, level) if margin > 0 else np.zeros(len(effects), bool)
-    open_place, needed = _seeds_needed(effects, decisions.shown | as_good, reach, size, level)
+    still_open = ~(decisions.shown | as_good)[:values]
+    open_place, proposal = _more_seeds(effects, still_open, reach, size, level)
     rows: list[dict[str, Any]] = []
     for place, effect in enumerate(map(float, effects.effect)):
         verdict = Verdict.NONE_SHOWN
@@ -216,9 +222,9 @@ def _decide(
                 "p": float(p[place]),
                 "level": level,
                 "detectable": float(reach[place]),
-                "seeds_needed": needed if place == open_place else 0,
                 "seeds": int(effects.seeds[place]),
                 "clusters": int(effects.clusters[place]),
+                **(proposal if place == open_place else {}),
             }
         )
     return rows
@@ -234,19 +240,26 @@ def _families(measured: Mapping[str, Mapping[str, Measured]]) -> dict[Family, li
     return found
 
 
-def _seeds_needed(
-    effects: Effects, decided: NDArray[np.bool_], reach: Array, size: float, level: float
-) -> tuple[int, int]:
-    """The open value that was seen least clearly, and the seeds that would show a difference.
+def _more_seeds(
+    effects: Effects, still_open: NDArray[np.bool_], reach: Array, size: float, level: float
+) -> tuple[int, dict[str, Any]]:
+    """The open value that was seen least clearly, and what more seeds would show of it.
 
     Returns:
-        Its place and the seeds; (-1, 0) where no value is open, or so many seeds don't suffice.
+        Its place and fields of its MetricResult; (-1, {}) where no value is open.
     """
-    still_open = np.flatnonzero(~decided & (effects.seeds >= 2))
-    if not len(still_open) or not size > 0:
-        return -1, 0
-    place = int(still_open[np.argmax(reach[still_open])])
-    return place, seeds_for(effects, place, size, level) or 0
+    places = np.flatnonzero(still_open & (effects.seeds[: len(still_open)] >= 2))
+    if not len(places):
+        return -1, {}
+    place = int(places[np.argmax(reach[places])])
+    needed = seeds_for(effects, place, size, level) if size > 0 else None
+    more = max(NEXT_SEEDS, math.ceil(LOOK_GROWTH * int(effects.seeds[place])))
+    would_show = float(detectable_with(effects, more, level)[place])
+    return place, {
+        "seeds_needed": needed or 0,
+        "more_seeds": more,
+        "more_detectable": would_show,
+    }
 
 
 def _levels(

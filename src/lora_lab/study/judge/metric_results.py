@@ -52,7 +52,12 @@ class MetricResult:
     detectable: float = math.nan
     """Smallest true effect that the study shows with probability 0.8."""
     seeds_needed: int = 0
-    """Seeds that would show a difference of 1 % of the base's mean; 0: not known or too many."""
+    """Seeds that would show a difference of 1 % of the base's mean; 0: not known or too many. It is
+    told of one value a metric, the open one that was seen least clearly."""
+    more_seeds: int = 0
+    """Seeds that a next study could have; told with `seeds_needed` of the same value."""
+    more_detectable: float = math.nan
+    """What `detectable` would be under so many."""
     seeds: int = 0
     """Seeds that the effect was measured under, in value and base."""
     clusters: int = 0

@@ -9,7 +9,7 @@ from lora_lab.study.judge.judge_values import WANTED
 from lora_lab.study.judge.metric_results import MetricResult, Verdict
 from lora_lab.study.judge.verdict import Judged, Study
 from lora_lab.study.report.sentence import short_sentence
-from lora_lab.study.report.spelling import listed, magnitude, percent, signed, size
+from lora_lab.study.report.spelling import listed, magnitude, percent, plain, signed, size
 
 RANKED = (
     *(Verdict.BETTER, Verdict.WORSE, Verdict.MIXED, Verdict.AS_GOOD, Verdict.NONE_SHOWN),
@@ -24,6 +24,10 @@ MOST_TOLD = 3
 """Metrics whose detectable difference the first sentence tells."""
 NOTICEABLE = 0.05
 """Share by which a file must be smaller to be worth a sentence."""
+MANY_TIMES = 3
+"""More seeds than so many times today's are no next step."""
+HARDLY = 0.9
+"""More seeds that leave a larger share of what can be seen today are not worth training."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def headline(study: Study) -> Headline:
     full, short = full_sentence(study), short_sentence(study)
     details = (
         full if short else "",
-        *(_evidence(study), _trends(study), _more(study), _cost(study), _choice(study)),
+        *(_evidence(study), _trends(study), _next_step(study), _cost(study), _choice(study)),
     )
     return Headline(short or full, tuple(detail for detail in details if detail))
 
@@ -225,19 +229,68 @@ def _trends(study: Study) -> str:
     return f"With {step} of {study.sweep.parameter}: {'; '.join(told)}." if told else ""
 
 
-def _more(study: Study) -> str:
-    """The seeds that would show a difference of a size worth knowing."""
-    needed = [
-        (one.seeds_needed, one)
-        for value in study.values
-        if (one := value.first_result) is not None and one.seeds_needed > one.seeds
-    ]
-    if not needed:
-        return ""
-    seeds, result = max(needed, key=lambda pair: pair[0])
+def _next_step(study: Study) -> str:
+    """What to do where a value was not shown to differ from the base."""
+    results = [one for value in study.values if (one := value.first_result) is not None]
+    still_open = [one for one in results if one.verdict is Verdict.NONE_SHOWN]
+    if not still_open:
+        return _margin_met(study)
+    seeds = min(one.seeds for one in still_open)
+    if seeds < 2:
+        return "Next step: study.seeds=3 trains base and values under three seeds each."
+    told = [one for one in still_open if one.more_seeds]
+    if told:
+        return _with_more_seeds(study, max(told, key=lambda one: one.detectable))
+    return f"Next step: more seeds see smaller differences ({_setting(study, 2 * seeds)})."
+
+
+def _with_more_seeds(study: Study, result: MetricResult) -> str:
+    """What more seeds would show; where that is little, that more images or prompts are needed."""
+    metric, seeds = BY_NAME[result.metric], result.seeds
+    wanted, needed = f"{WANTED * 100:.0f} %", result.seeds_needed
+    if 0 < needed <= seeds:
+        return (
+            f"A difference of {wanted} in {metric.word} would have been seen. Next step, if a "
+            f"smaller one matters: more seeds ({_setting(study, 2 * seeds)})."
+        )
+    if 0 < needed <= MANY_TIMES * seeds:
+        return (
+            f"Next step: {needed} seeds instead of {seeds} would show a difference of {wanted} in "
+            f"{metric.word} ({_setting(study, needed)})."
+        )
+    more = f"{result.more_seeds} seeds instead of {seeds}"
+    now, then = (_told(result, one) for one in (result.detectable, result.more_detectable))
+    reach = f"a difference from {then} in {metric.word}, now from {now}"
+    if result.more_detectable <= HARDLY * result.detectable:
+        far = f"; {wanted} would take {_setting(study, needed)}" if needed else ""
+        return f"Next step: {more} would show {reach} ({_setting(study, result.more_seeds)}){far}."
+    where = "data.held_out_dir" if metric.is_loss else "metrics.prompts" if metric.against else ""
     return (
-        f"{seeds} seeds instead of {result.seeds} would show a difference of {WANTED * 100:.0f} % "
-        f"in {BY_NAME[result.metric].word} (study.seeds={seeds})."
+        f"Next step: measure on more than {result.clusters} {metric.cluster}s"
+        f"{f' ({where})' if where else ''}; {more} would hardly help: they would show {reach}."
+    )
+
+
+def _told(result: MetricResult, difference: float) -> str:
+    """A difference as a share of the base's mean where it has one."""
+    return magnitude(result.share(difference)) if result.base_mean else plain(difference)
+
+
+def _setting(study: Study, seeds: int) -> str:
+    """The setting that asks for so many seeds."""
+    most = study.sweep.max_seeds
+    return f"{'study.max_seeds' if most and seeds > most else 'study.seeds'}={seeds}"
+
+
+def _margin_met(study: Study) -> str:
+    """Nothing is left open: every value is as good, within the margin."""
+    found = [one for one in study.values if one.verdict is not Verdict.BASE]
+    if not found or any(one.verdict is not Verdict.AS_GOOD for one in found):
+        return ""
+    return (
+        f"No more runs are needed: {'every value is' if len(found) > 1 else 'the value is'} "
+        f"within {magnitude(study.margin)} of the base. To tell smaller differences, "
+        "set a smaller study.margin and train more seeds."
     )
 
 
