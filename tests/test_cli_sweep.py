@@ -143,8 +143,10 @@ def test_the_record_names_parameter_values_and_base_value(finished, arguments):
     assert facts["overrides"] == arguments
 
 
-def test_the_last_line_is_the_path_of_the_report(finished):
+def test_the_last_lines_are_what_the_report_says_first_and_its_path(finished):
     folder, answer = finished
+    heading = (folder / "report" / "report.md").read_text(encoding="utf-8").splitlines()[0]
+    assert answer.out.splitlines()[-2] == heading.removeprefix("# ")
     assert answer.out.splitlines()[-1] == str(folder / "report" / "index.html")
     assert (folder / "report" / "index.html").is_file()
 

@@ -128,7 +128,7 @@ def test_the_report_tells_it_and_compares_nothing_at_the_end(paused):
     ended = [path for path in folder.rglob("run.json") if "dim=2" in path.parent.name]
     for path in ended:
         change(path, status="ended early", ended_early={"step": PAUSE, "reason": words})
-    page = build_report(folder).read_text("utf-8")
+    page = build_report(folder).page.read_text("utf-8")
     report = folder / "report"
     twin = (report / "report.md").read_text("utf-8")
     assert twin.startswith("# dim 8 does as well as 16; 2 ended early as worse.\n")

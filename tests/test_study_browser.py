@@ -52,7 +52,7 @@ def page(tmp_path_factory) -> Path:
     sweep.images(("pocket-graphic", "pocket-photo"))
     score(folder)
     (folder / "network.dim=8/images/pocket-graphic/simple/00000048.png").unlink()
-    return build_report(folder)
+    return build_report(folder).page
 
 
 def score(folder: Path) -> None:
@@ -70,7 +70,7 @@ def many(tmp_path_factory) -> Path:
         sweep.value(f"{(index + 1) / 1000:g}", effect=0.0001 * (index % 7))
     folder = sweep.write()
     sweep.images(saves=2)
-    return build_report(folder)
+    return build_report(folder).page
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_names_of_values_and_checkpoints_are_text(browser, tmp_path):
     folder = sweep.write()
     sweep.grid(checkpoint=image)
     sweep.images((image, "$(touch ran)"))
-    hostile = build_report(folder)
+    hostile = build_report(folder).page
     browser.get_log("browser")
     open_page(browser, hostile)
     browser.execute_script("window.scrollTo(0, document.body.scrollHeight)")

@@ -82,7 +82,7 @@ def test_real_pictures_stand_in_the_page_one_click_away(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "DRAW", {"cost": figures.DRAW["cost"]})
     pictures(tmp_path / "held_out" / "1_zqx person", 3)
     (tmp_path / "held_out" / "1_zqx person" / "broken.png").write_text("no picture")
-    page = build_report(scored(tmp_path)).read_text(encoding="utf-8")
+    page = build_report(scored(tmp_path)).page.read_text(encoding="utf-8")
     (real,) = re.findall(r"<details class=.more real.>.*?</details>", page, re.DOTALL)
     assert "not trained on (3)</summary>" in real
     assert len(re.findall(r'src="data:image/png;base64,', real)) == 3

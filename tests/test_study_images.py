@@ -35,7 +35,7 @@ def report(tmp_path_factory):
     sweep.images()
     broken = folder / "network.dim<b>=8" / "images" / "pocket-graphic" / "simple" / "00000080.png"
     broken.write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    return build_report(folder).parent
+    return build_report(folder).page.parent
 
 
 @pytest.fixture(scope="module")

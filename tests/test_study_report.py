@@ -13,6 +13,7 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
+from lora_lab.cli.ending import tell_report
 from lora_lab.errors import LabError
 from lora_lab.study import figures
 from lora_lab.study.__main__ import main
@@ -59,7 +60,7 @@ def report(tmp_path_factory):
     sweep.grid(kind="simple")
     sweep.grid("<i>mark", "complex")
     sweep.images()
-    return build_report(folder).parent
+    return build_report(folder).page.parent
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def test_missing_grids_are_named(page):
 
 
 def test_without_any_grid_the_page_says_how_to_draw_them(tmp_path, quick):
-    page = build_report(SweepBuilder(tmp_path).base(2).value("8").write())
+    page = build_report(SweepBuilder(tmp_path).base(2).value("8").write()).page
     assert "There are no grids yet" in page.read_text(encoding="utf-8")
 
 
@@ -172,21 +173,21 @@ def test_one_value_and_no_measurements_still_make_a_report(tmp_path):
     folder = sweep.write()
     for run in ("base", "base-2", "network.dim=8"):
         (folder / run / "metrics.csv").unlink()
-    text = build_report(folder).read_text(encoding="utf-8")
+    text = build_report(folder).page.read_text(encoding="utf-8")
     assert "No verdict on network.dim" in text and "metrics.csv is missing" in text
 
 
 def test_a_sweep_in_which_all_failed_still_makes_a_report(tmp_path, quick):
     sweep = SweepBuilder(tmp_path).base(2, status="failed", error="disk full")
     sweep.value("8", status="missing")
-    assert "disk full" in build_report(sweep.write()).read_text(encoding="utf-8")
+    assert "disk full" in build_report(sweep.write()).page.read_text(encoding="utf-8")
 
 
 def test_a_hundred_values_fit_on_one_page(tmp_path):
     sweep = SweepBuilder(tmp_path, parameter="optimizer.lr", base_value="1.0", epochs=4).base(2)
     for index in range(1, 101):
         sweep.value(f"{index / 1000:g}", effect=0.0001 * index)
-    page = build_report(sweep.write())
+    page = build_report(sweep.write()).page
     assert page.stat().st_size < MAX_PAGE_BYTES
     assert len(Page(page.read_text(encoding="utf-8")).all("circle")) == 100
 
@@ -195,7 +196,7 @@ def test_more_than_eight_values_that_are_no_numbers_are_drawn_in_order(tmp_path)
     sweep = SweepBuilder(tmp_path, parameter="schedule", base_value="cosine", epochs=3).base(2)
     for index in range(10):
         sweep.value(f"schedule {index} $\\alpha$ 猫")
-    assert build_report(sweep.write()).is_file()
+    assert build_report(sweep.write()).page.is_file()
 
 
 def test_large_grids_are_reduced_to_their_budget(tmp_path):
@@ -210,7 +211,7 @@ def test_a_grid_that_is_no_picture_is_named_not_fatal(tmp_path, quick):
     sweep = SweepBuilder(tmp_path).base(2).value("8")
     folder = sweep.write()
     sweep.grid().write_bytes(b"\x89PNG\r\n\x1a\nbroken")
-    page = build_report(folder).read_text(encoding="utf-8")
+    page = build_report(folder).page.read_text(encoding="utf-8")
     assert "grid_pocket-graphic_simple.png is left out" in page
 
 
@@ -220,7 +221,7 @@ def test_a_secret_on_the_command_line_is_hidden(tmp_path, quick):
     path = folder / "sweep.json"
     text = path.read_text("utf-8").replace('"model=pocket"', '"+logger.wandb.api_key=abc123"')
     path.write_text(text, encoding="utf-8")
-    page = build_report(folder).read_text(encoding="utf-8")
+    page = build_report(folder).page.read_text(encoding="utf-8")
     assert "abc123" not in page and "api_key=(hidden)" in page
 
 
@@ -233,8 +234,8 @@ def test_a_report_that_cannot_be_written_is_one_clear_error(tmp_path):
 
 def test_the_same_folder_gives_the_same_report(tmp_path, quick):
     folder = SweepBuilder(tmp_path, epochs=3).base(2).value("8").write()
-    first = build_report(folder).read_bytes()
-    assert build_report(folder).read_bytes() == first
+    first = build_report(folder).page.read_bytes()
+    assert build_report(folder).page.read_bytes() == first
 
 
 def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -243,10 +244,22 @@ def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_the_command_prints_the_page_and_ends_with_0(tmp_path, capsys, quick):
+def test_the_command_prints_the_first_sentence_then_the_page_and_ends_with_0(
+    tmp_path, capsys, quick
+):
     folder = SweepBuilder(tmp_path, epochs=3).base(2).value("8").write()
     assert main([str(folder)]) == 0
-    assert capsys.readouterr().out == f"{folder / 'report' / 'index.html'}\n"
+    heading = (folder / "report" / "report.md").read_text(encoding="utf-8").splitlines()[0]
+    page = folder / "report" / "index.html"
+    assert capsys.readouterr().out.splitlines() == [heading.removeprefix("# "), str(page)]
+
+
+def test_a_sentence_is_one_line_that_every_terminal_can_show(monkeypatch):
+    stdout = io.TextIOWrapper(io.BytesIO(), "ascii", newline="")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    tell_report("猫\x1b[31m\nis worse (−2 %).", Path("index.html"))
+    told = b"\\u732b?[31m is worse (\\u22122 %).\nindex.html\n"
+    assert stdout.buffer.getvalue() == told
 
 
 def test_a_wrong_folder_ends_with_2_and_one_line():

@@ -97,7 +97,7 @@ def test_the_report_says_who_got_how_many_seeds_and_why(sweep):
         {"look": 5, "seeds": [], "open": {}, "closed": {"8": "as good in held-out loss"}},
     ]
     sweep.base(5).values("2", 3, effect=0.01).values("8", 5, effect=0.004, spread=0.002)
-    page = build_report(sweep.write()).read_text(encoding="utf-8")
+    page = build_report(sweep.write()).page.read_text(encoding="utf-8")
     assert '<th scope="row">2</th><td>3</td><td>worse in held-out loss</td>' in page
     assert '<th scope="row">8</th><td>5</td><td>as good in held-out loss</td>' in page
     with open(sweep.folder / "report" / "verdicts.csv", encoding="utf-8") as file:
@@ -108,4 +108,4 @@ def test_the_report_says_who_got_how_many_seeds_and_why(sweep):
 def test_a_sweep_with_one_round_has_no_word_on_rounds(sweep):
     sweep.sweep_settings = {"seeds": SEEDS, "max_seeds": None}
     sweep.base(3).values("2", 3, effect=0.01)
-    assert 'id="seeds"' not in build_report(sweep.write()).read_text(encoding="utf-8")
+    assert 'id="seeds"' not in build_report(sweep.write()).page.read_text(encoding="utf-8")

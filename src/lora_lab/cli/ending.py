@@ -101,6 +101,19 @@ def tell(lines: Iterable[str]) -> None:
     sys.stderr.flush()
 
 
+def tell_report(sentence: str, page: Path) -> None:
+    """Write what a report says first as one line on stdout, then the path of its page.
+
+    Args:
+        sentence: May hold text from a run folder; what the terminal can't show is escaped.
+        page: The last line, as it is.
+    """
+    encoding = sys.stdout.encoding or "utf-8"
+    line = one_line(sentence).encode(encoding, "backslashreplace").decode(encoding)
+    sys.stdout.write(f"{line}\n{page}\n")
+    sys.stdout.flush()
+
+
 def unforeseen(error: Exception, debug: bool, option: str) -> str:
     """The line for an error that nobody foresaw.
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lora_lab.cli.ending import HEARD
+from lora_lab.cli.ending import HEARD, tell_report
 from lora_lab.cli.image_jobs import RunImages, image_settings
 from lora_lab.cli.sweep_record import RunEntry
 from lora_lab.config import TrainConfig
@@ -21,6 +21,7 @@ from lora_lab.errors import LabError, one_line
 
 if TYPE_CHECKING:
     from lora_lab.sampling.grids.draw_grids import GridDrawer
+    from lora_lab.study.report.build import BuiltReport
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ the sweep's runs are trained; gives back what came of each, or why its job came 
 
 
 def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry], launch: Launch) -> bool:
-    """Have the images drawn, put them into grids, build the report, and print its path last.
+    """Have the images drawn, write grids and report; print what it says first, and its path last.
 
     Args:
         folder: The sweep folder.
@@ -43,7 +44,7 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry], launc
     """
     failed = [entry for entry in entries if entry.error is not None]
     well = not failed
-    report: Path | None = None
+    report: BuiltReport | None = None
     if len(failed) < len(entries):
         well &= _make_grids(folder, base, launch)
         report = _attempt("the report", lambda: _report(folder), base.debug)
@@ -53,8 +54,7 @@ def finish_sweep(folder: Path, base: TrainConfig, entries: list[RunEntry], launc
         sys.stderr.write(f"error: {one_line(f'{entry.name} failed: {entry.error}')}\n")
     sys.stderr.flush()
     if report is not None:
-        sys.stdout.write(f"{report}\n")
-        sys.stdout.flush()
+        tell_report(report.sentence, report.page)
     return well
 
 
@@ -140,7 +140,7 @@ def _tell_unscored(base: TrainConfig, done: "list[RunImages]", lost: bool) -> bo
     return not (base.metrics.enabled and base.metrics.required and missing)
 
 
-def _report(folder: Path) -> Path:
+def _report(folder: Path) -> "BuiltReport":
     from lora_lab.study.report.build import build_report
 
     return build_report(folder)

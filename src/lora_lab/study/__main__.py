@@ -3,15 +3,18 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lora_lab.cli.ending import DEBUG, OneLineParser, path_of, run_plain, tell
+from lora_lab.cli.ending import DEBUG, OneLineParser, path_of, run_plain, tell, tell_report
 from lora_lab.cli.log_lines import log_to_stderr
 from lora_lab.errors import ConfigError, LabError
 
+if TYPE_CHECKING:
+    from lora_lab.study.report.build import BuiltReport
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Build the report and print its path.
+    """Build the report and print its first sentence, then its path.
 
     Args:
         arguments: The command line; the process's own when None.
@@ -29,11 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     log_to_stderr()
     try:
-        page = _build(options)
+        report = _build(options)
     except LabError as error:
         tell([str(error)])
         return 2 if isinstance(error, ConfigError) else 1
-    print(page)
+    tell_report(report.sentence, report.page)
     return 0
 
 
@@ -76,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _build(options: argparse.Namespace) -> Path:
+def _build(options: argparse.Namespace) -> "BuiltReport":
     from lora_lab.study.report.build import FOLDER, build_report
 
     if options.kohya is None:

@@ -23,7 +23,7 @@ from lora_lab.study.kohya_logs.compare_logs import (
     start_difference,
 )
 from lora_lab.study.kohya_logs.read_logs import KohyaRun, Logs, load_logs
-from lora_lab.study.report.build import write_report
+from lora_lab.study.report.build import BuiltReport, write_report
 from lora_lab.study.report.comparison import FORMULA_STARTS
 from lora_lab.study.report.headline import Headline
 from lora_lab.study.report.page import TEMPLATES, style_hash
@@ -37,7 +37,7 @@ NO_VERDICT = (
 )
 
 
-def build_kohya_report(folder: Path, out: Path) -> Path:
+def build_kohya_report(folder: Path, out: Path) -> BuiltReport:
     """Read a folder of kohya's logs and write what can be said of it.
 
     With one comparison in the folder its report is `index.html`; with several, `index.html` is a
@@ -48,7 +48,7 @@ def build_kohya_report(folder: Path, out: Path) -> Path:
         out: Where the report goes.
 
     Returns:
-        The page, index.html.
+        The page, index.html, with its first sentence.
 
     Raises:
         ConfigError: No folder, or no logs of kohya's trainer in it.
@@ -65,10 +65,10 @@ def build_kohya_report(folder: Path, out: Path) -> Path:
         _write_one(one, out / links[one.name], folder)
     page = out / "index.html"
     write_text(page, _overview(logs, found, links))
-    return page
+    return BuiltReport(page, f"{len(found)} comparisons were found, with a report each.")
 
 
-def _write_one(one: Comparison, out: Path, folder: Path) -> Path:
+def _write_one(one: Comparison, out: Path, folder: Path) -> BuiltReport:
     words = (
         f"python -m lora_lab.study --kohya {shlex.quote(folder.name)} --out {shlex.quote(out.name)}"
     )

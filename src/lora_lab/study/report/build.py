@@ -1,6 +1,7 @@
 """Builds the report of a sweep from what its runs left on disk."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from lora_lab.files import make_folder, write_text
@@ -20,7 +21,17 @@ log = logging.getLogger(__name__)
 FOLDER = "report"
 
 
-def build_report(sweep_dir: Path, answers: Path | None = None) -> Path:
+@dataclass(frozen=True)
+class BuiltReport:
+    """A report that was written."""
+
+    page: Path
+    """The page, index.html."""
+    sentence: str
+    """Its first sentence; text from a run folder in it is as it was."""
+
+
+def build_report(sweep_dir: Path, answers: Path | None = None) -> BuiltReport:
     """Read a sweep folder and write its report: the page, the figures and the table.
 
     Runs that failed, are missing, damaged or not comparable are named in the report and stop
@@ -31,7 +42,7 @@ def build_report(sweep_dir: Path, answers: Path | None = None) -> Path:
         answers: What a person chose on report/blind.html, judged like a metric.
 
     Returns:
-        The page, report/index.html.
+        The page, report/index.html, with its first sentence.
 
     Raises:
         ConfigError: There is no sweep in the folder, or the answers are of another one.
@@ -59,7 +70,7 @@ def write_report(
     *,
     with_images: bool,
     blind: Blind | None = None,
-) -> Path:
+) -> BuiltReport:
     """Write the page, its short form, the figures and the table of a comparison.
 
     Args:
@@ -70,7 +81,7 @@ def write_report(
         blind: What a person chose, as far as that was asked for.
 
     Returns:
-        The page, index.html.
+        The page, index.html, with its first sentence.
 
     Raises:
         LabError: The report can't be written.
@@ -90,4 +101,4 @@ def write_report(
     table = blind_table(study, blind) if blind is not None else None
     write_page(study, words, figures, images, page, table)
     write_text(folder / "report.md", markdown(study, words, images))
-    return page
+    return BuiltReport(page, words.sentence)
