@@ -111,6 +111,49 @@ def test_unknown_settings_of_hydra_are_told_without_a_traceback(arguments):
     assert (answer.status, answer.errors) == (2, ["Could not override 'hydra.foo'."])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "beginning", "end"),
+    [
+        (
+            ["hydra/launcher=stackd"],
+            "hydra/launcher must be one of basic, joblib, ",
+            ", got stackd; did you mean stacked?",
+        ),
+        (
+            ["hydra/launcher=stacked", "hydra.launcher.stak=2"],
+            "hydra.launcher.stak is not a setting of hydra/launcher=stacked, got 2; ",
+            "did you mean hydra.launcher.stack?",
+        ),
+        (
+            ["hydra/launcher=stacked", "hydra.launcher.within.jobs=2"],
+            "hydra.launcher.within.jobs is not a setting of hydra/launcher=stacked, got 2; ",
+            "did you mean hydra.launcher.within.n_jobs?",
+        ),
+        (
+            ["hydra.launcher.stack=2"],
+            "hydra.launcher.stack is not a setting of hydra/launcher=basic, got 2; ",
+            "choose hydra/launcher=stacked, or stacked_ray, stacked_submitit_slurm",
+        ),
+        (
+            ["hydra.launcher.foo=1"],
+            "hydra.launcher.foo is not a setting of hydra/launcher=basic, got 1, which has none; ",
+            "submitit_slurm",
+        ),
+    ],
+)
+def test_a_wrong_launcher_is_told_in_one_line(arguments, tmp_path, wrong, beginning, end):
+    answer = call("-m", *arguments, "network.dim=2,4", *wrong)
+    (line,) = answer.errors
+    assert answer.status == 2 and line.startswith(beginning) and line.endswith(end)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_launchers_right_settings_are_no_problem_where_another_one_is(arguments):
+    right = ["hydra/launcher=stacked_ray", "hydra.launcher.within.ray.init.address=auto"]
+    answer = call("-m", *arguments, "network.dim=2,4", *right, "hydra.launcher.stack=2", "epochs=x")
+    assert answer.errors == ["epochs must be a whole number, got x"]
+
+
 def fail(config):
     raise LabError("photo.png is not an image; replace it")
 

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lora_lab.cli.launcher_choice import launcher_problem
 from lora_lab.cli.quoting import MULTIRUN_FLAGS
 from lora_lab.config.convert import leaf_types, suggest, type_words
 from lora_lab.errors import clipped, offered
@@ -55,7 +56,7 @@ def explain_overrides(
         sweeping: Whether several values are allowed.
     """
     lines = [line for text in overrides for line in _problems(text, folders, schema, sweeping)]
-    return list(dict.fromkeys(lines))
+    return list(dict.fromkeys([*lines, *_of_hydra(folders, overrides)]))
 
 
 def _problems(text: str, folders: Sequence[Path], schema: type, sweeping: bool) -> list[str]:
@@ -70,11 +71,24 @@ def _problems(text: str, folders: Sequence[Path], schema: type, sweeping: bool) 
             f"or write a list: {override.get_key_element()}=[...]"
         ]
     if override.is_hydra_override():
-        return []  # one may need another, such as a launcher's settings the launcher
+        return []  # one may need another: `_of_hydra`
     if override.is_delete():
         told = clipped(text)
         return [f"{told} would remove a setting; every setting must have a value, set it instead"]
     found = (_problem(single, folders, schema) for single in _values(override))
+    return [line for line in found if line is not None]
+
+
+def _of_hydra(folders: Sequence[Path], overrides: list[str]) -> list[str]:
+    """One line for each wrong choice or setting of a launcher."""
+    parser, parsed = OverridesParser.create(), []
+    for text in overrides:
+        try:
+            parsed.append(parser.parse_override(text))
+        except HydraException:
+            continue  # told by `_problems`
+    ours = [one for one in parsed if one.is_hydra_override() and not one.is_sweep_override()]
+    found = (launcher_problem(one, folders, ours) for one in ours)
     return [line for line in found if line is not None]
 
 
