@@ -7,7 +7,7 @@ import pytest
 from lora_lab.config import TrainConfig
 from lora_lab.errors import LabError
 from lora_lab.training.stack_memory import StackMemory
-from lora_lab.training.stack_plan import make_stacks
+from lora_lab.training.stack_plan import make_stacks, stacks_told
 from train_setup import train_config
 
 
@@ -79,3 +79,18 @@ def test_a_stack_larger_than_the_memory_is_refused():
     memory = StackMemory(before=10**9, a_run=2 * 10**9, free=10**10)
     with pytest.raises(LabError, match=r"hydra.launcher.stack=8: 6 runs .* 13.0 GB.*stack=4$"):
         memory.largest(8, waiting=6, default=8)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "at_a_time", "line"),
+    [
+        ([3, 3], 2, "6 runs in 2 stacks of 3, 2 stacks at a time"),
+        ([3, 3, 2], 2, "8 runs in 3 stacks of 3, 3 and 2 runs, 2 stacks at a time"),
+        ([3, 3], 8, "6 runs in 2 stacks of 3, 2 stacks at a time"),
+        ([4, 4], 1, "8 runs in 2 stacks of 4, 1 stack at a time"),
+        ([6], 2, "6 runs in one stack"),
+        ([4, 4], None, "8 runs in 2 stacks of 4, as many stacks at a time as there is room for"),
+    ],
+)
+def test_stacks_are_told_plainly(sizes, at_a_time, line):
+    assert stacks_told(sizes, at_a_time) == line

@@ -27,7 +27,7 @@ from lora_lab.cli.preflight import checked_train_config
 from lora_lab.config import TrainConfig
 from lora_lab.config.convert import without_hydra
 from lora_lab.errors import ConfigError
-from lora_lab.training.stack_plan import LARGEST, even, make_stacks
+from lora_lab.training.stack_plan import LARGEST, even, make_stacks, stacks_told
 
 if TYPE_CHECKING:
     from lora_lab.training.stacked_run import StackedRun
@@ -84,8 +84,8 @@ class StackLauncher(Launcher):
         stacks, lines = make_stacks(settings, self.stack, workers)
         for line in lines:
             log.info("%s", line)
-        sizes = ", ".join(str(len(stack)) for stack in stacks)
-        log.info("%d runs in stacks of %s, %d at a time", len(settings), sizes, workers)
+        at_a_time = workers if self._is_joblib else None
+        log.info("%s", stacks_told([len(stack) for stack in stacks], at_a_time))
         if all(len(stack) == 1 for stack in stacks):
             log.info("stacks of one run: as without hydra/launcher=stacked")
         jobs = [[list(job_overrides[number]) for number in stack] for stack in stacks]

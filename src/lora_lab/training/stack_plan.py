@@ -81,6 +81,24 @@ def make_stacks(
     return stacks, lines
 
 
+def stacks_told(sizes: Sequence[int], at_a_time: int | None) -> str:
+    """One line on how many stacks there are, and how many are trained beside each other.
+
+    Args:
+        sizes: Runs of each stack.
+        at_a_time: Stacks that are trained beside each other; None: as many as a cluster has room for.
+    """
+    runs = f"{sum(sizes)} run{'s' if sum(sizes) > 1 else ''}"
+    if len(sizes) == 1:
+        return f"{runs} in one stack"
+    alike = len(set(sizes)) == 1
+    each = f"{sizes[0]}" if alike else f"{', '.join(map(str, sizes[:-1]))} and {sizes[-1]} runs"
+    count = "as many" if at_a_time is None else f"{min(at_a_time, len(sizes))}"
+    stacks = "stacks" if count != "1" else "stack"
+    room = " as there is room for" if at_a_time is None else ""
+    return f"{runs} in {len(sizes)} stacks of {each}, {count} {stacks} at a time{room}"
+
+
 def _by_rank(numbers: list[int], configs: Sequence[TrainConfig]) -> list[int]:
     """Runs of like ranks beside each other: a stack pads all to its largest."""
     return sorted(numbers, key=lambda number: (configs[number].network.dim, number))
