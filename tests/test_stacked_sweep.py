@@ -1,12 +1,16 @@
 """Sweeps with hydra/launcher=stacked, on the tiny model, in this process."""
 
 import json
+import logging
+import threading
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from command_line import CommandResult, call, tiny_arguments
+from lora_lab.cli.stacked_launcher import _log_beside_others
 from train import main
 
 HERE = ("hydra/launcher=stacked", "hydra.launcher.within.n_jobs=1")
@@ -62,6 +66,55 @@ def test_a_stacked_sweep_leaves_what_a_sequential_one_does(
         log = (folder / name / "train.log").read_text(encoding="utf-8")
         assert f"{folder / name / 'lora'}" in log
         assert not any(f"{folder / other / 'lora'}" in log for other in runs if other != name)
+
+
+def test_what_a_run_of_a_stack_logs_has_its_name_on_the_terminal_and_not_in_its_file(tmp_path):
+    said: dict[str, str] = {}
+    trained = {name: threading.Event() for name in ("dim=2", "dim=4")}
+    ended = threading.Event()
+
+    def train_one(name: str) -> None:
+        runtime = {"output_dir": str(tmp_path / name)}
+        formatter = {"class": "lora_lab.cli.log_lines.LineFormatter", "format": "%(message)s"}
+        console = {"class": "logging.StreamHandler", "formatter": "line"}
+        file = {
+            "class": "logging.FileHandler",
+            "formatter": "line",
+            "filename": "${hydra.runtime.output_dir}/train.log",
+        }
+        log = {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "formatters": {"line": formatter},
+            "handlers": {"console": console, "file": file},
+            "root": {"level": "INFO", "handlers": ["console", "file"]},
+        }
+        sweep = {"dir": str(tmp_path), "subdir": name}
+        hydra = {"runtime": runtime, "sweep": sweep, "job_logging": log, "verbose": False}
+        _log_beside_others(OmegaConf.create({"hydra": hydra}))
+        logging.getLogger("lora_lab").info("step 3/60\nDLR")
+        record = logging.makeLogRecord({"msg": "step 3/60\nDLR", "thread": threading.get_ident()})
+        console_handler = next(
+            one for one in logging.getLogger().handlers if type(one) is logging.StreamHandler
+        )
+        said[name] = console_handler.format(record)
+        trained[name].set()
+        ended.wait(60)
+
+    root = logging.getLogger()
+    before = list(root.handlers)
+    try:
+        for name, event in trained.items():
+            threading.Thread(target=train_one, args=(name,), daemon=True).start()
+            assert event.wait(60)
+    finally:
+        ended.set()
+        for handler in set(root.handlers) - set(before):
+            handler.close()
+        root.handlers[:] = before
+    for name in ("dim=2", "dim=4"):
+        assert said[name] == f"{name}: step 3/60 DLR"
+        assert (tmp_path / name / "train.log").read_text("utf-8").splitlines() == ["step 3/60 DLR"]
 
 
 def test_a_value_that_fails_leaves_the_others_as_they_are(

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -23,10 +24,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from lora_lab.cli import task
 from lora_lab.cli.image_jobs import image_job
+from lora_lab.cli.log_lines import LinesOfRuns
 from lora_lab.cli.preflight import checked_train_config
 from lora_lab.config import TrainConfig
 from lora_lab.config.convert import without_hydra
-from lora_lab.errors import ConfigError
+from lora_lab.errors import ConfigError, one_line
+from lora_lab.run_folder.record import run_name
 from lora_lab.training.stack_plan import LARGEST, even, make_stacks, stacks_told
 
 if TYPE_CHECKING:
@@ -229,14 +232,21 @@ class StackTask:
         HydraConfig.instance().set_config(config)
         _log_beside_others(config)
         task.enter(stacked)
-        return run_job(
-            task_function=self.task_function,
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-            hydra_context=self.hydra_context,
-            configure_logging=False,
-        )
+        try:
+            return run_job(
+                task_function=self.task_function,
+                config=config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+                hydra_context=self.hydra_context,
+                configure_logging=False,
+            )
+        finally:
+            _RUN_OF_THREAD.pop(threading.get_ident(), None)
+
+
+_RUN_OF_THREAD: dict[int, str] = {}
+"""Thread -> name of the run of a stack that it trains now."""
 
 
 class _OfThread(logging.Filter):
@@ -252,7 +262,7 @@ class _OfThread(logging.Filter):
 
 
 def _log_beside_others(config: DictConfig) -> None:
-    """Give this thread's run its own log file, and leave the others theirs."""
+    """Give this thread's run a log file of its own and its name on the terminal."""
     root = logging.getLogger()
     others = [handler for handler in root.handlers if _filtered(handler)]
     folder = os.path.join(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir))
@@ -260,9 +270,12 @@ def _log_beside_others(config: DictConfig) -> None:
         config.hydra.runtime.output_dir = os.path.abspath(folder)
     os.makedirs(folder, exist_ok=True)
     configure_log(config.hydra.job_logging, config.hydra.verbose)
+    _RUN_OF_THREAD[threading.get_ident()] = one_line(run_name(Path(folder)))
     for handler in root.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.addFilter(_OfThread())
+        else:
+            handler.setFormatter(LinesOfRuns(handler.formatter, _RUN_OF_THREAD))
     for handler in others:
         root.addHandler(handler)
 

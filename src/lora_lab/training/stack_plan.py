@@ -86,7 +86,7 @@ def stacks_told(sizes: Sequence[int], at_a_time: int | None) -> str:
 
     Args:
         sizes: Runs of each stack.
-        at_a_time: Stacks that are trained beside each other; None: as many as a cluster has room for.
+        at_a_time: Stacks that are trained beside each other; None: a cluster decides.
     """
     runs = f"{sum(sizes)} run{'s' if sum(sizes) > 1 else ''}"
     if len(sizes) == 1:

@@ -77,5 +77,6 @@ def build_callbacks(
     if config.study.pause and pause_step(saves) < module.total_steps:
         callbacks.append(Pause(pause_step(saves), module.total_steps, folder.pause))
     if config.callbacks.progress and (module.stacked is None or module.stacked.number == 0):
-        callbacks.append(Progress(module.total_steps))  # of a stack the first: one bar for all
+        runs = 1 if module.stacked is None else len(module.stacked.stack.runs)
+        callbacks.append(Progress(module.total_steps, runs))  # of a stack the first: one for all
     return callbacks

@@ -23,11 +23,13 @@ class Progress(StepCallback):
 
     Args:
         total_steps: Optimizer steps of the run.
+        runs: Of a stack, which all stand at the same step; 1: the run is alone.
         stream: Where the bar is drawn; stderr if None.
     """
 
-    def __init__(self, total_steps: int, stream: TextIO | None = None) -> None:
+    def __init__(self, total_steps: int, runs: int = 1, stream: TextIO | None = None) -> None:
         self.total_steps = total_steps
+        self.runs = runs
         self.stream = stream or sys.stderr
         self.terminal = self.stream.isatty()
         self.drawn = self.began = 0.0
@@ -48,6 +50,8 @@ class Progress(StepCallback):
         self.drawn = now
         rate = (now - self.began) / max(1, step - self.first_step)
         text = describe(step, self.total_steps, module.latest, rate)
+        if self.runs > 1:
+            text = f"{text} ({self.runs} runs at once)"
         if self.terminal:
             ending = "\n" if step == self.total_steps else ""
             self.stream.write(f"\r{bar(step, self.total_steps)} {text}\x1b[K{ending}")
