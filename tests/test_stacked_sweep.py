@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from command_line import CommandResult, call, tiny_arguments
 from lora_lab.cli.stacked_launcher import _log_beside_others
+from lora_lab.cli.sweeper import _launcher_overrides
 from train import main
 
 HERE = ("hydra/launcher=stacked", "hydra.launcher.within.n_jobs=1")
@@ -56,6 +57,7 @@ def test_a_stacked_sweep_leaves_what_a_sequential_one_does(
     assert answer.status == 0, answer.err
     runs = facts(folder)
     assert {one["status"] for one in runs.values()} == {"complete"}
+    assert json.loads((folder / "sweep.json").read_text("utf-8"))["launcher"] == list(HERE)
     assert {one["stack"]["runs"] for one in runs.values()} == {4}
     assert all("stack" not in one for one in facts(sequential).values())
     files = {path.relative_to(sequential) for path in sequential.glob("*/**/*")}
@@ -115,6 +117,12 @@ def test_what_a_run_of_a_stack_logs_has_its_name_on_the_terminal_and_not_in_its_
     for name in ("dim=2", "dim=4"):
         assert said[name] == f"{name}: step 3/60 DLR"
         assert (tmp_path / name / "train.log").read_text("utf-8").splitlines() == ["step 3/60 DLR"]
+
+
+def test_of_the_command_line_the_launchers_part_is_recorded():
+    given = ["hydra.sweep.dir=x", *HERE, "hydra.mode=MULTIRUN"]
+    config = OmegaConf.create({"hydra": {"overrides": {"hydra": given}}})
+    assert _launcher_overrides(config) == HERE
 
 
 def test_a_value_that_fails_leaves_the_others_as_they_are(

@@ -22,6 +22,7 @@ from lora_lab.study.read.load import load_sweep
 from lora_lab.study.report.build import build_report
 from lora_lab.study.report.comparison import comparison_text
 from lora_lab.study.report.pictures import MAX_PAGE_BYTES, embed_file
+from lora_lab.study.report.provenance import command
 from study_sweep_builder import SweepBuilder, fingerprints
 
 FIGURES = ("effects", "pareto", "dlr", "loss", "loss_paired", "val_loss", "cost")
@@ -213,6 +214,13 @@ def test_a_grid_that_is_no_picture_is_named_not_fatal(tmp_path, quick):
     sweep.grid().write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     page = build_report(folder).page.read_text(encoding="utf-8")
     assert "grid_pocket-graphic_simple.png is left out" in page
+
+
+def test_the_command_names_the_launcher_that_trained_the_sweep(tmp_path):
+    launcher = ["hydra/launcher=stacked", "hydra.launcher.stack=3"]
+    sweep = SweepBuilder(tmp_path, sweep_settings={"launcher": launcher}).base(2).value("8")
+    told = command(judge(load_sweep(sweep.write())))
+    assert told.endswith("data=person hydra/launcher=stacked hydra.launcher.stack=3")
 
 
 def test_a_secret_on_the_command_line_is_hidden(tmp_path, quick):

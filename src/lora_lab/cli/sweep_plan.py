@@ -55,6 +55,8 @@ class Plan:
     seeds: tuple[int, ...]
     """Base and values are trained under each of them."""
     runs: tuple[PlannedRun, ...]
+    launcher: tuple[str, ...] = ()
+    """What the command line says of Hydra's launcher; nothing where it is the default one."""
 
     @property
     def base(self) -> PlannedRun:

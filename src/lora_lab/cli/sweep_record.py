@@ -141,6 +141,7 @@ def write_record(
         "margin": plan.base.config.study.margin,
         "runs": [asdict(entry) for entry in entries],
         "overrides": list(plan.overrides),
+        "launcher": list(plan.launcher),
         "rounds": [asdict(one) for one in rounds],
     }
     write_json(sweep_dir / FILE_NAME, record)

@@ -8,7 +8,7 @@ import logging
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
@@ -155,6 +155,7 @@ class ParameterSweeper(Sweeper):
             for row in study.get("together") or []
         ]
         plan = make_plan(overrides, self._compose, together)
+        plan = replace(plan, launcher=_launcher_overrides(self.config))
         place = find_place(str(self.config.hydra.sweep.dir), plan)
         with hold(place.folder / LOCK, "wait until it ends, or choose another hydra.sweep.dir"):
             entries = planned_entries(plan.runs, place.present, place.folder)
@@ -478,3 +479,10 @@ def _announce(plan: Plan, place: Place) -> None:
         log.info("  %s is there already: %s", name, found)
     if new:
         log.info("  to train: %s", ", ".join(new))
+
+
+def _launcher_overrides(config: DictConfig | None) -> tuple[str, ...]:
+    """What the command line says of the launcher, in its order."""
+    given = config.hydra.overrides.hydra if config is not None else []
+    beginnings = ("hydra/launcher=", "hydra.launcher.")
+    return tuple(text for text in map(str, given) if text.lstrip("+").startswith(beginnings))

@@ -106,6 +106,8 @@ class Sweep:
     base_value: str
     overrides: tuple[str, ...]
     runs: tuple[Run, ...]
+    launcher: tuple[str, ...] = ()
+    """What the command line said of Hydra's launcher."""
     notes: tuple[str, ...] = ()
     """What concerns no single run."""
     planned_seeds: int = 0
@@ -171,6 +173,7 @@ def load_sweep(folder: Path) -> Sweep:
         base_value=as_text(sweep.get("base_value", "")),
         overrides=tuple(as_text(item) for item in _list(sweep, "overrides")),
         runs=runs,
+        launcher=tuple(as_text(item) for item in _list(sweep, "launcher")),
         notes=_strangers(folder, runs),
         planned_seeds=len(_list(sweep, "seeds")),
         max_seeds=most if isinstance(most := sweep.get("max_seeds"), int) else None,

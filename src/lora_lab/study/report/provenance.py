@@ -43,7 +43,7 @@ def command(study: Study) -> str:
         words.append(f"{sweep.parameter}={','.join(sweep.values)}")
     else:
         words += [f"{name}=…" for name in study.parameters]
-    for override in sweep.overrides:
+    for override in (*sweep.overrides, *sweep.launcher):
         key, equals, _ = override.partition("=")
         words.append(f"{key}=(hidden)" if equals and _SECRET.search(key) else override)
     return " ".join(word if word.endswith("=…") else shlex.quote(word) for word in words)
