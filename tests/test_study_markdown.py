@@ -3,7 +3,14 @@
 import pytest
 from markdown_it import MarkdownIt
 
-from lora_lab.study.report.markdown import inline_text, plain_text
+from lora_lab.study.judge.verdict import judge
+from lora_lab.study.read.load import load_sweep
+from lora_lab.study.report.gallery import Gallery
+from lora_lab.study.report.headline import headline
+from lora_lab.study.report.markdown import inline_text, markdown, plain_text
+from lora_lab.study.report.spelling import percent
+from lora_lab.study.report.table import make_table
+from study_sweep_builder import SweepBuilder
 
 RENDERER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 HOSTILE = (
@@ -50,6 +57,28 @@ def test_a_figure_in_a_cell_or_a_heading_has_no_backslash(text):
 )  # fmt: skip
 def test_plain_prose_has_no_backslash(text):
     assert "\\" not in plain_text(text)
+
+
+def test_the_bases_row_names_its_seed_once(tmp_path):
+    sweep = SweepBuilder(tmp_path).base(2).values("8", 2)
+    for run in sweep.runs[:2]:
+        run.name = f"base/seed={run.seed}"
+    _, rows = make_table(judge(load_sweep(sweep.write())))
+    assert (rows[0].label, rows[0].tag) == ("16 (base/seed=1234)", "")
+    sweep.runs[0].name = "base"
+    _, rows = make_table(judge(load_sweep(sweep.write())))
+    assert (rows[0].label, rows[0].tag) == ("16 (base)", "seed 1234")
+
+
+def test_cells_of_the_short_form_have_the_intervals_of_the_page(tmp_path):
+    sweep = SweepBuilder(tmp_path, seed_spread=0.004, image_noise=0.0002)
+    study = judge(load_sweep(sweep.base(3).values("2", 3, effect=0.003).write()))
+    result = study.values[0].first_result
+    assert result is not None
+    ends = f"{percent(result.relative)} ({percent(result.share(result.low))} to "
+    table = markdown(study, headline(study), Gallery([], [], None))
+    assert inline_text(f"✕ {ends}{percent(result.share(result.high))})") in table
+    assert "(mean)" not in table
 
 
 def test_an_address_is_no_link():

@@ -148,6 +148,8 @@ def test_comparison_csv_has_a_row_a_run_and_every_figure(report):
     assert better["verdict"] == "better"
     assert float(better["held_out_loss_effect"]) == pytest.approx(-0.0042)
     assert better["held_out_loss_verdict"] == "better"
+    # Shown already, so no seeds are proposed.
+    assert (better["held_out_loss_seeds_needed"], better["held_out_loss_more_seeds"]) == ("0", "0")
     assert float(better["held_out_loss_high"]) < 0 < float(better["held_out_loss_detectable"])
     assert float(better["held_out_loss_t500"]) > 0
     assert float(better["paired_difference_tail"]) < 0

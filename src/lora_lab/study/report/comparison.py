@@ -11,7 +11,8 @@ from lora_lab.study.judge.verdict import Judged, Study
 
 FIGURES = (
     *("verdict", "mean", "base_mean", "effect", "low", "high", "p", "level"),
-    *("detectable", "clusters", "seeds", "reason", "remark"),
+    *("detectable", "seeds_needed", "more_seeds", "more_detectable"),
+    *("clusters", "seeds", "reason", "remark"),
 )
 """Fields of a MetricResult that stand in the table."""
 WAY = ("floor", "ceiling", "way")

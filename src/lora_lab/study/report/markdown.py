@@ -12,7 +12,7 @@ from lora_lab.study.judge.verdict import Study
 from lora_lab.study.report.gallery import Gallery
 from lora_lab.study.report.headline import Headline
 from lora_lab.study.report.provenance import command, problems
-from lora_lab.study.report.table import Row, legend, make_table
+from lora_lab.study.report.table import Cell, Row, legend, make_table
 from lora_lab.study.report.texts import FIGURE_TEXTS, alt_text, limits, shown_figures
 
 FIRST = ("effects",)
@@ -96,7 +96,12 @@ def _table(study: Study) -> str:
 def _cells(row: Row) -> list[str]:
     name = inline_text(f"{row.label} ({row.tag})" if row.tag else row.label)
     first = [f"**{name}**" if row.is_base else name, inline_text(row.verdict)]
-    return [*first, *(inline_text(cell.text) for cell in row.cells)]
+    return [*first, *map(_cell, row.cells)]
+
+
+def _cell(cell: Cell) -> str:
+    """A figure with its interval, where it has one."""
+    return inline_text(f"{cell.text} ({cell.detail})" if cell.strip and cell.detail else cell.text)
 
 
 def _problem(label: str, sentences: tuple[str, ...]) -> str:

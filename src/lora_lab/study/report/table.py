@@ -220,7 +220,9 @@ def _way(study: Study, metric: Metric) -> str:
 
 def _row(one: Judged, study: Study, cells: tuple[Cell, ...]) -> Row:
     run = one.run
-    tags = [f"seed {run.seed}"] if run.is_base and run.seed is not None else []
+    # A run that was named by its seed says it already.
+    named = run.name.endswith(f"seed={run.seed}")
+    tags = [f"seed {run.seed}"] if run.is_base and run.seed is not None and not named else []
     tags += [run.status] if not run.complete and not run.ended_early else []
     tags += ["reused"] if run.reused else []
     verdict = run.ended_early or one.verdict.value
