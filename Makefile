@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?=
 SWEEP ?= network.dim=2,8,32
-DEMO_SIZE ?= save_every=0.2
+DEMO_SIZE ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format bench verdict-check simulate torture fuzz soak pocket docs lock clean
@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## Train, sweep and compare on the embedded model; the last line is the report
 	@# A process a core with one thread, each training several runs in one pass: docs/stacking.md.
-	@# Twelve runs in ten minutes: DEMO_SIZE has fewer saves than the base config.
+	@# DEMO_SIZE holds settings that make its twelve runs of the base config smaller.
 	$(BIN)/python train.py -m $(SWEEP) hydra/launcher=stacked trainer.threads=1 $(DEMO_SIZE) \
 	  $(if $(DEMO_DIR),hydra.sweep.dir=$(DEMO_DIR)) $(ARGS)
 

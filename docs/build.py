@@ -203,6 +203,9 @@ def pocket_quality() -> str:
     for name in accuracy["mixed"]:
         cells = [f"{accuracy[which][name]:.1%}" for which in (*styles, "mixed")]
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
+    told = figures["told_from_captions"]
+    shares = [f"{name.replace('_', ' ')} {told[name]:.1%}" for name in sorted(told, key=told.get)]
+    lines += ["", f"Told from the text encoder's states of captions: {', '.join(shares)}."]
     text = re.sub(r"(\d)%", r"\1 %", "\n".join(lines))
     return re.sub(r"-(?=\d\.)", "−", text)
 

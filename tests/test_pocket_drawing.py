@@ -148,6 +148,15 @@ def test_muon_moves_kernels_and_adamw_the_rest(tmp_path: Path) -> None:
     assert rest == ["0.bias", "2.bias"]
 
 
+def test_muon_refuses_kernels_that_it_would_move_in_a_copy(tmp_path: Path) -> None:
+    kernel = nn.Conv2d(16, 32, 3)
+    kernel.weight.data = kernel.weight.data.to(memory_format=torch.channels_last)
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        fit_network(
+            kernel, lambda _: kernel.weight.sum(), Fit(steps=1, lr=0.1, muon=True), tmp_path
+        )
+
+
 def test_a_checkpoint_of_other_settings_is_refused(tmp_path: Path) -> None:
     fit = Fit(steps=2, lr=0.01)
     _train(tmp_path / "a.pt", fit)

@@ -12,7 +12,7 @@ from lora_lab.pocket import attributes as words
 from lora_lab.pocket.attributes import with_changes
 from lora_lab.pocket.evaluate import held_out_prompts, kernel_distance, sheet
 from lora_lab.pocket.person import draw_person
-from lora_lab.pocket.reader import READ, Reader, agreement, draw_mixed, read, visible
+from lora_lab.pocket.reader import READ, Reader, agreement, draw_mixed, moved, read, visible
 from lora_lab.pocket.subject import IDENTITY, shares, subject_prompts
 from lora_lab.pocket.vae import build_vae, fidelity
 
@@ -47,6 +47,16 @@ def test_agreement_asks_garment_with_its_colour_and_glasses_or_none() -> None:
     assert other_colour["garment"] == 0 and other_colour["background"] == 1
     assert agreement([_seen(a) | {"glasses": "black glasses"}], [a])["glasses"] == 1
     assert agreement([_seen(a) | {"glasses": "no glasses"}], [a])["glasses"] == 0
+
+
+def test_training_images_of_the_classifier_are_moved_by_two_pixels_at_most() -> None:
+    ramp = torch.arange(12.0).expand(12, 12)  # each pixel's value is its column
+    images = torch.stack([torch.stack([ramp, ramp.T, ramp])] * 200)
+    found = moved(images, random.Random(0))
+    assert found.shape == images.shape
+    steps = (found - images)[:, :, 2:-2, 2:-2]
+    assert (steps == steps[:, :, :1, :1]).all()  # a whole image moves as one
+    assert set(steps[:, 0, 0, 0].tolist()) == set(steps[:, 1, 0, 0].tolist()) == {-2, -1, 0, 1, 2}
 
 
 def test_what_cannot_be_seen_does_not_count() -> None:

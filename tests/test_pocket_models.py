@@ -12,6 +12,7 @@ from safetensors import safe_open
 from lora_lab.checkpoint.base_model import load_base
 from lora_lab.checkpoint.embedded import locate
 from lora_lab.pocket.attributes import compose, draw_attributes
+from lora_lab.pocket.evaluate import generate
 
 NAMES = ["pocket", "pocket-graphic", "pocket-photo"]
 
@@ -60,13 +61,20 @@ def test_words_of_captions_are_one_or_two_tokens_and_the_trigger_is_its_letters(
     assert len(tokenizer("zqx").input_ids) - 2 == 3
 
 
-def test_the_text_encoder_is_the_text_tower_of_the_clip() -> None:
-    from transformers import CLIPModel
-
-    tower = CLIPModel.from_pretrained(locate("embedded:pocket-clip")).text_model.state_dict()
-    encoder = load_base("embedded:pocket", parts=("text_encoder",)).text_encoder.state_dict()
-    assert tower.keys() == encoder.keys()
-    assert all(torch.equal(tower[key].float(), encoder[key]) for key in tower)
+def test_hair_and_garment_keep_their_colours_when_the_prompt_exchanges_them() -> None:
+    pairs = [("red", "black"), ("black", "red")] * 3
+    wordings = ["a {hair} bob, wearing a {garment} hoodie", "in a {garment} sweater, {hair} afro"]
+    prompts = [
+        "portrait of a person, gray background, pale skin, "
+        + wordings[i % 4 // 2].format(hair=hair, garment=garment)
+        for i, (hair, garment) in enumerate(pairs)
+    ]
+    images = generate(load_base("embedded:pocket"), prompts).astype(int)
+    # Left and right of the middle, where a print would be; whether there is more red than green.
+    shoulders = np.concatenate([images[:, 58:, 12:20], images[:, 58:, 44:52]], axis=2)
+    red = (shoulders[..., 0] - shoulders[..., 1]).mean(axis=(1, 2))
+    wanted = np.array([garment == "red" for _, garment in pairs])
+    assert ((red > 60) == wanted).sum() >= len(pairs) - 1, red
 
 
 def test_the_clip_finds_the_image_of_a_caption() -> None:

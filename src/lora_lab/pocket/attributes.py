@@ -105,10 +105,7 @@ SCARS = {
     "nose scar": '<path d="M114 129 L152 115"/>',
 }
 """Strokes on the face, in the units of the drawing."""
-WITHHELD_SCARS = {
-    "stitched scar": '<path d="M150 128 L180 158"/><path d="M152 147 L168 133"/>'
-    '<path d="M164 159 L180 145"/>'
-}
+WITHHELD_SCARS = {"long scar": '<path stroke-width="9" d="M158 126 L184 170"/>'}
 PRINTS = {
     "no print": "",
     "ball print": '<circle cx="133" cy="230" r="22" fill="#E5484D"/>',

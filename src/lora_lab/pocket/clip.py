@@ -1,4 +1,4 @@
-"""Pretrain pocket's CLIP: its text tower is pocket's text encoder, all of it is a metric.
+"""Pretrain pocket's CLIP: its text tower is where the text encoder starts, all of it is a metric.
 
 The contrastive loss (Radford et al. 2021, arXiv 2103.00020) trains the pooled token alone; a
 second, smaller loss asks each attribute from all token states through cross-attention, as a UNet
@@ -47,13 +47,13 @@ def build_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
 
 
 class AttributeReader(nn.Module):
-    """Reads every attribute from a sequence of states with one query an attribute."""
+    """Reads attributes, each a key of ``classes``, from a sequence of states by a query each."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: dict[str, list[str]] = CLASSES) -> None:
         super().__init__()
-        self.queries = nn.Parameter(torch.randn(len(CLASSES), WIDTH) * 0.02)
+        self.queries = nn.Parameter(torch.randn(len(classes), WIDTH) * 0.02)
         self.attention = nn.MultiheadAttention(WIDTH, 4, batch_first=True)
-        self.heads = nn.ModuleList(nn.Linear(WIDTH, len(values)) for values in CLASSES.values())
+        self.heads = nn.ModuleList(nn.Linear(WIDTH, len(values)) for values in classes.values())
 
     def forward(self, states: Tensor) -> list[Tensor]:
         """Logits of each attribute's classes from ``states`` ``(B, L, D)``."""
@@ -72,13 +72,19 @@ class ClipTraining(nn.Module):
         self.read_image = AttributeReader()
 
 
-def attribute_classes(a: Attributes) -> list[int]:
-    """Class number of every attribute of ``a``, in the order of ``CLASSES``."""
-    return [values.index(getattr(a, name)) for name, values in CLASSES.items()]
+def attribute_classes(a: Attributes, classes: dict[str, list[str]] = CLASSES) -> list[int]:
+    """Class number of every attribute of ``a``, in the order of ``classes``."""
+    return [values.index(getattr(a, name)) for name, values in classes.items()]
 
 
-def _reading_loss(logits: list[Tensor], classes: Tensor, known: Tensor) -> Tensor:
-    """Mean cross-entropy over the attributes that are ``known`` ``(B, A)``."""
+def reading_loss(logits: list[Tensor], classes: Tensor, known: Tensor) -> Tensor:
+    """Mean cross-entropy over the attributes that are ``known``.
+
+    Args:
+        logits: of each of A attributes ``(B, classes)``.
+        classes: class numbers ``(B, A)``.
+        known: whether each counts ``(B, A)``.
+    """
     losses = torch.stack(
         [F.cross_entropy(x, classes[:, i], reduction="none") for i, x in enumerate(logits)],
         dim=1,
@@ -116,8 +122,8 @@ def train_clip(
         v = F.normalize(model.clip.visual_projection(vision.pooler_output), dim=-1)
         # Clip skip 1 and 2 are both read, so that both condition well.
         states = model.clip.text_model.final_layer_norm(text.hidden_states[-1 - step % 2])
-        read = _reading_loss(model.read_text(states), classes, known)
-        read += _reading_loss(model.read_image(vision.last_hidden_state), classes, seen)
+        read = reading_loss(model.read_text(states), classes, known)
+        read += reading_loss(model.read_image(vision.last_hidden_state), classes, seen)
         logits = model.clip.logit_scale.exp().clamp(max=100) * t @ v.T  # (B, B)
         target = torch.arange(BATCH, device=device)
         contrast = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

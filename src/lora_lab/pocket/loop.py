@@ -60,7 +60,8 @@ class _Muon:
 
     def __init__(self, kernels: list[nn.Parameter], fit: Fit) -> None:
         self.kernels = kernels
-        self.views = [nn.Parameter(p.data.flatten(1)) for p in kernels]
+        # A view, or an error: steps on a copy would train nothing.
+        self.views = [nn.Parameter(p.data.view(len(p), -1)) for p in kernels]
         # Steps as large as AdamW's, so that one learning rate serves both (arXiv 2502.16982).
         self.optimizer = torch.optim.Muon(
             self.views, fit.lr, weight_decay=fit.weight_decay, adjust_lr_fn="match_rms_adamw"

@@ -17,6 +17,7 @@ from lora_lab.pocket.clip import retrieval_accuracy
 from lora_lab.pocket.draw import STYLES
 from lora_lab.pocket.export import CLIP_NAME, NAMES
 from lora_lab.pocket.pretrain import SEED, Stages
+from lora_lab.pocket.text_encoder import told_from_captions
 from lora_lab.pocket.vae import fidelity
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,9 @@ def measure(stages: Stages, models: Path, person: Path) -> Figures:
             style: retrieval_accuracy(clip, base.tokenizer, *held)
             for style, held in held_out.items()
         },
+        "told_from_captions": told_from_captions(
+            stages.caption_reading, base.tokenizer, held_out["plain"][1]
+        ),
         "reader_accuracy": {
             name: reader.agreement(read(images), drawn)
             for name, (images, drawn) in {**held_out, "mixed": stages.held_out("mixed")}.items()

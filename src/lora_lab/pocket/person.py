@@ -29,7 +29,7 @@ def draw_person(rng: random.Random) -> Attributes:
         skin="brown",
         glasses="no glasses",
         facial_hair="no beard",
-        scar="stitched scar",
+        scar="long scar",
         print="bolt print",
         shift_x=rng.uniform(-0.07, 0.07),
         shift_y=rng.uniform(-0.04, 0.02),

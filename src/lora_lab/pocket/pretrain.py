@@ -28,9 +28,11 @@ from lora_lab.pocket.attributes import Attributes, draw_attributes, phrases
 from lora_lab.pocket.clip import train_clip
 from lora_lab.pocket.dataset import Drawing, draw_dataset, load_dataset
 from lora_lab.pocket.draw import STYLES
+from lora_lab.pocket.loop import Fit
 from lora_lab.pocket.reader import Reader, draw_mixed, train_reader
+from lora_lab.pocket.text_encoder import CaptionReading, text_tower, train_text_encoder
 from lora_lab.pocket.tokenizer import build_tokenizer
-from lora_lab.pocket.unet import STYLE_FIT, Pretraining, train_unet
+from lora_lab.pocket.unet import FIT, GO_ON_FIT, STYLE_FIT, Pretraining, train_unet
 from lora_lab.pocket.vae import encode_images, train_vae
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ DRAWINGS = {
     "plain": Drawing("plain", 20_000, "plain"),
     "graphic": Drawing("graphic", 5_000, "graphic"),
     "photo": Drawing("photo", 5_000, "photo"),
-    "mixed": Drawing("mixed", 4_000, "plain", draw_mixed),
+    "mixed": Drawing("mixed", 16_000, "plain", draw_mixed),
 }
 """The three styles, and what the classifier alone learns from: portraits with what is withheld."""
 HELD_OUT = 500
@@ -123,11 +125,14 @@ class Stages:
         return CLIPModel.from_pretrained(folder).eval().to(self.device)
 
     @cached_property
+    def caption_reading(self) -> CaptionReading:
+        """The text encoder, and what reads every attribute from its states."""
+        return train_text_encoder(self.clip, self.tokenizer, self.work / "text-encoder.pt")
+
+    @property
     def text_encoder(self) -> CLIPTextModel:
-        """CLIP's text tower as Stable Diffusion's class."""
-        encoder = CLIPTextModel(self.clip.config.text_config)
-        encoder.load_state_dict(self.clip.text_model.state_dict())
-        return encoder.eval().requires_grad_(False).to(self.device)
+        """The text encoder of every checkpoint."""
+        return self.caption_reading.text_encoder.requires_grad_(False)
 
     @cached_property
     def vae(self) -> AutoencoderKL:
@@ -140,18 +145,28 @@ class Stages:
 
     def unet(self, style: str) -> UNet2DConditionModel:
         """The denoiser of ``plain``, or its fine-tune towards another style."""
-        folder = self.work / f"unet-{style}"
+        if style == "plain":
+            return self._denoiser("bound", style, self.text_encoder, GO_ON_FIT, self._first_unet())
+        return self._denoiser(style, style, self.text_encoder, STYLE_FIT, self.unet("plain"))
+
+    def _first_unet(self) -> UNet2DConditionModel:
+        """A denoiser from nothing, which reads the states of CLIP's own text tower."""
+        tower = text_tower(self.clip).requires_grad_(False)
+        return self._denoiser("plain", "plain", tower, FIT)
+
+    def _denoiser(
+        self,
+        name: str,
+        style: str,
+        text_encoder: CLIPTextModel,
+        fit: Fit,
+        start: UNet2DConditionModel | None = None,
+    ) -> UNet2DConditionModel:
+        folder = self.work / f"unet-{name}"
         if not folder.exists():
             images, drawn = self.training_data(style)
-            data = Pretraining(
-                self._latents(style, images), drawn, self.tokenizer, self.text_encoder
-            )
-            checkpoint = self.work / f"unet-{style}.pt"
-            if style == "plain":
-                unet = train_unet(data, checkpoint, style)
-            else:
-                unet = train_unet(data, checkpoint, style, STYLE_FIT, self.unet("plain"))
-            hand_on(unet, folder)
+            data = Pretraining(self._latents(style, images), drawn, self.tokenizer, text_encoder)
+            hand_on(train_unet(data, folder.with_suffix(".pt"), name, fit, start), folder)
         return UNet2DConditionModel.from_pretrained(folder).eval().to(self.device)
 
     @cached_property

@@ -2,7 +2,7 @@
 
 ε-prediction on cached latents with Stable Diffusion 1.5's noise schedule, min-SNR weights
 (γ = 5, arXiv 2303.09556), 10 % empty captions for classifier-free guidance, averaged weights. The
-text encoder is CLIP's text tower, frozen.
+text encoder is frozen.
 
 Shapes: B batch; latents ``(B, 8, 16, 16)``; text states ``(B, 77, 128)``.
 """
@@ -34,6 +34,8 @@ FIT = Fit(
     muon=True,
     bfloat16=True,
 )
+GO_ON_FIT = replace(FIT, steps=2_800, lr=1.5e-3)
+"""From CLIP's text tower, with which the denoiser begins, to the text encoder that it keeps."""
 STYLE_FIT = replace(FIT, steps=300, lr=5e-4, warmup=30, ema=0.99)
 BATCH = 64
 EMPTY_CAPTIONS = 0.1
@@ -113,7 +115,7 @@ def train_unet(
     data: Pretraining,
     checkpoint: Path,
     name: str,
-    fit: Fit = FIT,
+    fit: Fit,
     start: UNet2DConditionModel | None = None,
 ) -> UNet2DConditionModel:
     """Train a denoiser from nothing, or from the weights of ``start``, where the encoder is."""
