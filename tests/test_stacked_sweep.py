@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from command_line import CommandResult, call, tiny_arguments
-from lora_lab.cli.stacked_launcher import _log_beside_others
+from lora_lab.cli.stacked_launcher import _end_log, _log_beside_others
 from lora_lab.cli.sweeper import _launcher_overrides
 from train import main
 
@@ -117,6 +117,35 @@ def test_what_a_run_of_a_stack_logs_has_its_name_on_the_terminal_and_not_in_its_
     for name in ("dim=2", "dim=4"):
         assert said[name] == f"{name}: step 3/60 DLR"
         assert (tmp_path / name / "train.log").read_text("utf-8").splitlines() == ["step 3/60 DLR"]
+
+
+def test_the_log_of_a_run_that_ended_takes_nothing_of_a_later_thread_of_its_number(tmp_path):
+    log = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {
+            "file": {
+                "class": "logging.FileHandler",
+                "filename": "${hydra.runtime.output_dir}/train.log",
+            }
+        },
+        "root": {"level": "INFO", "handlers": ["file"]},
+    }
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    try:
+        for name in ("dim=2", "dim=4"):  # one thread, one after the other
+            runtime = {"output_dir": str(tmp_path / name)}
+            sweep = {"dir": str(tmp_path), "subdir": name}
+            hydra = {"runtime": runtime, "sweep": sweep, "job_logging": log, "verbose": False}
+            _log_beside_others(OmegaConf.create({"hydra": hydra}))
+            logging.getLogger("lora_lab").info("of %s", name)
+            _end_log()
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    for name in ("dim=2", "dim=4"):
+        assert (tmp_path / name / "train.log").read_text("utf-8") == f"of {name}\n"
 
 
 def test_of_the_command_line_the_launchers_part_is_recorded():

@@ -242,7 +242,7 @@ class StackTask:
                 configure_logging=False,
             )
         finally:
-            _RUN_OF_THREAD.pop(threading.get_ident(), None)
+            _end_log()
 
 
 _RUN_OF_THREAD: dict[int, str] = {}
@@ -278,6 +278,16 @@ def _log_beside_others(config: DictConfig) -> None:
             handler.setFormatter(LinesOfRuns(handler.formatter, _RUN_OF_THREAD))
     for handler in others:
         root.addHandler(handler)
+
+
+def _end_log() -> None:
+    """Close the log file of this thread's run: a later thread may have the same number."""
+    root, this = logging.getLogger(), threading.get_ident()
+    _RUN_OF_THREAD.pop(this, None)
+    for handler in list(root.handlers):
+        if any(isinstance(one, _OfThread) and one.thread == this for one in handler.filters):
+            root.removeHandler(handler)
+            handler.close()
 
 
 def _filtered(handler: Any) -> bool:
