@@ -195,9 +195,10 @@ def test_one_run_alone_with_a_hostile_name_gives_a_report_without_a_verdict(tmp_
     write_settings(tmp_path / "in" / f"{hostile}.json", optimizer="<b>x")
     assert main(["--kohya", str(tmp_path / "in"), "--out", str(tmp_path / "out")]) == 0
     sentence, path = capsys.readouterr().out.splitlines()
-    assert sentence.startswith("Which value is better")
+    assert sentence.endswith("no losses can be paired.")
     assert path == str(tmp_path / "out" / "index.html")
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert f"<h1>{sentence}</h1>" in page
     assert "<script>alert" not in page and "Which value is better" in page
 
 
