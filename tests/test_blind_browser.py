@@ -9,7 +9,15 @@ from blind_sweep import blind_sweep
 from lora_lab.study.read.blind import FORMAT, read_answers
 from lora_lab.study.read.load import load_sweep
 from lora_lab.study.report.blind_page import ANSWERS, pairs_of, write_blind_page
-from test_study_browser import DOWN, LEFT, RIGHT, browser, resize, waiting  # noqa: F401
+from test_study_browser import (  # noqa: F401
+    DOWN,
+    LEFT,
+    RIGHT,
+    browser,
+    open_page,
+    resize,
+    waiting,
+)
 
 UP = "\ue013"
 
@@ -28,9 +36,10 @@ def opened(browser, sweep_dir, tmp_path):  # noqa: F811
         "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
     )
     resize(browser, 1280)
-    browser.get((sweep_dir / "report" / "blind.html").as_uri())
+    page = sweep_dir / "report" / "blind.html"
+    open_page(browser, page)
     browser.execute_script("localStorage.clear()")
-    browser.refresh()
+    open_page(browser, page)
     browser.get_log("browser")
     return browser
 

@@ -80,15 +80,11 @@ def settings_of(launcher: str, folders: Sequence[Path]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if key.rpartition(".")[2][:1] != "_"}
 
 
-def _leaves(tree: Any, prefix: str) -> dict[str, Any]:
+def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     """Full key and value of every leaf; an empty tree is one, to which anything can be added."""
-    return dict(_walk(tree, prefix))
-
-
-def _walk(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for key, value in tree.items():
         if isinstance(value, dict) and value:
-            yield from _walk(value, f"{prefix}{key}.")
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lora_lab.cli.ending import HEARD
 from lora_lab.cli.image_jobs import RunImages, image_job, image_overrides
+from lora_lab.cli.launcher_choice import GROUP, PREFIX
 from lora_lab.cli.messages import COMPOSITION_ERRORS, explain_overrides
 from lora_lab.cli.preflight import refuse_file
 from lora_lab.cli.sweep_early_end import end_worse_values, first_leg, second_leg
@@ -484,5 +485,6 @@ def _announce(plan: Plan, place: Place) -> None:
 def _launcher_overrides(config: DictConfig | None) -> tuple[str, ...]:
     """What the command line says of the launcher, in its order."""
     given = config.hydra.overrides.hydra if config is not None else []
-    beginnings = ("hydra/launcher=", "hydra.launcher.")
-    return tuple(text for text in map(str, given) if text.lstrip("+").startswith(beginnings))
+    return tuple(
+        text for text in map(str, given) if text.lstrip("+").startswith((f"{GROUP}=", PREFIX))
+    )

@@ -9,8 +9,9 @@ import os
 import random
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Protocol
 
@@ -146,8 +147,9 @@ class Stages:
     def unet(self, style: str) -> UNet2DConditionModel:
         """The denoiser of ``plain``, or its fine-tune towards another style."""
         if style == "plain":
-            return self._denoiser("bound", style, self.text_encoder, GO_ON_FIT, self._first_unet())
-        return self._denoiser(style, style, self.text_encoder, STYLE_FIT, self.unet("plain"))
+            return self._denoiser("bound", style, self.text_encoder, GO_ON_FIT, self._first_unet)
+        plain = partial(self.unet, "plain")
+        return self._denoiser(style, style, self.text_encoder, STYLE_FIT, plain)
 
     def _first_unet(self) -> UNet2DConditionModel:
         """A denoiser from nothing, which reads the states of CLIP's own text tower."""
@@ -160,13 +162,15 @@ class Stages:
         style: str,
         text_encoder: CLIPTextModel,
         fit: Fit,
-        start: UNet2DConditionModel | None = None,
+        start: Callable[[], UNet2DConditionModel] | None = None,
     ) -> UNet2DConditionModel:
+        """A denoiser as it was handed on, or trained first; only then is ``start`` asked for."""
         folder = self.work / f"unet-{name}"
         if not folder.exists():
             images, drawn = self.training_data(style)
             data = Pretraining(self._latents(style, images), drawn, self.tokenizer, text_encoder)
-            hand_on(train_unet(data, folder.with_suffix(".pt"), name, fit, start), folder)
+            began = start() if start else None
+            hand_on(train_unet(data, folder.with_suffix(".pt"), name, fit, began), folder)
         return UNet2DConditionModel.from_pretrained(folder).eval().to(self.device)
 
     @cached_property

@@ -2,9 +2,9 @@
 
 The contrastive loss seldom asks whether it is the hair or the hoodie that is red. Captions alone
 can, without images and so in great numbers. From the states of all tokens, as a UNet reads them,
-every attribute that a caption names must be told; that alone leaves garment and hair exchanged in
-half the captions, so the last token of each phrase must tell the phrase's colour and garment as
-well. CLIP itself stays as it is.
+every attribute that a caption names must be told. That alone leaves garment and hair exchanged in
+half of the captions where both could have either colour, so the last token of each phrase must
+tell the phrase's colour and garment as well. CLIP itself stays as it is.
 
 Shapes: B batch, L tokens, D width.
 """
@@ -36,7 +36,8 @@ BATCH = 128
 ANY_COLOR = list(COLORS | HAIR_COLORS | BACKGROUNDS)
 """Of hair, garment and background alike: were a colour the hair's alone, it would tell the hair's
 without its noun."""
-TOLD = CLASSES | dict.fromkeys(("hair_color", "garment_color", "background"), ANY_COLOR)
+COLORED = dict.fromkeys(("hair_color", "garment_color", "background"), ANY_COLOR)
+TOLD = CLASSES | COLORED
 """What is told from a caption, and its values in the order of their class numbers."""
 
 
@@ -48,7 +49,7 @@ def text_tower(clip: CLIPModel) -> CLIPTextModel:
 
 
 class CaptionReading(nn.Module):
-    """A text encoder, and what reads attributes and the colours of phrases from its states."""
+    """A text encoder, and what reads attributes, and what a phrase names, from its states."""
 
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
@@ -80,7 +81,7 @@ def _phrases_naming(
 
 def _draw_said(rng: random.Random) -> Attributes:
     """What a caption says; hair, garment and background may have any colour."""
-    colors = {name: rng.choice(ANY_COLOR) for name in ("hair_color", "garment_color", "background")}
+    colors = {name: rng.choice(values) for name, values in COLORED.items()}
     return with_changes(draw_attributes(rng), **colors)
 
 
